@@ -27,22 +27,21 @@ pub mod request {
     pub const HELLO: u32 = 1;
     /// Hands out what is new on the reader page, or the next page (the kernel's `TRACE_MMAP_IOCTL_GET_READER`).
     pub const GET_READER: u32 = 2;
-    /// Asks the writers to wake sleepers when the buffer is `value` percent full; 0: with the next event.
+    /// Asks whether the buffer is `value` percent full (0: whether there is anything to read). The answer is 1
+    /// where it is; else 0, and the writers wake the futex when it may be: read that before asking.
     pub const ARM: u32 = 3;
-    /// Takes an [`ARM`] of the same `value` back.
-    pub const DISARM: u32 = 4;
     /// Wakes all that sleep on the buffer (the kernel's ioctl with command 0).
-    pub const WAKE_ALL: u32 = 5;
+    pub const WAKE_ALL: u32 = 4;
     /// Asks for a CPU's counters; the body of the answer is eight `u64`: see `Stats` in the `ringtap` crate.
-    pub const STATS: u32 = 6;
+    pub const STATS: u32 = 5;
     /// Empties all buffers.
-    pub const RESET: u32 = 7;
+    pub const RESET: u32 = 6;
     /// Recording on (`value` 1) or off (0).
-    pub const RECORD: u32 = 8;
+    pub const RECORD: u32 = 7;
     /// Declares an event; the body is its format text without the `ID:` line's number. Answer: its id.
-    pub const REGISTER: u32 = 9;
+    pub const REGISTER: u32 = 8;
     /// Asks for the event with the lowest id above `value`. Answer: its id and, as body, system, `\n`, format.
-    pub const NEXT_EVENT: u32 = 10;
+    pub const NEXT_EVENT: u32 = 9;
 }
 
 /// What a host answers.

@@ -160,6 +160,8 @@ pub struct HostWords {
     pub read: AtomicU64,
     /// Data bytes handed to the consuming reader since the last reset.
     pub read_bytes: AtomicU64,
+    /// How often all sleepers were sent away without anything to read.
+    pub kicks: AtomicU32,
 }
 
 /// One sub-buffer as its writers see it.

@@ -1,1 +1,28 @@
+//! The live ring: write trace events from any thread, signal handler or process, and follow them without a copy.
+//!
+//! The way of an event is the order of the modules: a [`Writer`] reads the [`clock`] and appends a record to
+//! its CPU's ring; the ring moves from sub-buffer to sub-buffer; a [`Host`] hands sub-buffers to a consuming
+//! [`Reader`], while any number of [`Cursor`]s follow without anybody's help.
 
+#[cfg(not(target_os = "linux"))]
+compile_error!("ringtap shares memory the way Linux does: memfds, futexes, restartable sequences");
+#[cfg(target_endian = "big")]
+compile_error!("the ring lays out event headers as little-endian machines do; ringtap-format reads both");
+
+pub mod clock;
+pub mod cpus;
+mod host;
+mod map;
+mod ring;
+mod rseq;
+mod stats;
+pub mod thread;
+mod wake;
+mod writer;
+
+pub use host::{Config, Host, HostError, Mode, Waited};
+pub use map::MapError;
+pub use ring::write::Refused;
+pub use ringtap_abi::meta::WriterKind;
+pub use stats::Stats;
+pub use writer::{Reservation, Writer};

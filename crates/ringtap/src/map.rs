@@ -1,0 +1,241 @@
+//! The mappings: memfds made, sealed and mapped, foreign ones checked before they are trusted.
+//!
+//! This module exists to protect one invariant: a [`Ring`] borrowed from a [`Mapping`] covers memory that stays
+//! mapped, cannot shrink, and is never seen through a reference to plain bytes.
+
+use crate::ring::{Data, Ring};
+use ringtap_abi::geometry::GeometryError;
+use ringtap_abi::meta::{Desc, MAGIC, MetaPage, VERSION};
+use ringtap_abi::sync::AtomicU64;
+use ringtap_abi::{Geometry, SubbufId};
+use rustix::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use rustix::fs::{MemfdFlags, Mode, OFlags, SealFlags};
+use rustix::io::Errno;
+use rustix::mm::{Advice, MapFlags, ProtFlags};
+use std::ptr::NonNull;
+use std::sync::atomic::Ordering::Relaxed;
+
+/// Why memory could not be made or mapped.
+#[derive(Debug, thiserror::Error)]
+pub enum MapError {
+    /// The sizes asked for, or stated by the memory, are impossible.
+    #[error(transparent)]
+    Geometry(#[from] GeometryError),
+    /// The memory is no ringtap buffer.
+    #[error("the descriptor is no ringtap buffer: {0}")]
+    Foreign(&'static str),
+    /// The memory is of another version of ringtap.
+    #[error("the buffer is of layout version {found}, this ringtap reads version {VERSION}: use the same release on both sides")]
+    Version {
+        /// The version stated.
+        found: u32,
+    },
+    /// The processor's data caches may alias, so that one side would not see what the other wrote.
+    #[error("this architecture's data caches may alias virtually: ringtap cannot share memory coherently on it")]
+    AliasingCaches,
+    /// The kernel refused.
+    #[error("failed to {action}")]
+    System {
+        /// What was tried.
+        action: &'static str,
+        /// Its answer.
+        #[source]
+        source: std::io::Error,
+    },
+}
+
+pub(crate) fn failed(action: &'static str) -> impl FnOnce(Errno) -> MapError {
+    move |errno| MapError::System { action, source: errno.into() }
+}
+
+/// Architectures whose data caches may alias virtually: the seeds name ARM, SPARC and MIPS.
+const ALIASING_CACHES: bool = cfg!(any(
+    target_arch = "arm",
+    target_arch = "sparc",
+    target_arch = "sparc64",
+    target_arch = "mips",
+    target_arch = "mips64",
+));
+
+/// What a mapping is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Access {
+    /// Reads alone. Not inherited by fork and not dumped, as the kernel's mapping is not.
+    Read,
+    /// Reads and writes. Inherited by fork: a child of a writer is a writer.
+    Write,
+}
+
+/// Some mapped memory.
+#[derive(Debug)]
+pub(crate) struct Memory {
+    start: NonNull<u8>,
+    len: usize,
+}
+
+// SAFETY: the memory belongs to no thread.
+unsafe impl Send for Memory {}
+// SAFETY: it is handed out as a pointer only; what is done with that is the caller's argument.
+unsafe impl Sync for Memory {}
+
+impl Memory {
+    /// Maps `len` bytes of `fd` from `offset` on, shared.
+    pub(crate) fn map(fd: BorrowedFd<'_>, offset: u64, len: usize, access: Access) -> Result<Self, MapError> {
+        if ALIASING_CACHES {
+            return Err(MapError::AliasingCaches);
+        }
+        let protection = match access {
+            Access::Read => ProtFlags::READ,
+            Access::Write => ProtFlags::READ | ProtFlags::WRITE,
+        };
+        // SAFETY: a new mapping at a place of the kernel's choice touches nothing that exists.
+        let start = unsafe { rustix::mm::mmap(std::ptr::null_mut(), len, protection, MapFlags::SHARED, fd, offset) };
+        let start = NonNull::new(start.map_err(failed("map the buffer"))?.cast::<u8>());
+        let memory = Self { start: start.ok_or(MapError::Foreign("it was mapped at address 0"))?, len };
+        if access == Access::Read {
+            memory.advise(Advice::LinuxDontFork)?;
+            memory.advise(Advice::LinuxDontDump)?;
+        }
+        Ok(memory)
+    }
+
+    fn advise(&self, advice: Advice) -> Result<(), MapError> {
+        // SAFETY: these advices change what fork and core dumps do, not what is mapped here.
+        unsafe { rustix::mm::madvise(self.start.as_ptr().cast(), self.len, advice) }
+            .map_err(failed("keep the mapping from children and core dumps"))
+    }
+
+    pub(crate) fn start(&self) -> NonNull<u8> {
+        self.start
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.len
+    }
+}
+
+impl Drop for Memory {
+    fn drop(&mut self) {
+        // SAFETY: mapped by `map`, and whoever borrowed from it is gone.
+        let unmapped = unsafe { rustix::mm::munmap(self.start.as_ptr().cast(), self.len) };
+        debug_assert!(unmapped.is_ok(), "what was mapped can be unmapped");
+    }
+}
+
+/// One buffer, mapped.
+#[derive(Debug)]
+pub(crate) struct Mapping {
+    memory: Memory,
+    geometry: Geometry,
+}
+
+impl Mapping {
+    /// The ring in it. The geometry is the one that was checked, whatever the memory says now.
+    pub(crate) fn ring(&self) -> Ring<'_> {
+        let start = self.memory.start.as_ptr();
+        let (slots, descs) = (self.geometry.slots_offset(), self.geometry.descs_offset());
+        // SAFETY: the mapping is page-aligned and as long as the geometry says, so the meta-page lies in it; it
+        // is made of atomics, for which any bytes are valid; `self` keeps it mapped.
+        let meta = unsafe { &*start.cast::<MetaPage>() };
+        // SAFETY: as above; the offset is a multiple of 64 and the array ends before the descs.
+        let slots = unsafe {
+            std::slice::from_raw_parts(start.wrapping_add(slots).cast::<AtomicU64>(), self.geometry.ring_subbufs() as usize)
+        };
+        // SAFETY: as above; the array ends before the sub-buffers.
+        let descs = unsafe {
+            std::slice::from_raw_parts(start.wrapping_add(descs).cast::<Desc>(), self.geometry.nr_subbufs() as usize)
+        };
+        let data = start.wrapping_add(self.geometry.subbuf_offset(SubbufId(0)));
+        // SAFETY: 1. sub-buffers are aligned to their size, at least 4096, and end with the mapping. 2. This
+        // module makes none, and gives the address to nobody else.
+        let data = unsafe { Data::new(data, self.geometry) };
+        Ring::new(self.geometry, meta, slots, descs, data)
+    }
+
+    /// Address of a sub-buffer, for a reader that was told it is its own.
+    pub(crate) fn subbuf(&self, page: SubbufId) -> NonNull<u8> {
+        assert!(self.geometry.contains(page));
+        // SAFETY: the offset lies within the mapping.
+        unsafe { self.memory.start.add(self.geometry.subbuf_offset(page)) }
+    }
+
+    pub(crate) fn geometry(&self) -> Geometry {
+        self.geometry
+    }
+}
+
+/// Seals that every buffer has: its size is final, so no access to a mapping of it can fault.
+const SEALS: SealFlags = SealFlags::SHRINK.union(SealFlags::GROW).union(SealFlags::SEAL);
+
+/// Makes the memory of a buffer: a sealed memfd of zeros but for the sizes at its beginning, mapped for writing.
+pub(crate) fn create(geometry: Geometry, cpu: u32) -> Result<(OwnedFd, Mapping), MapError> {
+    let fd = rustix::fs::memfd_create(
+        format!("ringtap-cpu{cpu}"),
+        MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING,
+    )
+    .map_err(failed("make a memfd for the buffer"))?;
+    // A memfd is born 0777: with that, who was given a read-only descriptor could open it again for writing.
+    rustix::fs::fchmod(&fd, Mode::RUSR).map_err(failed("protect the buffer's memfd"))?;
+    rustix::fs::ftruncate(&fd, geometry.map_len() as u64).map_err(failed("size the buffer's memfd"))?;
+    rustix::fs::fcntl_add_seals(&fd, SEALS).map_err(failed("seal the buffer's memfd"))?;
+    let memory = Memory::map(fd.as_fd(), 0, geometry.map_len(), Access::Write)?;
+    let mapping = Mapping { memory, geometry };
+    let ring = mapping.ring();
+    let (kernel, identity) = (&ring.meta().kernel, &ring.meta().identity);
+    let number = |size: usize| u32::try_from(size).expect("a meta-page is smaller than 4 GiB");
+    kernel.meta_page_size.store(number(geometry.meta_page_size()), Relaxed);
+    kernel.meta_struct_len.store(number(geometry.meta_struct_len()), Relaxed);
+    kernel.subbuf_size.store(geometry.subbuf_size(), Relaxed);
+    kernel.nr_subbufs.store(geometry.nr_subbufs(), Relaxed);
+    identity.magic.store(MAGIC, Relaxed);
+    identity.version.store(VERSION, Relaxed);
+    identity.cpu.store(cpu, Relaxed);
+    ring.format();
+    Ok((fd, mapping))
+}
+
+/// Maps a buffer that somebody else made, after checking all that it says of itself.
+pub(crate) fn open(fd: BorrowedFd<'_>, access: Access) -> Result<Mapping, MapError> {
+    let len = rustix::fs::fstat(fd).map_err(failed("look at the buffer's descriptor"))?.st_size;
+    let len = usize::try_from(len).unwrap_or(0);
+    // Without the seals its owner could truncate it, and each access behind its end would kill the reader.
+    let seals = rustix::fs::fcntl_get_seals(fd).map_err(|_| MapError::Foreign("it is not a memfd"))?;
+    if !seals.contains(SealFlags::SHRINK) {
+        return Err(MapError::Foreign("it is not sealed against shrinking"));
+    }
+    if len < size_of::<MetaPage>() {
+        return Err(MapError::Foreign("it is too short for a meta-page"));
+    }
+    let geometry = stated_geometry(&Memory::map(fd, 0, size_of::<MetaPage>(), Access::Read)?, len)?;
+    Ok(Mapping { memory: Memory::map(fd, 0, geometry.map_len(), access)?, geometry })
+}
+
+fn stated_geometry(head: &Memory, len: usize) -> Result<Geometry, MapError> {
+    // SAFETY: as long as a meta-page and page-aligned; made of atomics; `head` keeps it mapped.
+    let meta = unsafe { &*head.start.as_ptr().cast::<MetaPage>() };
+    if meta.identity.magic.load(Relaxed) != MAGIC {
+        return Err(MapError::Foreign("its magic number is missing"));
+    }
+    let found = meta.identity.version.load(Relaxed);
+    if found != VERSION {
+        return Err(MapError::Version { found });
+    }
+    let ring_subbufs = meta.kernel.nr_subbufs.load(Relaxed).wrapping_sub(1);
+    let geometry = Geometry::new(meta.kernel.subbuf_size.load(Relaxed), ring_subbufs)?;
+    if meta.kernel.meta_page_size.load(Relaxed) as usize != geometry.meta_page_size()
+        || meta.kernel.meta_struct_len.load(Relaxed) as usize != geometry.meta_struct_len()
+    {
+        return Err(MapError::Foreign("its meta-page has another size than its sub-buffers ask for"));
+    }
+    if len < geometry.map_len() {
+        return Err(MapError::Foreign("it is shorter than the sizes it states"));
+    }
+    Ok(geometry)
+}
+
+/// A second descriptor of the same memory that cannot write, nor be mapped for writing.
+pub(crate) fn read_only(fd: BorrowedFd<'_>) -> Result<OwnedFd, MapError> {
+    let path = format!("/proc/self/fd/{}", fd.as_raw_fd());
+    rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
+        .map_err(failed("reopen the buffer read-only through /proc (is it mounted?)"))
+}

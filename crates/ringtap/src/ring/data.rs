@@ -1,0 +1,71 @@
+//! The sub-buffers' bytes. This module exists to protect one invariant: no reference to them is ever made,
+//! because other processes write them; they are read and written as atomic words, or by a section's assembly.
+
+use ringtap_abi::subbuf::{HEADER_LEN, SubbufHeader};
+use ringtap_abi::sync::AtomicU32;
+use ringtap_abi::{Geometry, SubbufId};
+use std::marker::PhantomData;
+use std::sync::atomic::Ordering::Relaxed;
+
+/// All sub-buffers of one mapping.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Data<'m> {
+    start: *mut u8,
+    geometry: Geometry,
+    mapping: PhantomData<&'m AtomicU32>,
+}
+
+// SAFETY: a `Data` is a view of shared memory that is accessed through atomics and sections alone.
+unsafe impl Send for Data<'_> {}
+// SAFETY: as above.
+unsafe impl Sync for Data<'_> {}
+
+impl<'m> Data<'m> {
+    /// A view of the sub-buffers that begin at `start`.
+    ///
+    /// # Safety
+    /// 1. `start` is aligned to 4096 and followed by the geometry's sub-buffers for as long as `'m`.
+    /// 2. Nobody makes references to these bytes.
+    pub(crate) unsafe fn new(start: *mut u8, geometry: Geometry) -> Self {
+        debug_assert!(start.addr().is_multiple_of(4096));
+        Self { start, geometry, mapping: PhantomData }
+    }
+
+    /// Address of byte `at` of a sub-buffer, its header included.
+    #[inline(always)]
+    pub(crate) fn at(&self, page: SubbufId, at: u32) -> *mut u8 {
+        debug_assert!(self.geometry.contains(page) && at <= self.geometry.subbuf_size());
+        self.start.wrapping_add(usize::from(page.0) * self.geometry.subbuf_size() as usize + at as usize)
+    }
+
+    /// The header of a sub-buffer.
+    pub(crate) fn header(&self, page: SubbufId) -> &'m SubbufHeader {
+        assert!(self.geometry.contains(page));
+        // SAFETY: by `new`'s 1 the header lies in the mapping, aligned, for 'm; it is made of atomics.
+        unsafe { &*self.at(page, 0).cast::<SubbufHeader>() }
+    }
+
+    fn word(&self, page: SubbufId, at: u32) -> &'m AtomicU32 {
+        assert!(self.geometry.contains(page) && at.is_multiple_of(4) && at < self.geometry.subbuf_size());
+        // SAFETY: by `new`'s 1 the word lies in the mapping, aligned, for 'm, and by 2 it is only used as an atomic.
+        unsafe { &*self.at(page, at).cast::<AtomicU32>() }
+    }
+
+    /// Stores the word at byte `at` of a sub-buffer, its header included.
+    pub(crate) fn store(&self, page: SubbufId, at: u32, word: u32) {
+        // Relaxed: the commit's Release publishes it.
+        self.word(page, at).store(word, Relaxed);
+    }
+
+    /// Copies the data bytes from `from` to `to`, behind the header, to the same place in `copy`.
+    ///
+    /// # Panics
+    /// Where the range does not lie in the sub-buffer or in `copy`.
+    pub(crate) fn copy_out(&self, page: SubbufId, from: u32, to: u32, copy: &mut [u32]) {
+        let copy = &mut copy[from as usize / 4..to as usize / 4];
+        for (at, word) in (HEADER_LEN + from..HEADER_LEN + to).step_by(4).zip(copy) {
+            // Relaxed: the caller validates afterwards what it copied.
+            *word = self.word(page, at).load(Relaxed);
+        }
+    }
+}

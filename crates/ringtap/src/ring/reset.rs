@@ -1,0 +1,51 @@
+//! Emptying a ring while writers go on: everything before a new sub-buffer counts as consumed.
+
+use super::swap::Reader;
+use super::write::{Refused, Step};
+use super::{Corrupt, Ring, advance};
+use crate::rseq::{Expected, Sections};
+use ringtap_abi::words::Slot;
+use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed};
+
+/// Rounds in which writers may come between: each means that one of them wrote an event or turned the page.
+const ROUNDS: u32 = 10_000;
+
+/// Moves the tail to a fresh sub-buffer, by the sections of the ring's CPU, and drops what was before it.
+///
+/// `false`: the writers gave no chance to; nothing was dropped that a reader would not have lost anyway.
+pub(crate) fn reset(
+    ring: &Ring<'_>,
+    reader: &mut Reader,
+    sections: &impl Sections,
+    cpu: u32,
+) -> Result<bool, Corrupt> {
+    for _ in 0..ROUNDS {
+        let tail = ring.tail()?;
+        let w = ring.commit(tail.page())?;
+        // First, so that a full ring in discard mode has room to turn.
+        drop_until(ring, reader.next_seq(), tail.seq());
+        let last = ring.desc(tail.page()).stamp[w.parity()].load(Relaxed);
+        match advance::turn(ring, sections, &Expected { cpu, tail, w }, last) {
+            Ok(Step::Turned(seq)) => {
+                reader.begin_again(ring, seq, ring.first_after(tail.page(), w))?;
+                return Ok(true);
+            }
+            Err(Refused::Unusable) => return Err(Corrupt),
+            _ => {}
+        }
+    }
+    Ok(false)
+}
+
+/// Marks the positions `from..=to` consumed where no writer claimed them.
+fn drop_until(ring: &Ring<'_>, from: u64, to: u64) {
+    for seq in from.max(ring.oldest(to))..=to {
+        let word = ring.slot(seq).load(Acquire);
+        let slot = Slot::unpack(word);
+        if slot.seq() == seq && !slot.is_consumed() {
+            // E5: as the swap's; a writer that claims it first drops it as well.
+            let dropped = Slot::consumed(slot.page(), seq).pack();
+            let _ = ring.slot(seq).compare_exchange(word, dropped, AcqRel, Relaxed);
+        }
+    }
+}

@@ -1,0 +1,251 @@
+//! The reader swap: the consuming reader's page for the oldest in the ring.
+//!
+//! The host alone comes here, for one reader at a time. It keeps what it knows in a private [`Reader`]; the copy
+//! in shared memory is for cursors and for the host's successor.
+
+use super::counters::Oldest;
+use super::{Corrupt, Ring};
+use ringtap_abi::SubbufId;
+use ringtap_abi::subbuf::{HEADER_LEN, PageCommit};
+use ringtap_abi::words::{Place, Slot};
+use std::sync::atomic::Ordering::{AcqRel, Relaxed, Release};
+
+/// How often a swap that lost its page to a writer tries the next.
+const SWAP_TRIES: u32 = 64;
+
+/// What the consuming reader holds.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Reader {
+    /// The reader page.
+    page: SubbufId,
+    /// The position it held in the ring; 0 while it holds none.
+    seq: u64,
+    /// How much of it was handed out, in data bytes.
+    handed_bytes: u32,
+    /// How much of it was handed out, in events.
+    handed_events: u32,
+    /// The next position to take.
+    next_seq: u64,
+    /// Index of the first event not yet handed out.
+    next_index: u64,
+    /// Index of the first event since the last reset.
+    base_index: u64,
+    /// Events handed out since the last reset.
+    read: u64,
+    /// Data bytes handed out since the last reset.
+    read_bytes: u64,
+    /// Events lost right before the reader page.
+    lost: u64,
+}
+
+/// What was committed to the reader page and not handed out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Unread {
+    pub(crate) bytes: u32,
+    pub(crate) events: u32,
+}
+
+/// What a call of [`get_reader`] brought.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Handed {
+    /// Nothing new.
+    Nothing,
+    /// More of the page that the reader has.
+    More,
+    /// Another page.
+    Page,
+}
+
+impl Reader {
+    /// The reader of an empty ring.
+    pub(crate) fn new(ring: &Ring<'_>) -> Self {
+        Self {
+            page: SubbufId(0),
+            seq: 0,
+            handed_bytes: 0,
+            handed_events: 0,
+            next_seq: u64::from(ring.geometry().ring_subbufs()),
+            next_index: 0,
+            base_index: 0,
+            read: 0,
+            read_bytes: 0,
+            lost: 0,
+        }
+    }
+
+    /// The next position that a swap would take.
+    pub(crate) fn next_seq(&self) -> u64 {
+        self.next_seq
+    }
+
+    /// Whether the reader page is the one being written: then what follows comes without a swap.
+    pub(crate) fn holds(&self, tail: Place) -> bool {
+        self.seq == tail.seq() && self.page == tail.page()
+    }
+
+    /// Events handed out, and their bytes, since the last reset.
+    pub(crate) fn read(&self) -> (u64, u64) {
+        (self.read, self.read_bytes)
+    }
+
+    /// Index of the first event since the last reset.
+    pub(crate) fn base_index(&self) -> u64 {
+        self.base_index
+    }
+
+    /// What was committed to the reader page and not handed out.
+    pub(crate) fn unread_on_page(&self, ring: &Ring<'_>) -> Result<Unread, Corrupt> {
+        if self.seq == 0 {
+            return Ok(Unread { bytes: 0, events: 0 });
+        }
+        let w = ring.commit(self.page)?;
+        match (w.offset().checked_sub(self.handed_bytes), w.entries().checked_sub(self.handed_events)) {
+            (Some(bytes), Some(events)) => Ok(Unread { bytes, events }),
+            _ => Err(Corrupt),
+        }
+    }
+
+    /// After a reset: the reader page is empty, and counting begins with event `first` at position `seq`.
+    pub(super) fn begin_again(&mut self, ring: &Ring<'_>, seq: u64, first: u64) -> Result<(), Corrupt> {
+        *self = Self { page: self.page, next_seq: seq, next_index: first, base_index: first, ..Self::new(ring) };
+        ring.data().header(self.page).commit.store(PageCommit::new(0).pack(), Relaxed);
+        ring.meta().writer.dropped.store(0, Relaxed);
+        ring.meta().writer.refused.store(0, Relaxed);
+        update_meta(ring, self)
+    }
+
+    /// Writes the copy that cursors and a successor look at.
+    fn publish(&self, ring: &Ring<'_>) {
+        let host = &ring.meta().host;
+        host.next_index.store(self.next_index, Relaxed);
+        host.base_index.store(self.base_index, Relaxed);
+        host.read.store(self.read, Relaxed);
+        host.read_bytes.store(self.read_bytes, Relaxed);
+        // A reader without a page tells cursors from where on positions are not yet taken.
+        let seq = if self.seq == 0 { self.next_seq } else { self.seq };
+        // E6: pairs with the Acquire in `Position::find`. A cursor that finds the page here sees its desc.
+        host.reader.store(Place::new(self.page, seq).pack(), Release);
+    }
+}
+
+/// Hands out what is new on the reader page, or swaps it for the oldest page in the ring, as the kernel's
+/// `TRACE_MMAP_IOCTL_GET_READER`: at most one swap, and all of the page counts as read. The meta-page says the
+/// rest. It takes the same time however many events the page holds.
+pub(crate) fn get_reader(ring: &Ring<'_>, reader: &mut Reader) -> Result<Handed, Corrupt> {
+    let handed = hand_out(ring, reader)?;
+    update_meta(ring, reader)?;
+    Ok(handed)
+}
+
+fn hand_out(ring: &Ring<'_>, reader: &mut Reader) -> Result<Handed, Corrupt> {
+    if take_more(ring, reader)? {
+        return Ok(Handed::More);
+    }
+    let tail = ring.tail()?;
+    if reader.holds(tail) {
+        return Ok(Handed::Nothing);
+    }
+    // The tail has left the reader page: what was committed to it before that is visible now.
+    if take_more(ring, reader)? {
+        return Ok(Handed::More);
+    }
+    let Some(old) = swap(ring, reader)? else { return Ok(Handed::Nothing) };
+    let first = old.first;
+    reader.lost = first.wrapping_sub(reader.next_index);
+    reader.next_index = first;
+    take_more(ring, reader)?;
+    mark_lost(ring, reader)?;
+    Ok(Handed::Page)
+}
+
+/// Hands out what was committed to the reader page since the last time; whether there was anything.
+fn take_more(ring: &Ring<'_>, reader: &mut Reader) -> Result<bool, Corrupt> {
+    let Unread { bytes, events } = reader.unread_on_page(ring)?;
+    if bytes == 0 {
+        return Ok(false);
+    }
+    reader.handed_bytes += bytes;
+    reader.handed_events += events;
+    reader.next_index = reader.next_index.wrapping_add(u64::from(events));
+    reader.read = reader.read.wrapping_add(u64::from(events));
+    reader.read_bytes = reader.read_bytes.wrapping_add(u64::from(bytes));
+    let commit = PageCommit::new(reader.handed_bytes);
+    ring.data().header(reader.page).commit.store(commit.pack(), Relaxed);
+    Ok(true)
+}
+
+/// Takes the oldest page that holds events, and leaves the reader page in its slot.
+fn swap(ring: &Ring<'_>, reader: &mut Reader) -> Result<Option<Oldest>, Corrupt> {
+    for _ in 0..SWAP_TRIES {
+        let Some(oldest) = ring.oldest_unconsumed(reader.next_seq)? else { return Ok(None) };
+        if oldest.page == reader.page {
+            return Err(Corrupt);
+        }
+        if ring.commit(oldest.page)?.is_blank() {
+            // The tail, with nothing on it yet.
+            return Ok(None);
+        }
+        // A cursor that looks for the old reader page must not find it once a writer may take it.
+        ring.meta().host.reader.store(Place::new(reader.page, 0).pack(), Relaxed);
+        let (held, freed) = (Slot::unconsumed(oldest.page, oldest.seq), Slot::consumed(reader.page, oldest.seq));
+        // E5: pairs with the claim's CAS. Release: the next writer of the old reader page comes after our reads.
+        if ring.slot(oldest.seq).compare_exchange(held.pack(), freed.pack(), AcqRel, Relaxed).is_ok() {
+            reader.page = oldest.page;
+            reader.seq = oldest.seq;
+            reader.handed_bytes = 0;
+            reader.handed_events = 0;
+            reader.next_seq = oldest.seq + 1;
+            return Ok(Some(oldest));
+        }
+    }
+    Ok(None)
+}
+
+/// Notes on the page itself that events were lost before it, as the kernel does: unless it is still being
+/// written, and with their number where there is room behind the events.
+fn mark_lost(ring: &Ring<'_>, reader: &Reader) -> Result<(), Corrupt> {
+    if reader.lost == 0 || reader.holds(ring.tail()?) {
+        return Ok(());
+    }
+    let len = reader.handed_bytes;
+    let has_room = ring.geometry().capacity() - len >= 8;
+    if has_room {
+        let at = HEADER_LEN + len;
+        ring.data().store(reader.page, at, reader.lost as u32);
+        ring.data().store(reader.page, at + 4, (reader.lost >> 32) as u32);
+    }
+    let commit = PageCommit::new(len).with_missed(has_room);
+    ring.data().header(reader.page).commit.store(commit.pack(), Relaxed);
+    Ok(())
+}
+
+/// Rewrites the kernel's part of the meta-page, as each GET_READER does.
+fn update_meta(ring: &Ring<'_>, reader: &Reader) -> Result<(), Corrupt> {
+    reader.publish(ring);
+    let written = ring.written()?;
+    let kernel = &ring.meta().kernel;
+    kernel.reader_lost_events.store(reader.lost, Relaxed);
+    kernel.reader_id.store(u32::from(reader.page.0), Relaxed);
+    kernel.reader_read.store(reader.handed_bytes, Relaxed);
+    kernel.entries.store(written.wrapping_sub(reader.base_index), Relaxed);
+    kernel.overrun.store(overrun(ring, reader)?, Relaxed);
+    kernel.read.store(reader.read, Relaxed);
+    Ok(())
+}
+
+/// Events overwritten since the last reset, those that no swap has noticed yet included.
+pub(crate) fn overrun(ring: &Ring<'_>, reader: &Reader) -> Result<u64, Corrupt> {
+    let noticed = reader.next_index.wrapping_sub(reader.base_index).wrapping_sub(reader.read);
+    Ok(noticed.wrapping_add(unnoticed(ring, reader)?))
+}
+
+/// Events overwritten between the end of the reader page and the oldest page in the ring.
+fn unnoticed(ring: &Ring<'_>, reader: &Reader) -> Result<u64, Corrupt> {
+    if reader.holds(ring.tail()?) {
+        return Ok(0);
+    }
+    let end = reader.next_index.wrapping_add(u64::from(reader.unread_on_page(ring)?.events));
+    let oldest = ring.oldest_unconsumed(reader.next_seq)?;
+    // None: the tail is consumed, so the reader had it when we looked there.
+    Ok(oldest.map_or(0, |oldest| oldest.first.saturating_sub(end)))
+}

@@ -1,0 +1,181 @@
+//! The thread's rseq area: glibc's where it registered one, else our own.
+//!
+//! The kernel keeps the current CPU in the area and reads from it which section is running. A thread has at
+//! most one. glibc since 2.35 registers it and publishes where it is; where it did not (musl, an older
+//! glibc, `GLIBC_TUNABLES=glibc.pthread.rseq=0`), each thread registers its own at first use, unless the
+//! environment switched rseq off.
+
+use std::cell::{Cell, UnsafeCell};
+use std::ffi::CStr;
+use std::ptr::NonNull;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+
+/// The kernel's `struct rseq` (`include/uapi/linux/rseq.h`), as far as its first version goes.
+#[repr(C, align(32))]
+#[derive(Debug)]
+pub(crate) struct Area {
+    cpu_id_start: AtomicU32,
+    /// The CPU this thread runs on; more than any CPU number while the area is not registered.
+    pub(crate) cpu_id: AtomicU32,
+    /// Address of the running section's descriptor. Written by the sections' assembly.
+    pub(crate) rseq_cs: UnsafeCell<u64>,
+    flags: u32,
+    reserved: [u32; 3],
+}
+
+/// `RSEQ_CPU_ID_UNINITIALIZED`: not registered yet.
+const UNINITIALIZED: u32 = u32::MAX;
+/// `RSEQ_FLAG_UNREGISTER`.
+const UNREGISTER: libc::c_int = 1;
+/// Bytes of the first version of `struct rseq`.
+const AREA_LEN: u32 = 32;
+/// The four bytes before an abort handler; the kernel refuses to jump anywhere else.
+#[cfg(target_arch = "x86_64")]
+pub(crate) const SIGNATURE: u32 = 0x5305_3053;
+#[cfg(target_arch = "aarch64")]
+pub(crate) const SIGNATURE: u32 = 0xd428_bc00;
+#[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+pub(crate) const SIGNATURE: u32 = 0;
+
+const _: () = assert!(size_of::<Area>() == AREA_LEN as usize);
+
+impl Area {
+    const fn unregistered() -> Self {
+        Self {
+            cpu_id_start: AtomicU32::new(0),
+            cpu_id: AtomicU32::new(UNINITIALIZED),
+            rseq_cs: UnsafeCell::new(0),
+            flags: 0,
+            reserved: [0; 3],
+        }
+    }
+
+    /// The CPU that this thread runs on now; it may have left it when the caller looks at the answer.
+    #[inline(always)]
+    pub(crate) fn cpu(&self) -> u32 {
+        // Relaxed: the kernel stores it on this very thread.
+        self.cpu_id.load(Relaxed)
+    }
+
+    /// The calling thread's area; `None` where it has none and cannot get one.
+    #[inline(always)]
+    pub(crate) fn of_thread() -> Option<&'static Self> {
+        match AREA.get() {
+            // SAFETY: the area is the calling thread's own: it lives as long as the thread, and the reference
+            // does not leave it, because `Area` is not `Sync`.
+            Some(area) => Some(unsafe { area.as_ref() }),
+            None => find(),
+        }
+    }
+}
+
+thread_local! {
+    /// Where this thread's area is, once found. No destructor: a signal handler may be the first to look.
+    static AREA: Cell<Option<NonNull<Area>>> = const { Cell::new(None) };
+    /// Set once looking was in vain, so that it is not tried with each event.
+    static MISSING: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Whether this process's threads can run sections at all; the calling thread is the example.
+pub(crate) fn available() -> bool {
+    cfg!(any(target_arch = "x86_64", target_arch = "aarch64")) && Area::of_thread().is_some()
+}
+
+#[cold]
+fn find() -> Option<&'static Area> {
+    if MISSING.get() {
+        return None;
+    }
+    let area = if cfg!(any(target_arch = "x86_64", target_arch = "aarch64")) { libc_area().or_else(own_area) } else { None };
+    match area {
+        Some(area) => AREA.set(Some(area)),
+        None => MISSING.set(true),
+    }
+    // SAFETY: as in `of_thread`.
+    area.map(|area| unsafe { area.as_ref() })
+}
+
+/// Offset of glibc's areas from the thread pointer; `None` where glibc registered none.
+fn libc_offset() -> Option<isize> {
+    static OFFSET: OnceLock<Option<isize>> = OnceLock::new();
+    *OFFSET.get_or_init(|| {
+        let (offset, size) = (symbol(c"__rseq_offset")?, symbol(c"__rseq_size")?);
+        // SAFETY: glibc defines it as `const unsigned int`.
+        let size = unsafe { size.cast::<u32>().read() };
+        // SAFETY: glibc defines it as `const ptrdiff_t`.
+        let offset = unsafe { offset.cast::<isize>().read() };
+        // 0 where it did not register. glibc 2.36 says 20, the bytes in use: `rseq_cs` is among them.
+        (size >= 20).then_some(offset)
+    })
+}
+
+fn symbol(name: &CStr) -> Option<NonNull<libc::c_void>> {
+    // SAFETY: a look-up by name in what is already loaded.
+    NonNull::new(unsafe { libc::dlsym(libc::RTLD_DEFAULT, name.as_ptr()) })
+}
+
+fn libc_area() -> Option<NonNull<Area>> {
+    let area = NonNull::new(thread_pointer().wrapping_offset(libc_offset()?).cast::<Area>())?;
+    // SAFETY: glibc says that the thread's area is there.
+    let cpu = unsafe { area.as_ref() }.cpu();
+    // Its registration may have failed for this thread: the CPU is then a small negative number.
+    (cpu.cast_signed() >= 0).then_some(area)
+}
+
+#[cfg(target_arch = "x86_64")]
+fn thread_pointer() -> *mut u8 {
+    let pointer;
+    // SAFETY: the x86-64 ABI keeps the thread pointer in the first word that it points to.
+    unsafe { std::arch::asm!("mov {}, fs:[0]", out(reg) pointer, options(nostack, readonly, preserves_flags, pure)) };
+    pointer
+}
+
+#[cfg(target_arch = "aarch64")]
+fn thread_pointer() -> *mut u8 {
+    let pointer;
+    // SAFETY: reads a register.
+    unsafe { std::arch::asm!("mrs {}, tpidr_el0", out(reg) pointer, options(nomem, nostack, preserves_flags, pure)) };
+    pointer
+}
+
+#[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+fn thread_pointer() -> *mut u8 {
+    std::ptr::null_mut()
+}
+
+/// An area of our own, taken back from the kernel when its thread ends.
+struct OwnArea(UnsafeCell<Area>);
+
+impl Drop for OwnArea {
+    fn drop(&mut self) {
+        AREA.set(None);
+        MISSING.set(true);
+        // The kernel writes to a registered area whenever it resumes the thread, and this one goes now.
+        let _ = register(self.0.get(), UNREGISTER);
+    }
+}
+
+thread_local! {
+    static OWN: OwnArea = const { OwnArea(UnsafeCell::new(Area::unregistered())) };
+}
+
+/// The user's switch: with it off nobody has an area, and every buffer's writers take the lock.
+fn switched_off() -> bool {
+    static OFF: OnceLock<bool> = OnceLock::new();
+    *OFF.get_or_init(|| {
+        std::env::var("GLIBC_TUNABLES").is_ok_and(|tunables| tunables.contains("glibc.pthread.rseq=0"))
+    })
+}
+
+fn own_area() -> Option<NonNull<Area>> {
+    if switched_off() {
+        return None;
+    }
+    OWN.try_with(|own| register(own.0.get(), 0).then(|| NonNull::new(own.0.get())).flatten()).ok().flatten()
+}
+
+fn register(area: *mut Area, flags: libc::c_int) -> bool {
+    // SAFETY: the area is 32 bytes, aligned, and lives until its owner unregisters it.
+    unsafe { libc::syscall(libc::SYS_rseq, area, AREA_LEN, flags, SIGNATURE) == 0 }
+}

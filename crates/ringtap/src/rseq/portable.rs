@@ -1,0 +1,67 @@
+//! The sections in Rust, for whoever may not be interrupted anyway: the holder of the buffer's lock. They are
+//! also what the model checkers run, and what the stepper cuts off before each store.
+
+use super::{Append, Expected, Outcome, Sections, Turn};
+use crate::ring::{Ring, store_hook};
+use ringtap_abi::sync::fence;
+use ringtap_abi::words::Commit;
+use std::sync::atomic::Ordering::{Relaxed, Release};
+
+/// Sections of a thread that holds the buffer's lock, so that no other writer is at work.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Exclusive;
+
+/// Two of the four comparisons; the lock is ours, and with it the CPU does not matter.
+fn as_expected(ring: &Ring<'_>, expected: &Expected) -> bool {
+    // Relaxed: the lock's Acquire ordered us behind the writer who had it before.
+    ring.meta().writer.tail.load(Relaxed) == expected.tail.pack()
+        && ring.desc(expected.tail.page()).w.load(Relaxed) == expected.w.pack()
+}
+
+impl Sections for Exclusive {
+    fn append(&self, ring: &Ring<'_>, append: &Append<'_>) -> Outcome {
+        let Append { expected, at, parts, stamp, commit } = *append;
+        let page = expected.tail.page();
+        ring.assert_record_fits(page, at, size_of_val(parts.head) + parts.body.len() + 4);
+        if !as_expected(ring, &expected) {
+            return Outcome::Changed;
+        }
+        // E3: pairs with the fence in `cursor::still_holds`. Whoever sees a byte stored below also sees that the
+        // sub-buffer was claimed and reset, although another thread may have done that.
+        fence(Release);
+        let body = parts.body.chunks_exact(4).map(|word| u32::from_le_bytes([word[0], word[1], word[2], word[3]]));
+        let words = parts.head.iter().copied().chain(body).chain([parts.foot]);
+        for (offset, word) in (at..).step_by(4).zip(words) {
+            store_hook();
+            ring.data().store(page, offset, word);
+        }
+        let desc = ring.desc(page);
+        store_hook();
+        desc.stamp[commit.parity()].store(stamp, Relaxed);
+        store_hook();
+        // E1: pairs with the Acquire loads of `w`. Whoever sees the commit sees the record and its time.
+        desc.w.store(commit.pack(), Release);
+        Outcome::Committed
+    }
+
+    fn turn(&self, ring: &Ring<'_>, turn: &Turn) -> Outcome {
+        let Turn { expected, page, first, stamp, commit } = *turn;
+        if !as_expected(ring, &expected) {
+            return Outcome::Changed;
+        }
+        let next = ring.desc(page);
+        store_hook();
+        ring.data().header(page).commit.store(0, Relaxed);
+        store_hook();
+        next.first.store(first, Relaxed);
+        store_hook();
+        next.stamp[Commit::BLANK.parity()].store(stamp, Relaxed);
+        store_hook();
+        next.w.store(Commit::BLANK.pack(), Relaxed);
+        store_hook();
+        // E2: pairs with the Acquire loads of `tail`. Whoever sees the new tail sees its desc reset, and all
+        // that was committed to the page before it.
+        ring.meta().writer.tail.store(commit.pack(), Release);
+        Outcome::Committed
+    }
+}

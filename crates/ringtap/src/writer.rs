@@ -1,0 +1,306 @@
+//! Writing events: the application's side of an instance.
+
+use crate::clock::Ticker;
+use crate::map::Mapping;
+use crate::ring::Ring;
+use crate::ring::write::{self, Refused, Step};
+use crate::rseq::{self, Area, Outcome, lock, portable::Exclusive};
+use crate::{thread, wake};
+use ringtap_abi::clock::ClockId;
+use ringtap_abi::event::max_payload;
+use ringtap_abi::meta::{WriterKind, state};
+use ringtap_abi::words::Place;
+use std::mem::MaybeUninit;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+
+/// Sections of one event that the kernel may abort before the event takes the lock instead: a debugger that
+/// steps through them aborts each.
+const ABORTS: u32 = 64;
+/// Rounds that other writers may come between before the event takes the lock: each such round means that
+/// another event was written.
+const ROUNDS: u32 = 1024;
+/// Rounds under the lock: append, turn, append; a claim may race with the reader's swap in between.
+const LOCKED_ROUNDS: u32 = 64;
+
+/// Writes events into the ring of the CPU that the calling thread runs on.
+///
+/// Clones share the mappings. All methods may be called from any thread and from signal handlers, and allocate
+/// nothing; a forked child writes on.
+#[derive(Clone, Debug)]
+pub struct Writer {
+    buffers: Arc<[Buffer]>,
+}
+
+/// One CPU's buffer, mapped for writing, with what each event needs at hand.
+#[derive(Debug)]
+#[repr(align(128))]
+struct Buffer {
+    /// Borrows from `mapping`, which is never moved out and dropped after it.
+    ring: Ring<'static>,
+    clock: Ticker<'static>,
+    kind: WriterKind,
+    plain: bool,
+    _mapping: Arc<Mapping>,
+    /// Where a `counter` clock counts: the first buffer's memory.
+    _counter: Arc<Mapping>,
+}
+
+impl Writer {
+    /// A writer for these buffers; the index is the CPU, `None` where it has no buffer.
+    pub(crate) fn new(mappings: Vec<Option<Arc<Mapping>>>) -> Self {
+        // The process's first look at its rseq areas allocates, which a signal handler must not.
+        let _ = rseq::available();
+        let _ = thread::id();
+        wake::register_writer();
+        let counter = mappings.iter().flatten().next().cloned();
+        let buffers = mappings.into_iter().map(|mapping| Buffer::new(mapping.unwrap(), counter.clone().unwrap()));
+        Self { buffers: buffers.collect() }
+    }
+
+    /// Writes an event.
+    ///
+    /// The payload is the whole record behind the event header; what the kernel's tools read begins with the
+    /// [common fields](crate::event::Common). Its length is rounded up to 4 bytes.
+    ///
+    /// # Errors
+    /// [`Refused`] says why the event was not written, and whether that was counted.
+    #[inline(always)]
+    pub fn write(&self, payload: &[u8]) -> Result<(), Refused> {
+        #[cfg(all(any(target_arch = "x86_64", target_arch = "aarch64"), not(loom)))]
+        if write::is_plain(payload.len()) {
+            let (cpu, tail) = thread::spot();
+            if let Some(buffer) = self.buffers.get(cpu as usize) {
+                let switches = &buffer.ring.meta().switches;
+                // Relaxed: an event about to be written while recording is switched off may be either.
+                if switches.state.load(Relaxed) & state::OFF != 0 {
+                    return Err(Refused::Off);
+                }
+                if let Some(area) = Area::of_thread()
+                    && buffer.plain
+                    && write::append_fast(&buffer.ring, area, cpu, Place::unpack(tail), payload)
+                {
+                    // E7: the waiter's membarrier stands between this load and the commit.
+                    if switches.wake_any.load(Relaxed) != 0 {
+                        wake::wake(&buffer.ring);
+                    }
+                    return Ok(());
+                }
+            }
+        }
+        self.write_slow(payload)
+    }
+
+    /// Whether an event written by this thread now would be refused because recording is off.
+    #[inline]
+    #[must_use]
+    pub fn is_off(&self) -> bool {
+        let cpu = Area::of_thread().map_or_else(current_cpu, Area::cpu);
+        match self.buffers.get(cpu as usize) {
+            Some(buffer) => buffer.ring.meta().switches.state.load(Relaxed) & state::OFF != 0,
+            _ => false,
+        }
+    }
+
+    /// Makes room for an event of `len` bytes, to be built in place and then committed or dropped. `CAPACITY` is the
+    /// most that the reservation can hold; it lives where the caller keeps it, so it costs no allocation.
+    ///
+    /// Nothing is in the ring before the commit: an event that is dropped never was.
+    ///
+    /// # Errors
+    /// [`Refused::TooLarge`] when `len` is more than `CAPACITY` or a sub-buffer takes, [`Refused::Off`] when
+    /// recording is off.
+    #[inline]
+    pub fn reserve<const CAPACITY: usize>(&self, len: usize) -> Result<Reservation<'_, CAPACITY>, Refused> {
+        if len > CAPACITY || len > self.max_payload() {
+            return Err(Refused::TooLarge);
+        }
+        if self.is_off() {
+            return Err(Refused::Off);
+        }
+        let mut reservation = Reservation { writer: self, len, bytes: [MaybeUninit::uninit(); CAPACITY] };
+        reservation.bytes[..len].fill(MaybeUninit::new(0));
+        Ok(reservation)
+    }
+
+    /// The largest payload that [`write`](Self::write) takes, in bytes.
+    #[must_use]
+    pub fn max_payload(&self) -> usize {
+        let capacity = self.buffers.iter().next().map(|buffer| buffer.ring.geometry().capacity());
+        capacity.map_or(0, |capacity| max_payload(capacity) as usize)
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn write_slow(&self, payload: &[u8]) -> Result<(), Refused> {
+        let Some(area) = Area::of_thread() else { return self.write_locked(payload) };
+        let mut aborts = 0;
+        for _ in 0..ROUNDS {
+            let cpu = area.cpu();
+            let buffer = self.buffer(cpu)?;
+            if buffer.kind == WriterKind::Locked || aborts >= ABORTS {
+                break;
+            }
+            #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+            break;
+            #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+            match buffer.append(&rseq::native::Rseq(area), cpu, payload)? {
+                Step::Written => {
+                    thread::set_spot(cpu, buffer.ring.meta().writer.tail.load(Relaxed));
+                    return Ok(());
+                }
+                Step::Turned(_) => {}
+                Step::Again(Outcome::Aborted) => aborts += 1,
+                Step::Again(_) if buffer.ring.meta().writer.lock.load(Relaxed) != 0 => break,
+                Step::Again(_) => {}
+            }
+        }
+        self.write_locked(payload)
+    }
+
+    /// Writes under the lock of the buffer whose CPU this is, and will be while it is held.
+    fn write_locked(&self, payload: &[u8]) -> Result<(), Refused> {
+        let cpu = current_cpu();
+        let buffer = self.buffer(cpu)?;
+        let pin = match buffer.kind {
+            WriterKind::Locked => None,
+            WriterKind::Rseq => match Pin::to(cpu) {
+                Some(pin) => Some(pin),
+                None => return buffer.refuse(),
+            },
+        };
+        let Some(held) = lock::acquire(&buffer.ring.meta().writer.lock) else { return buffer.refuse() };
+        if pin.is_some() && current_cpu() != cpu {
+            // Somebody moved this thread in spite of its pin: a section may be running over there.
+            drop(held);
+            return buffer.refuse();
+        }
+        for _ in 0..LOCKED_ROUNDS {
+            if let Step::Written = buffer.append(&Exclusive, cpu, payload)? {
+                return Ok(());
+            }
+        }
+        buffer.refuse()
+    }
+
+    fn buffer(&self, cpu: u32) -> Result<&Buffer, Refused> {
+        self.buffers.get(cpu as usize).ok_or(Refused::Unusable)
+    }
+}
+
+impl Buffer {
+    fn new(mapping: Arc<Mapping>, counter: Arc<Mapping>) -> Self {
+        // SAFETY: the memory stays mapped as long as the `Arc`s beside these borrows, which are private here.
+        let (ring, count) = unsafe { (extend(mapping.ring()), extend(counter.ring())) };
+        let clock = ClockId::from_number(ring.meta().clock.id.load(Relaxed)).unwrap_or(ClockId::Mono);
+        let kind = WriterKind::from_number(ring.meta().identity.writer_kind.load(Relaxed));
+        Self {
+            plain: clock == ClockId::Cycles && kind == Some(WriterKind::Rseq),
+            ring,
+            clock: Ticker::new(clock, &count.meta().writer.counter),
+            kind: kind.unwrap_or(WriterKind::Locked),
+            _mapping: mapping,
+            _counter: counter,
+        }
+    }
+
+    /// One round; wakes whom it concerns.
+    fn append(&self, sections: &impl rseq::Sections, cpu: u32, payload: &[u8]) -> Result<Step, Refused> {
+        let switches = &self.ring.meta().switches;
+        if switches.state.load(Relaxed) & state::OFF != 0 {
+            return Err(Refused::Off);
+        }
+        let step = write::append(&self.ring, sections, cpu, &self.clock, payload);
+        match step {
+            // E7: as on the fast path.
+            Ok(Step::Written) if switches.wake_any.load(Relaxed) != 0 => wake::wake(&self.ring),
+            Ok(Step::Turned(seq)) if seq >= switches.wake_at.load(Relaxed) => wake::wake(&self.ring),
+            Err(Refused::Full) => {
+                self.ring.meta().writer.dropped.fetch_add(1, Relaxed);
+            }
+            _ => {}
+        }
+        step
+    }
+
+    /// Counts an event that could not wait for the lock.
+    fn refuse(&self) -> Result<(), Refused> {
+        self.ring.meta().writer.refused.fetch_add(1, Relaxed);
+        Err(Refused::Busy)
+    }
+}
+
+/// Forgets how long a ring is borrowed.
+///
+/// # Safety
+/// The mapping outlives every use of the result.
+unsafe fn extend(ring: Ring<'_>) -> Ring<'static> {
+    // SAFETY: only the lifetime changes, and the caller answers for it.
+    unsafe { std::mem::transmute::<Ring<'_>, Ring<'static>>(ring) }
+}
+
+fn current_cpu() -> u32 {
+    u32::try_from(rustix::thread::sched_getcpu()).unwrap_or(u32::MAX)
+}
+
+/// Keeps the calling thread on one CPU, and gives it its freedom back.
+#[derive(Debug)]
+pub(crate) struct Pin {
+    before: rustix::thread::CpuSet,
+}
+
+impl Pin {
+    /// `None` where the thread may not run there, or the kernel does not let it choose.
+    pub(crate) fn to(cpu: u32) -> Option<Self> {
+        let before = rustix::thread::sched_getaffinity(None).ok()?;
+        let mut only = rustix::thread::CpuSet::new();
+        only.set(cpu as usize);
+        rustix::thread::sched_setaffinity(None, &only).ok()?;
+        let pin = Self { before };
+        (current_cpu() == cpu).then_some(pin)
+    }
+}
+
+impl Drop for Pin {
+    fn drop(&mut self) {
+        // If its CPUs are gone meanwhile, the kernel has already chosen others.
+        let _ = rustix::thread::sched_setaffinity(None, &self.before);
+    }
+}
+
+/// An event being built: zeros at first. [`commit`](Self::commit) writes it; dropped, it never was.
+#[derive(Debug)]
+#[must_use = "an event that is not committed never was"]
+pub struct Reservation<'w, const CAPACITY: usize> {
+    writer: &'w Writer,
+    len: usize,
+    /// The first `len` are initialised.
+    bytes: [MaybeUninit<u8>; CAPACITY],
+}
+
+impl<const CAPACITY: usize> Reservation<'_, CAPACITY> {
+    /// The event's bytes.
+    #[must_use]
+    pub fn bytes(&mut self) -> &mut [u8] {
+        // SAFETY: `reserve` initialised the first `len`, and `truncate` only makes it less.
+        unsafe { self.bytes[..self.len].assume_init_mut() }
+    }
+
+    /// Makes the event shorter, when it turned out so.
+    pub fn truncate(&mut self, len: usize) {
+        self.len = self.len.min(len);
+    }
+
+    /// Writes the event.
+    ///
+    /// # Errors
+    /// As [`Writer::write`].
+    #[inline]
+    pub fn commit(self) -> Result<(), Refused> {
+        // SAFETY: as in `bytes`.
+        self.writer.write(unsafe { self.bytes[..self.len].assume_init_ref() })
+    }
+
+    /// Drops the event, as not committing it does.
+    pub fn discard(self) {}
+}
