@@ -1,11 +1,12 @@
 /*
  * A process that writes LTTng-UST events on request. It speaks the workers' protocol of `src/worker.rs`:
  * on stdin the number of events to write, on stdout the nanoseconds they took on the wall's clock and of this
- * thread's CPU time, all as 64-bit numbers in the machine's byte order. It ends when stdin does.
+ * thread's CPU time, all as 64-bit little-endian numbers. It ends when stdin does.
  *
  * Usage: writer CPU ID
  */
 #define _GNU_SOURCE
+#include <endian.h>
 #include <sched.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -49,15 +50,15 @@ int main(int argc, char **argv)
 	writer = strtoull(argv[2], NULL, 10);
 
 	while (read(0, &events, sizeof(events)) == sizeof(events)) {
-		uint64_t wall = now_ns(CLOCK_MONOTONIC);
 		uint64_t cpu = now_ns(CLOCK_THREAD_CPUTIME_ID);
-		uint64_t end = sequence + events;
+		uint64_t wall = now_ns(CLOCK_MONOTONIC);
+		uint64_t end = sequence + le64toh(events);
 		uint64_t took[2];
 
 		for (; sequence != end; sequence++)
 			lttng_ust_tracepoint(ringtap_bench, event, writer, sequence, writer ^ sequence);
-		took[1] = now_ns(CLOCK_THREAD_CPUTIME_ID) - cpu;
-		took[0] = now_ns(CLOCK_MONOTONIC) - wall;
+		took[0] = htole64(now_ns(CLOCK_MONOTONIC) - wall);
+		took[1] = htole64(now_ns(CLOCK_THREAD_CPUTIME_ID) - cpu);
 		if (write(1, took, sizeof(took)) != sizeof(took))
 			return 1;
 	}

@@ -1,7 +1,7 @@
 //! What the programs of this crate do when they start themselves again.
 
 use crate::kill_test::Plan;
-use crate::{kill_test, lttng, marker};
+use crate::{callgrind, kill_test, lttng, marker};
 use anyhow::Context as _;
 use serde::{Deserialize, Serialize};
 use std::io::{self, Write as _};
@@ -29,6 +29,11 @@ pub enum Role {
         plan: Plan,
         /// Where the events go.
         recording: lttng::Recording,
+    },
+    /// Runs a probe, to be counted.
+    Probe {
+        /// Which one.
+        name: String,
     },
 }
 
@@ -79,5 +84,6 @@ fn play() -> Option<anyhow::Result<()>> {
         Role::MarkerWriter { cpu } => marker::serve(cpu),
         Role::LttngWriter { cpu } => lttng::serve(cpu),
         Role::LttngKillTest { plan, recording } => kill_test::serve_lttng(&plan, recording),
+        Role::Probe { name } => callgrind::serve(&name),
     }))
 }

@@ -136,22 +136,27 @@ pub struct Report {
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { subject, kills, before, meanwhile, after, account, unaccounted, .. } = self;
-        writeln!(f, "{subject}")?;
-        writeln!(f, "  writers killed           {kills}")?;
-        writeln!(f, "  healthy process wrote    {before} before, {meanwhile} meanwhile, {after} afterwards")?;
-        writeln!(f, "  of the latter in the trace {}", account.recorded)?;
-        writeln!(f, "  of the earlier in the trace {}", account.recorded_earlier)?;
         let (events, packets) = (account.lost_events, account.lost_packets);
-        writeln!(f, "  lost by its own count    {events} events, {packets} packets (all processes)")?;
-        writeln!(f, "  unaccounted for          at least {unaccounted}")?;
-        writeln!(f, "  ns per event             {} before, {} afterwards", self.ns_before, self.ns_after)?;
+        let facts = [
+            ("writers killed", kills.to_string()),
+            ("healthy process wrote", format!("{before} before, {meanwhile} meanwhile, {after} afterwards")),
+            ("the latter in the trace", account.recorded.to_string()),
+            ("earlier ones in the trace", account.recorded_earlier.to_string()),
+            ("lost by its own count", format!("{events} events, {packets} packets, of all processes")),
+            ("unaccounted for", format!("at least {unaccounted}")),
+            ("ns per event", format!("{} before, {} afterwards", self.ns_before, self.ns_after)),
+        ];
+        writeln!(f, "{subject}")?;
+        for (what, figure) in facts {
+            writeln!(f, "  {what:<26} {figure}")?;
+        }
         for Step { command, end, took_ms } in &account.steps {
             let end = match end {
                 StepEnd::Done => "done",
                 StepEnd::Failed => "failed",
                 StepEnd::Hung => "hung, killed",
             };
-            writeln!(f, "  {command:<24} {end} after {took_ms} ms")?;
+            writeln!(f, "  {command:<26} {end} after {took_ms} ms")?;
         }
         Ok(())
     }

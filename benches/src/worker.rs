@@ -1,8 +1,8 @@
 //! Contenders that live in another process.
 //!
 //! A worker reads from stdin how many operations to do, and answers on stdout with the nanoseconds they took
-//! on the wall's clock and of its thread's CPU time: 64-bit numbers in the machine's byte order. The end of
-//! its stdin tells it to clean up and go, so that it also cleans up behind a parent that was killed.
+//! on the wall's clock and of its thread's CPU time: 64-bit little-endian numbers. The end of its stdin tells
+//! it to clean up and go, so that it also cleans up behind a parent that was killed.
 //! `lttng-ust/writer.c` speaks the same.
 
 use crate::process::wait_within;
@@ -61,7 +61,7 @@ impl Worker {
     /// When the worker is gone.
     pub fn start(&mut self, iterations: u64) -> anyhow::Result<()> {
         let requests = self.requests.as_mut().context("the worker was told to go")?;
-        requests.write_all(&iterations.to_ne_bytes()).with_context(|| format!("{} is gone", self.name))
+        requests.write_all(&iterations.to_le_bytes()).with_context(|| format!("{} is gone", self.name))
     }
 
     /// Waits for the answer to [`Worker::start`].
@@ -76,7 +76,7 @@ impl Worker {
         let mut number = || -> io::Result<u64> {
             let mut bytes = [0; 8];
             self.answers.read_exact(&mut bytes)?;
-            Ok(u64::from_ne_bytes(bytes))
+            Ok(u64::from_le_bytes(bytes))
         };
         let sample = number().and_then(|wall_ns| Ok(Sample { wall_ns, cpu_ns: number()? }));
         sample.with_context(|| format!("{} ended without an answer", self.name))
@@ -126,9 +126,9 @@ pub fn serve(mut operation: impl FnMut(u64) -> anyhow::Result<()>) -> anyhow::Re
     let mut bytes = [0; 8];
     while requests.read_exact(&mut bytes).is_ok() {
         let mut outcome = Ok(());
-        let sample = timed(|| outcome = operation(u64::from_ne_bytes(bytes)));
+        let sample = timed(|| outcome = operation(u64::from_le_bytes(bytes)));
         outcome?;
-        let answer = [sample.wall_ns.to_ne_bytes(), sample.cpu_ns.to_ne_bytes()].concat();
+        let answer = [sample.wall_ns.to_le_bytes(), sample.cpu_ns.to_le_bytes()].concat();
         answers.write_all(&answer).and_then(|()| answers.flush()).context("nobody takes the answer")?;
     }
     Ok(())
