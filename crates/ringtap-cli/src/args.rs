@@ -15,7 +15,7 @@ Exit status:
 #[command(name = "ringtap", version, propagate_version = true, after_help = EXAMPLES)]
 pub struct Args {
     /// When to colour the output
-    #[arg(long, value_name = "WHEN", default_value = "auto", global = true)]
+    #[arg(long, value_name = "WHEN", default_value = "auto", global = true, display_order = 900)]
     pub color: ColorChoice,
     /// What to do.
     #[command(subcommand)]

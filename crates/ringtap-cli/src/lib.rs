@@ -15,7 +15,7 @@ pub mod output;
 pub mod signals;
 
 use args::{Args, Command};
-use clap::{CommandFactory, FromArgMatches};
+use clap::Parser;
 use outcome::Outcome;
 use output::Output;
 use std::io::Write;
@@ -24,8 +24,7 @@ use std::process::ExitCode;
 /// Parses the command line, runs it, and says how it ended.
 #[must_use]
 pub fn main() -> ExitCode {
-    let parsed = Args::command().try_get_matches().and_then(|found| Args::from_arg_matches(&found));
-    let args = match parsed {
+    let args = match Args::try_parse() {
         Ok(args) => args,
         Err(usage) => {
             // A reader that has gone away does not turn asking for help into a failure.

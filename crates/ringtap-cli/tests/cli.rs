@@ -27,6 +27,12 @@ fn said(output: &Output) -> String {
     format!("status {:?}, {text}", output.status.code())
 }
 
+/// As [`said`], wherever the tracefs is mounted here.
+fn said_of_tracefs(output: &Output) -> String {
+    let tracefs = ringtap::tracefs::Tracefs::find().unwrap();
+    said(output).replace(tracefs.root().to_str().unwrap(), "TRACEFS")
+}
+
 /// Says why, once, and returns true where the kernel's tracing cannot be used.
 fn cannot_trace() -> bool {
     let found = ringtap::tracefs::Tracefs::find();
@@ -103,7 +109,7 @@ fn stat_shows_the_kernels_counters() {
     let cpus = json["cpus"].as_array().unwrap();
     assert_eq!(cpus.len(), tracefs.cpus().unwrap().len());
     assert_eq!(cpus.iter().map(|cpu| cpu["entries"].as_u64().unwrap()).sum::<u64>(), 1);
-    insta::assert_snapshot!("stat-unknown-instance", said(&run(&["stat", "--kernel=no-such"])));
+    insta::assert_snapshot!("stat-unknown-instance", said_of_tracefs(&run(&["stat", "--kernel=no-such"])));
 }
 
 #[test]
@@ -146,7 +152,7 @@ fn what_is_missing_is_one_sentence_with_its_remedy() {
         println!("skipped, as nobody else may run the program here");
         return;
     }
-    insta::assert_snapshot!("no-permission", said(&nobody));
+    insta::assert_snapshot!("no-permission", said_of_tracefs(&nobody));
 }
 
 /// A held command, stopped.

@@ -14,7 +14,7 @@ const EXAMPLES: &str = "\
 Examples:
   Watch the kernel's own buffers:        ringtap stat --kernel
   Those of the tracing instance `web`:   ringtap stat --kernel=web
-  Two numbers a second, for a program:   ringtap stat --kernel --json --interval 0.5
+  Twice a second, for a program:         ringtap stat --kernel --json --interval 0.5
 
 On a terminal the table is drawn again each second until Ctrl-C; elsewhere, and with --json, it is
 printed once unless --interval is given. With --json each line is one object:

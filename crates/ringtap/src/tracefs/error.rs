@@ -30,6 +30,7 @@ pub enum Kind {
     Io,
 }
 
+/// Each sentence is whole, the system's reason included, so none has a source to print behind it.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Problem {
     #[error(
@@ -37,21 +38,19 @@ pub(super) enum Problem {
     )]
     NotMounted,
     #[error("no permission to {action} {}; run as root, and outside a container or kernel lockdown", path.display())]
-    NoPermission { action: &'static str, path: PathBuf, source: io::Error },
+    NoPermission { action: &'static str, path: PathBuf },
     #[error("Linux {release} cannot map its trace buffers; boot Linux 6.10 or later")]
     KernelTooOld { release: String },
     #[error("no event matches '{pattern}'; {}", suggestion(near))]
     UnknownEvent { pattern: String, near: Vec<String> },
-    #[error(
-        "there is no tracing instance '{name}'; `ls /sys/kernel/tracing/instances` shows those that exist"
-    )]
-    UnknownInstance { name: String },
+    #[error("there is no tracing instance '{name}'; `ls {}` shows those that exist", folder.display())]
+    UnknownInstance { name: String, folder: PathBuf },
     #[error("cannot {action} {}: somebody else holds it open or mapped; stop that reader first", path.display())]
-    Busy { action: &'static str, path: PathBuf, source: io::Error },
+    Busy { action: &'static str, path: PathBuf },
     #[error("the kernel does not accept '{value}' for {}", path.display())]
-    Refused { value: String, path: PathBuf, source: io::Error },
-    #[error("cannot {action} {}: {source}", path.display())]
-    Io { action: &'static str, path: PathBuf, source: io::Error },
+    Refused { value: String, path: PathBuf },
+    #[error("cannot {action} {}: {reason}", path.display())]
+    Io { action: &'static str, path: PathBuf, reason: io::Error },
     #[error("cannot understand {}: '{}'", file.display(), text.trim())]
     Malformed { file: PathBuf, text: String },
 }
@@ -89,17 +88,17 @@ fn suggestion(near: &[String]) -> String {
 /// Turns the system's error about doing `action` to `path` into ours.
 pub(super) fn at(action: &'static str, path: impl AsRef<Path>) -> impl FnOnce(io::Error) -> Error {
     let path = path.as_ref().to_owned();
-    move |source| match source.kind() {
-        io::ErrorKind::PermissionDenied => Problem::NoPermission { action, path, source }.into(),
-        io::ErrorKind::ResourceBusy => Problem::Busy { action, path, source }.into(),
-        _ => Problem::Io { action, path, source }.into(),
+    move |reason| match reason.kind() {
+        io::ErrorKind::PermissionDenied => Problem::NoPermission { action, path }.into(),
+        io::ErrorKind::ResourceBusy => Problem::Busy { action, path }.into(),
+        _ => Problem::Io { action, path, reason }.into(),
     }
 }
 
 /// As [`at`], for a value written to a control file: the kernel's way to refuse one is EINVAL.
 pub(super) fn setting(value: &str, path: PathBuf) -> impl FnOnce(io::Error) -> Error {
-    move |source| match source.kind() {
-        io::ErrorKind::InvalidInput => Problem::Refused { value: value.into(), path, source }.into(),
-        _ => at("write", path)(source),
+    move |reason| match reason.kind() {
+        io::ErrorKind::InvalidInput => Problem::Refused { value: value.into(), path }.into(),
+        _ => at("write", path)(reason),
     }
 }

@@ -146,12 +146,13 @@ impl Tracefs {
     /// # Errors
     /// [`Kind::UnknownInstance`] where there is none of this name.
     pub fn existing_instance(&self, name: &str) -> Result<Buffer, Error> {
-        let path = self.root.join("instances").join(name);
+        let folder = self.root.join("instances");
+        let path = folder.join(name);
         let is_plain = !name.is_empty() && !name.contains('/') && name != "." && name != "..";
         if is_plain && path.join("tracing_on").exists() {
             return Ok(Buffer::at(path));
         }
-        Err(Problem::UnknownInstance { name: name.into() }.into())
+        Err(Problem::UnknownInstance { name: name.into(), folder }.into())
     }
 
     /// Makes buffers of our own, with recording off and no event enabled.
