@@ -1,1 +1,5 @@
-fn main() {}
+//! The `ringtap` program; everything is in the library beside it.
+
+fn main() -> std::process::ExitCode {
+    ringtap_cli::main()
+}

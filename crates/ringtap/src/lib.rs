@@ -17,6 +17,7 @@ mod ring;
 mod rseq;
 mod stats;
 pub mod thread;
+pub mod tracefs;
 mod wake;
 mod writer;
 

@@ -1,0 +1,40 @@
+//! What can be typed. Help, completions and man pages are made from these definitions.
+
+use crate::command::{completions, demo, held, man, stat};
+use clap::{ColorChoice, Parser, Subcommand};
+
+const EXAMPLES: &str = "\
+Exit status:
+  0      done, or whoever read the output had enough
+  1      failed; one sentence on the standard error says why and what helps
+  2      wrong usage
+  128+N  stopped by signal N, after cleaning up";
+
+/// Watch trace events of applications and of the Linux kernel, live and without a copy
+#[derive(Debug, Parser)]
+#[command(name = "ringtap", version, propagate_version = true, after_help = EXAMPLES)]
+pub struct Args {
+    /// When to colour the output
+    #[arg(long, value_name = "WHEN", default_value = "auto", global = true, display_order = 900)]
+    pub color: ColorChoice,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The subcommands; each has its file in `command/`.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Show each CPU's counters: events held, read, overwritten and dropped
+    Stat(stat::Args),
+    /// Print a shell's completion script
+    Completions(completions::Args),
+    /// Print the manual page, in roff
+    Man(man::Args),
+    /// One of `demo`'s worker processes.
+    #[command(hide = true)]
+    DemoWorker(demo::worker::Args),
+    /// Stops itself, and becomes COMMAND once it is continued.
+    #[command(hide = true)]
+    Held(held::Args),
+}

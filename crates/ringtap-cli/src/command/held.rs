@@ -1,0 +1,47 @@
+//! `ringtap held` (hidden): the process that becomes a COMMAND once tracing is on; see [`crate::child`].
+
+use crate::outcome::Outcome;
+use anyhow::{Context, Result, bail};
+use rustix::process::{Pid, Signal, getpid, getppid, kill_process, set_parent_process_death_signal};
+use std::ffi::OsString;
+use std::io::ErrorKind;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::process::{Command, ExitStatus};
+
+/// What shells say of a command that is not there, or is not a program.
+const NOT_FOUND: i32 = 127;
+const NOT_EXECUTABLE: i32 = 126;
+
+/// What was typed.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Args {
+    /// The process that will continue us; without it we end
+    #[arg(long)]
+    parent: i32,
+    /// The command and its arguments
+    #[arg(last = true, required = true)]
+    command: Vec<OsString>,
+}
+
+/// Waits, and becomes COMMAND. Returns only where that fails, with the status that shells use for it.
+///
+/// # Errors
+/// The parent is gone already.
+pub fn run(args: &Args) -> Result<Outcome> {
+    // Whoever waits stopped cannot notice that nobody is left to continue it.
+    set_parent_process_death_signal(Some(Signal::KILL)).context("cannot watch the parent")?;
+    if getppid().map(Pid::as_raw_pid) != Some(args.parent) {
+        bail!("the process that was to start the command is gone");
+    }
+    kill_process(getpid(), Signal::STOP).context("cannot wait to be continued")?;
+    set_parent_process_death_signal(None).context("cannot stop watching the parent")?;
+
+    let (program, rest) = args.command.split_first().context("no command")?;
+    let error = Command::new(program).args(rest).exec();
+    let (code, remedy) = match error.kind() {
+        ErrorKind::NotFound => (NOT_FOUND, "; give its path or install it"),
+        _ => (NOT_EXECUTABLE, ""),
+    };
+    anstream::eprintln!("ringtap: cannot run '{}': {error}{remedy}", program.display());
+    Ok(Outcome::Command(ExitStatus::from_raw(code << 8)))
+}

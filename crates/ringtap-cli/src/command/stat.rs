@@ -1,0 +1,213 @@
+//! `ringtap stat`: each CPU's counters, once or again and again.
+
+use crate::outcome::Outcome;
+use crate::output::{HEADING, LOSS, Output};
+use crate::signals::Signals;
+use anyhow::Result;
+use ringtap::tracefs::{Buffer, CpuStats, Tracefs};
+use serde::Serialize;
+use std::fmt::Write as _;
+use std::io::Write as _;
+use std::time::Duration;
+
+const EXAMPLES: &str = "\
+Examples:
+  Watch the kernel's own buffers:        ringtap stat --kernel
+  Those of the tracing instance `web`:   ringtap stat --kernel=web
+  Twice a second, for a program:         ringtap stat --kernel --json --interval 0.5
+
+On a terminal the table is drawn again each second until Ctrl-C; elsewhere, and with --json, it is
+printed once unless --interval is given. With --json each line is one object:
+  {\"cpus\":[{\"cpu\":0,\"entries\":0,\"overrun\":0,\"commit_overrun\":0,\"bytes\":0,\"oldest_event_ts\":0,
+  \"now_ts\":0,\"dropped_events\":0,\"read_events\":0}]}
+Times are nanoseconds, or ticks where the buffer's clock does not count in seconds.";
+
+/// Shortest interval, in seconds: reading the counters takes the kernel's buffer locks.
+const MIN_INTERVAL: f64 = 0.01;
+/// Longest interval, in seconds: a day.
+const MAX_INTERVAL: f64 = 86_400.0;
+const TERMINAL_INTERVAL: Duration = Duration::from_secs(1);
+
+/// What was typed.
+#[derive(Clone, Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub struct Args {
+    /// Show the kernel's buffers: the top-level ones, or those of a tracing instance
+    #[arg(long, value_name = "INSTANCE", num_args = 0..=1, require_equals = true, required = true)]
+    kernel: Option<Option<String>>,
+    /// Print JSON, one object a line
+    #[arg(long)]
+    json: bool,
+    /// Print again each this many seconds, until Ctrl-C
+    #[arg(long, value_name = "SECONDS", value_parser = parse_interval)]
+    interval: Option<Duration>,
+    /// Print once, even on a terminal
+    #[arg(long, conflicts_with = "interval")]
+    once: bool,
+}
+
+fn parse_interval(text: &str) -> Result<Duration, String> {
+    let seconds = text.parse::<f64>().ok().filter(|seconds| (MIN_INTERVAL..=MAX_INTERVAL).contains(seconds));
+    seconds
+        .map(Duration::from_secs_f64)
+        .ok_or_else(|| format!("must be {MIN_INTERVAL} to {MAX_INTERVAL} seconds"))
+}
+
+/// What will happen.
+#[derive(Debug)]
+struct Plan {
+    buffer: Buffer,
+    cpus: Vec<u32>,
+    json: bool,
+    /// Draw over the last table.
+    redraw: bool,
+    /// Pause before the next; `None`: there is only one.
+    interval: Option<Duration>,
+}
+
+impl Plan {
+    fn new(args: &Args, can_redraw: bool) -> Result<Self> {
+        let tracefs = Tracefs::find()?;
+        let buffer = match args.kernel.as_ref().and_then(Option::as_ref) {
+            Some(instance) => tracefs.existing_instance(instance)?,
+            None => tracefs.top_level(),
+        };
+        let redraw = can_redraw && !args.json && !args.once;
+        let interval = args.interval.or(redraw.then_some(TERMINAL_INTERVAL));
+        Ok(Self { buffer, cpus: tracefs.cpus()?, json: args.json, redraw, interval })
+    }
+}
+
+/// Prints the counters.
+///
+/// # Errors
+/// There is no tracefs or no such instance, or this process may not look.
+pub fn run(args: &Args, output: &mut Output) -> Result<Outcome> {
+    let plan = Plan::new(args, output.can_redraw())?;
+    let signals = Signals::catch()?;
+    let mut drawn_lines = 0;
+    loop {
+        let rows = read_rows(&plan)?;
+        if plan.json {
+            output.json_line(&Report { cpus: &rows })?;
+        } else {
+            let limit = output.rows().filter(|_| plan.redraw);
+            let table = table(&rows, limit);
+            if drawn_lines > 0 && plan.redraw {
+                output.erase_lines(drawn_lines)?;
+            }
+            drawn_lines = table.lines().count();
+            output.write_all(table.as_bytes())?;
+        }
+        output.flush()?;
+        let Some(interval) = plan.interval else { return Ok(Outcome::Done) };
+        signals.sleep(interval);
+        if let Some(signal) = signals.caught() {
+            return Ok(Outcome::Stopped(signal));
+        }
+    }
+}
+
+/// The documented form of one object of `--json`.
+#[derive(Serialize)]
+struct Report<'a> {
+    cpus: &'a [Row],
+}
+
+/// One CPU.
+#[derive(Clone, Copy, Debug, Serialize)]
+struct Row {
+    cpu: u32,
+    entries: u64,
+    overrun: u64,
+    commit_overrun: u64,
+    bytes: u64,
+    oldest_event_ts: u64,
+    now_ts: u64,
+    dropped_events: u64,
+    read_events: u64,
+}
+
+impl Row {
+    fn new(cpu: u32, stats: &CpuStats) -> Self {
+        Self {
+            cpu,
+            entries: stats.entries,
+            overrun: stats.overrun,
+            commit_overrun: stats.commit_overrun,
+            bytes: stats.bytes,
+            oldest_event_ts: stats.oldest_event,
+            now_ts: stats.now,
+            dropped_events: stats.dropped_events,
+            read_events: stats.read_events,
+        }
+    }
+}
+
+fn read_rows(plan: &Plan) -> Result<Vec<Row>> {
+    plan.cpus.iter().map(|&cpu| Ok(Row::new(cpu, &plan.buffer.stats(cpu)?))).collect()
+}
+
+/// The table, in at most `limit` lines: what a terminal has scrolled away cannot be drawn over.
+fn table(rows: &[Row], limit: Option<usize>) -> String {
+    let mut text = format!(
+        "{HEADING}{:>4} {:>12} {:>12} {:>12} {:>12} {:>12} {:>10}{HEADING:#}\n",
+        "CPU", "entries", "read", "overrun", "dropped", "bytes", "commit-ovr"
+    );
+    // The heading, the line about what is left out, and the cursor's own line stay free.
+    let fitting = limit.map_or(rows.len(), |limit| limit.saturating_sub(3).max(1));
+    for row in rows.iter().take(fitting) {
+        let _ = writeln!(
+            text,
+            "{:>4} {:>12} {:>12} {} {} {:>12} {}",
+            row.cpu,
+            row.entries,
+            row.read_events,
+            loss(row.overrun, 12),
+            loss(row.dropped_events, 12),
+            row.bytes,
+            loss(row.commit_overrun, 10),
+        );
+    }
+    if let Some(left_out) = rows.len().checked_sub(fitting).filter(|&left_out| left_out > 0) {
+        let _ = writeln!(text, "     and {left_out} more CPUs; enlarge the terminal or use --once");
+    }
+    text
+}
+
+fn loss(count: u64, width: usize) -> String {
+    if count == 0 { format!("{count:>width$}") } else { format!("{LOSS}{count:>width$}{LOSS:#}") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rows(count: u32) -> Vec<Row> {
+        let stats = CpuStats { entries: 12, overrun: 3, ..CpuStats::default() };
+        (0..count).map(|cpu| Row::new(cpu, &stats)).collect()
+    }
+
+    #[test]
+    fn the_table_fits_the_terminal() {
+        assert_eq!(table(&rows(4), None).lines().count(), 5);
+        assert_eq!(table(&rows(4), Some(7)).lines().count(), 5);
+        let cut = table(&rows(40), Some(10));
+        assert_eq!(cut.lines().count(), 9);
+        assert!(cut.ends_with("and 33 more CPUs; enlarge the terminal or use --once\n"));
+    }
+
+    #[test]
+    fn only_losses_are_red() {
+        let text = table(&rows(1), None);
+        assert_eq!(text.matches(&LOSS.to_string()).count(), 1);
+    }
+
+    #[test]
+    fn intervals_are_bounded() {
+        assert_eq!(parse_interval("0.5"), Ok(Duration::from_millis(500)));
+        for wrong in ["0", "-1", "nan", "inf", "1e9", "soon"] {
+            parse_interval(wrong).unwrap_err();
+        }
+    }
+}

@@ -1,0 +1,51 @@
+//! The `ringtap` program as a library, so that its parts can be tested and its manual generated.
+//!
+//! ```text
+//!   Args     what was typed                  args.rs and the command's own file
+//!   Plan     what will happen                command/NAME.rs; all mistakes are found here
+//!   run      it happens                      command/NAME.rs
+//!   Outcome  becomes the exit status         outcome.rs
+//! ```
+
+pub mod args;
+pub mod child;
+pub mod command;
+pub mod outcome;
+pub mod output;
+pub mod signals;
+
+use args::{Args, Command};
+use clap::Parser;
+use outcome::Outcome;
+use output::Output;
+use std::io::Write;
+use std::process::ExitCode;
+
+/// Parses the command line, runs it, and says how it ended.
+#[must_use]
+pub fn main() -> ExitCode {
+    let args = match Args::try_parse() {
+        Ok(args) => args,
+        Err(usage) => {
+            // A reader that has gone away does not turn asking for help into a failure.
+            let _ = usage.print();
+            return if usage.use_stderr() { outcome::USAGE.into() } else { ExitCode::SUCCESS };
+        }
+    };
+    let mut output = Output::stdout(args.color);
+    let result = run(args.command, &mut output).and_then(|outcome| {
+        output.flush()?;
+        Ok(outcome)
+    });
+    outcome::exit_code(result)
+}
+
+fn run(command: Command, output: &mut Output) -> anyhow::Result<Outcome> {
+    match command {
+        Command::Stat(args) => command::stat::run(&args, output),
+        Command::Completions(args) => command::completions::run(&args, output),
+        Command::Man(args) => command::man::run(&args, output),
+        Command::DemoWorker(args) => command::demo::worker::run(&args, output),
+        Command::Held(args) => command::held::run(&args),
+    }
+}

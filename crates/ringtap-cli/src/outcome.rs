@@ -1,0 +1,63 @@
+//! How a run ended, and the exit status that tells it.
+
+use crate::output::ReaderGone;
+use std::os::unix::process::ExitStatusExt;
+use std::process::{ExitCode, ExitStatus};
+
+/// Something went wrong while running.
+const FAILED: u8 = 1;
+/// The command line was wrong.
+pub const USAGE: u8 = 2;
+/// What shells add to the number of a signal.
+const SIGNALLED: i32 = 128;
+
+/// How a run that did not fail ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// All is done.
+    Done,
+    /// A signal of this number asked us to stop, and we cleaned up.
+    Stopped(i32),
+    /// The command we ran ended like this.
+    Command(ExitStatus),
+}
+
+impl Outcome {
+    fn status(self) -> u8 {
+        let status = match self {
+            Self::Done => 0,
+            Self::Stopped(signal) => SIGNALLED + signal,
+            Self::Command(ended) => match (ended.code(), ended.signal()) {
+                (Some(code), _) => code,
+                (None, Some(signal)) => SIGNALLED + signal,
+                (None, None) => i32::from(FAILED),
+            },
+        };
+        u8::try_from(status).unwrap_or(FAILED)
+    }
+}
+
+/// Prints what failed, if anything did, and chooses the exit status.
+pub fn exit_code(result: anyhow::Result<Outcome>) -> ExitCode {
+    match result {
+        Ok(outcome) => outcome.status().into(),
+        Err(error) if ReaderGone::caused(&error) => ExitCode::SUCCESS,
+        Err(error) => {
+            anstream::eprintln!("ringtap: {error:#}");
+            FAILED.into()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_end_has_its_status() {
+        assert_eq!(Outcome::Done.status(), 0);
+        assert_eq!(Outcome::Stopped(2).status(), 130);
+        assert_eq!(Outcome::Command(ExitStatus::from_raw(7 << 8)).status(), 7);
+        assert_eq!(Outcome::Command(ExitStatus::from_raw(9)).status(), 137);
+    }
+}
