@@ -180,7 +180,9 @@ pub(crate) mod hook {
         // Taken out while it runs: it may unwind, and it may look at the ring itself.
         if let Some(mut hook) = HOOK.take() {
             hook();
-            HOOK.with_borrow_mut(|slot| slot.get_or_insert(hook));
+            HOOK.with_borrow_mut(|slot| {
+                slot.get_or_insert(hook);
+            });
         }
     }
 }
