@@ -15,7 +15,8 @@ use crate::{cpus, wake};
 use ringtap_abi::Geometry;
 use ringtap_abi::meta::{WriterKind, state};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::atomic::Ordering::{Relaxed, Release};
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -89,6 +90,9 @@ pub enum HostError {
         "failed to reset the buffer of CPU {0}: this process may not run there, or writers leave no chance"
     )]
     Busy(u32),
+    /// There is a consuming reader already.
+    #[error("somebody else reads the buffer of CPU {0}: stop that reader first, or follow with a cursor")]
+    Taken(u32),
 }
 
 /// How a wait ended.
@@ -125,6 +129,8 @@ struct Buffer {
     read_only: OwnedFd,
     mapping: Arc<Mapping>,
     reader: Mutex<Swapper>,
+    /// Whether a consuming reader exists.
+    taken: AtomicBool,
 }
 
 /// How long a conversion is used before a new one is drawn: long enough that reading the clocks costs nothing,
@@ -283,6 +289,21 @@ impl Host {
         Ok(self.buffer(cpu)?.fd.as_fd())
     }
 
+    /// Makes the caller the buffer's one consuming reader: see [`crate::reader::Claim`].
+    pub(crate) fn take_reader(&self, cpu: u32) -> Result<(), HostError> {
+        let taken = &self.buffer(cpu)?.taken;
+        // Acquire: the reader before has finished with its page.
+        taken.compare_exchange(false, true, AcqRel, Acquire).map(|_| ()).map_err(|_| HostError::Taken(cpu))
+    }
+
+    /// Lets another one become the consuming reader.
+    pub(crate) fn give_reader_back(&self, cpu: u32) {
+        if let Ok(buffer) = self.buffer(cpu) {
+            // Release: pairs with the next reader's Acquire.
+            buffer.taken.store(false, Release);
+        }
+    }
+
     /// Draws the line from ticks to nanoseconds anew where the last one is old.
     fn calibrate(&self) {
         let Ok(mut calibrated) = self.instance.calibrated.try_lock() else { return };
@@ -325,7 +346,7 @@ impl Buffer {
         bits |= if config.absolute_stamps { state::ABSOLUTE } else { 0 };
         ring.meta().switches.state.store(bits, Relaxed);
         let reader = Mutex::new(Swapper::new(&ring));
-        Ok(Self { cpu, fd, read_only, mapping: Arc::new(mapping), reader })
+        Ok(Self { cpu, fd, read_only, mapping: Arc::new(mapping), reader, taken: AtomicBool::new(false) })
     }
 
     /// What the consuming reader holds. A panic of another thread changes nothing about what it says.
