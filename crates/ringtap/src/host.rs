@@ -4,6 +4,7 @@
 //! attach, it [serves](crate::serve) a Unix socket.
 
 use crate::clock::{self, ClockId, Conversion, Pair};
+use crate::event::registry::{Event, RegisterError, Registry};
 use crate::map::{self, MapError, Mapping};
 use crate::ring::reset;
 use crate::ring::swap::{self, Handed, Reader as Swapper};
@@ -15,7 +16,8 @@ use crate::{cpus, wake};
 use ringtap_abi::Geometry;
 use ringtap_abi::meta::{WriterKind, state};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::atomic::Ordering::{Relaxed, Release};
+use std::sync::atomic::AtomicU32;
+use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -85,8 +87,20 @@ pub enum HostError {
     #[error("the memory of CPU {0}'s buffer is damaged: a writer has scribbled on it; restart the host")]
     Damaged(u32),
     /// Writers kept a buffer so busy that it could not be emptied.
-    #[error("failed to reset the buffer of CPU {0}: this process may not run there, or writers leave no chance")]
+    #[error(
+        "failed to reset the buffer of CPU {0}: this process may not run there, or writers leave no chance"
+    )]
     Busy(u32),
+    /// Another reader consumes the buffer.
+    #[error(
+        "the buffer of CPU {cpu} is being consumed by process {pid}: end it, or follow the buffer with a cursor"
+    )]
+    Claimed {
+        /// The buffer's CPU.
+        cpu: u32,
+        /// The process that reads it.
+        pid: u32,
+    },
 }
 
 /// How a wait ended.
@@ -114,6 +128,7 @@ struct Instance {
     buffer_percent: u8,
     /// The pair of moments that the stored conversion was drawn through last.
     calibrated: Mutex<(Pair, Instant)>,
+    events: Mutex<Registry>,
 }
 
 #[derive(Debug)]
@@ -123,6 +138,29 @@ struct Buffer {
     read_only: OwnedFd,
     mapping: Arc<Mapping>,
     reader: Mutex<Swapper>,
+    /// The process of the consuming reader; 0 when there is none.
+    consumer: AtomicU32,
+}
+
+/// The right to consume a CPU's buffer, which one reader at a time has. Dropped, it is given back.
+#[derive(Debug)]
+pub(crate) struct Claim {
+    instance: Arc<Instance>,
+    cpu: u32,
+}
+
+impl Claim {
+    pub(crate) fn cpu(&self) -> u32 {
+        self.cpu
+    }
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        if let Some(Some(buffer)) = self.instance.buffers.get(self.cpu as usize) {
+            buffer.consumer.store(0, Release);
+        }
+    }
 }
 
 /// How long a conversion is used before a new one is drawn: long enough that reading the clocks costs nothing,
@@ -148,7 +186,8 @@ impl Host {
             buffers[cpu as usize] = Some(Buffer::new(geometry, cpu, config, clock, conversion)?);
         }
         let calibrated = Mutex::new((pair, Instant::now()));
-        let instance = Instance { buffers, clock, buffer_percent: config.buffer_percent, calibrated };
+        let events = Mutex::default();
+        let instance = Instance { buffers, clock, buffer_percent: config.buffer_percent, calibrated, events };
         Ok(Self { instance: Arc::new(instance) })
     }
 
@@ -246,14 +285,19 @@ impl Host {
     pub fn set_recording(&self, on: bool) {
         for buffer in self.instance.buffers.iter().flatten() {
             let state = &buffer.mapping.ring().meta().switches.state;
-            if on { state.fetch_and(!state::OFF, Relaxed) } else { state.fetch_or(state::OFF, Relaxed) };
+            if on {
+                state.fetch_and(!state::OFF, Relaxed)
+            } else {
+                state.fetch_or(state::OFF, Relaxed)
+            };
         }
     }
 
     /// Whether recording is on.
     #[must_use]
     pub fn is_recording(&self) -> bool {
-        let off = |buffer: &Buffer| buffer.mapping.ring().meta().switches.state.load(Relaxed) & state::OFF != 0;
+        let off =
+            |buffer: &Buffer| buffer.mapping.ring().meta().switches.state.load(Relaxed) & state::OFF != 0;
         !self.instance.buffers.iter().flatten().any(off)
     }
 
@@ -263,6 +307,46 @@ impl Host {
     /// [`HostError::Busy`] where a buffer could not be emptied, [`HostError::Damaged`].
     pub fn reset(&self) -> Result<(), HostError> {
         self.instance.buffers.iter().flatten().try_for_each(Buffer::reset)
+    }
+
+    /// Declares an event: `format` is the text of a kernel `format` file, whose `ID:` line the host fills in.
+    /// Returns the id for its records' `common_type`; the same declaration, by whatever process, has the same id.
+    ///
+    /// # Errors
+    /// [`RegisterError`] names what is wrong, or what differs from an event declared under this name.
+    pub fn register_event(&self, system: &str, name: &str, format: &str) -> Result<u16, RegisterError> {
+        self.registry().declare(system, name, format)
+    }
+
+    /// All events declared, in the order of their ids.
+    #[must_use]
+    pub fn events(&self) -> Vec<Arc<Event>> {
+        self.registry().events().map(Arc::clone).collect()
+    }
+
+    /// The event of this system and name.
+    #[must_use]
+    pub fn event(&self, system: &str, name: &str) -> Option<Arc<Event>> {
+        self.registry().find(system, name).map(Arc::clone)
+    }
+
+    /// The event with the lowest id above `id`.
+    pub(crate) fn next_event(&self, id: u16) -> Option<Arc<Event>> {
+        self.registry().next_after(id).map(Arc::clone)
+    }
+
+    /// What is declared. A declaration is complete or absent, so a panic of another thread changes nothing.
+    fn registry(&self) -> MutexGuard<'_, Registry> {
+        self.instance.events.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Makes process `pid` the consuming reader of a CPU's buffer, until the claim is dropped.
+    pub(crate) fn claim(&self, cpu: u32, pid: u32) -> Result<Claim, HostError> {
+        // Acquire: what the last consumer did is done. Its swaps are ordered by the reader's lock anyway.
+        match self.buffer(cpu)?.consumer.compare_exchange(0, pid, AcqRel, Acquire) {
+            Ok(_) => Ok(Claim { instance: Arc::clone(&self.instance), cpu }),
+            Err(pid) => Err(HostError::Claimed { cpu, pid }),
+        }
     }
 
     /// A descriptor that can be mapped read-only and nothing else.
@@ -317,7 +401,7 @@ impl Buffer {
         bits |= if config.absolute_stamps { state::ABSOLUTE } else { 0 };
         ring.meta().switches.state.store(bits, Relaxed);
         let reader = Mutex::new(Swapper::new(&ring));
-        Ok(Self { cpu, fd, read_only, mapping: Arc::new(mapping), reader })
+        Ok(Self { cpu, fd, read_only, mapping: Arc::new(mapping), reader, consumer: AtomicU32::new(0) })
     }
 
     /// What the consuming reader holds. A panic of another thread changes nothing about what it says.

@@ -9,12 +9,15 @@ compile_error!("ringtap shares memory the way Linux does: memfds, futexes, resta
 #[cfg(target_endian = "big")]
 compile_error!("the ring lays out event headers as little-endian machines do; ringtap-format reads both");
 
+pub mod attach;
 pub mod clock;
 pub mod cpus;
+pub mod event;
 mod host;
 mod map;
 mod ring;
 mod rseq;
+pub mod serve;
 mod stats;
 pub mod thread;
 pub mod tracefs;
