@@ -194,8 +194,8 @@ impl Host {
     /// A writer of this process.
     #[must_use]
     pub fn writer(&self) -> Writer {
-        let mapping = |buffer: &Option<Buffer>| Some(Arc::clone(&buffer.as_ref()?.mapping));
-        Writer::new(self.instance.buffers.iter().map(mapping).collect())
+        let mappings = self.instance.buffers.iter().flatten().map(|buffer| Arc::clone(&buffer.mapping));
+        Writer::new(mappings.collect())
     }
 
     /// The CPUs that have a buffer.
@@ -226,6 +226,7 @@ impl Host {
     }
 
     pub(crate) fn get_reader_page(&self, cpu: u32) -> Result<Handed, HostError> {
+        self.calibrate();
         let buffer = self.buffer(cpu)?;
         let mut reader = buffer.reader();
         swap::get_reader(&buffer.mapping.ring(), &mut reader).map_err(|Corrupt| HostError::Damaged(cpu))

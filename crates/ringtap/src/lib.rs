@@ -18,6 +18,7 @@ mod map;
 mod ring;
 mod rseq;
 pub mod serve;
+mod spot;
 mod stats;
 pub mod thread;
 pub mod tracefs;

@@ -121,7 +121,7 @@ impl Connection {
         if !(0u32..).zip(&self.cpus).all(|(index, &cpu)| index == cpu) {
             return Err(AttachError::Protocol("its CPUs have gaps"));
         }
-        let map = |&cpu: &u32| Ok(Some(Arc::new(self.map(cpu, Access::Write)?)));
+        let map = |&cpu: &u32| Ok(Arc::new(self.map(cpu, Access::Write)?));
         let mappings = self.cpus.iter().map(map).collect::<Result<_, AttachError>>()?;
         Ok(Writer::new(mappings))
     }
