@@ -1,0 +1,3 @@
+//! Events: what an instance's records mean.
+
+pub mod registry;
