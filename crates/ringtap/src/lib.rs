@@ -11,6 +11,7 @@ compile_error!("the ring lays out event headers as little-endian machines do; ri
 
 pub mod clock;
 pub mod cpus;
+pub mod event;
 mod host;
 mod map;
 mod ring;
