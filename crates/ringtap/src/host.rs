@@ -85,7 +85,9 @@ pub enum HostError {
     #[error("the memory of CPU {0}'s buffer is damaged: a writer has scribbled on it; restart the host")]
     Damaged(u32),
     /// Writers kept a buffer so busy that it could not be emptied.
-    #[error("failed to reset the buffer of CPU {0}: this process may not run there, or writers leave no chance")]
+    #[error(
+        "failed to reset the buffer of CPU {0}: this process may not run there, or writers leave no chance"
+    )]
     Busy(u32),
 }
 
@@ -155,8 +157,8 @@ impl Host {
     /// A writer of this process.
     #[must_use]
     pub fn writer(&self) -> Writer {
-        let mapping = |buffer: &Option<Buffer>| Some(Arc::clone(&buffer.as_ref()?.mapping));
-        Writer::new(self.instance.buffers.iter().map(mapping).collect())
+        let mappings = self.instance.buffers.iter().flatten().map(|buffer| Arc::clone(&buffer.mapping));
+        Writer::new(mappings.collect())
     }
 
     /// The CPUs that have a buffer.
@@ -187,6 +189,7 @@ impl Host {
     }
 
     pub(crate) fn get_reader_page(&self, cpu: u32) -> Result<Handed, HostError> {
+        self.calibrate();
         let buffer = self.buffer(cpu)?;
         let mut reader = buffer.reader();
         swap::get_reader(&buffer.mapping.ring(), &mut reader).map_err(|Corrupt| HostError::Damaged(cpu))
@@ -246,14 +249,19 @@ impl Host {
     pub fn set_recording(&self, on: bool) {
         for buffer in self.instance.buffers.iter().flatten() {
             let state = &buffer.mapping.ring().meta().switches.state;
-            if on { state.fetch_and(!state::OFF, Relaxed) } else { state.fetch_or(state::OFF, Relaxed) };
+            if on {
+                state.fetch_and(!state::OFF, Relaxed)
+            } else {
+                state.fetch_or(state::OFF, Relaxed)
+            };
         }
     }
 
     /// Whether recording is on.
     #[must_use]
     pub fn is_recording(&self) -> bool {
-        let off = |buffer: &Buffer| buffer.mapping.ring().meta().switches.state.load(Relaxed) & state::OFF != 0;
+        let off =
+            |buffer: &Buffer| buffer.mapping.ring().meta().switches.state.load(Relaxed) & state::OFF != 0;
         !self.instance.buffers.iter().flatten().any(off)
     }
 
@@ -276,7 +284,7 @@ impl Host {
     }
 
     /// Draws the line from ticks to nanoseconds anew where the last one is old.
-    pub(crate) fn calibrate(&self) {
+    fn calibrate(&self) {
         let Ok(mut calibrated) = self.instance.calibrated.try_lock() else { return };
         let (before, since) = *calibrated;
         if self.instance.clock != ClockId::Cycles || since.elapsed() < CALIBRATION_AGE {

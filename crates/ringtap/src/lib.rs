@@ -16,6 +16,7 @@ mod host;
 mod map;
 mod ring;
 mod rseq;
+mod spot;
 mod stats;
 pub mod thread;
 pub mod tracefs;
