@@ -43,6 +43,7 @@ mod out;
 mod print;
 mod symbols;
 mod target;
+pub mod text;
 mod value;
 
 pub use constants::Constants;

@@ -4,8 +4,8 @@
 //! name: sched_wakeup
 //! ID: 369
 //! format:
-//! 	field:unsigned short common_type;	offset:0;	size:2;	signed:0;
-//! 	...
+//!  field:unsigned short common_type; offset:0; size:2; signed:0;
+//!  ...
 //! print fmt: "comm=%s pid=%d prio=%d target_cpu=%03d", REC->comm, REC->pid, REC->prio, REC->target_cpu
 //! ```
 

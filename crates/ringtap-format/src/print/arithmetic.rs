@@ -12,11 +12,7 @@ pub(super) fn binary(operator: Binary, a: u64, b: u64, kind: IntType) -> Option<
         Binary::Add => a.wrapping_add(b),
         Binary::Sub => a.wrapping_sub(b),
         Binary::Mul => a.wrapping_mul(b),
-        Binary::Div | Binary::Rem if b == 0 => return None,
-        Binary::Div if kind.signed => a.cast_signed().wrapping_div(b.cast_signed()).cast_unsigned(),
-        Binary::Rem if kind.signed => a.cast_signed().wrapping_rem(b.cast_signed()).cast_unsigned(),
-        Binary::Div => a.wrapping_div(b),
-        Binary::Rem => a.wrapping_rem(b),
+        Binary::Div | Binary::Rem => divide(operator, a, b, kind)?,
         Binary::Shl => shift_left(a, b),
         Binary::Shr => shift_right(a, b, kind),
         Binary::And => a & b,
@@ -32,6 +28,23 @@ pub(super) fn binary(operator: Binary, a: u64, b: u64, kind: IntType) -> Option<
         Binary::LogicalOr => return Some(u64::from(a != 0 || b != 0)),
     };
     Some(convert(raw, kind.size, kind.signed))
+}
+
+fn divide(operator: Binary, a: u64, b: u64, kind: IntType) -> Option<u64> {
+    let is_div = operator == Binary::Div;
+    if !kind.signed {
+        return if is_div { a.checked_div(b) } else { a.checked_rem(b) };
+    }
+    let (a, b) = (a.cast_signed(), b.cast_signed());
+    // The smallest number divided by -1 does not fit; like the rest it wraps.
+    let result = match b {
+        0 => return None,
+        -1 if is_div => a.wrapping_neg(),
+        -1 => 0,
+        b if is_div => a.checked_div(b)?,
+        b => a.checked_rem(b)?,
+    };
+    Some(result.cast_unsigned())
 }
 
 /// Shifts further than the type is wide are undefined in C; here they shift everything out.

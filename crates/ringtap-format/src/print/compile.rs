@@ -750,6 +750,9 @@ impl<'a> Compiler<'a> {
             let Node::Braces(pair) = &*entry.node else {
                 return self.cannot("a value and its name in braces");
             };
+            if pair.is_empty() {
+                continue;
+            }
             let [value, name] = pair.as_slice() else { return self.cannot("a value and its name in braces") };
             let Node::Text(name) = &*name.node else { break };
             if let Some(value) = self.entry(value)? {
