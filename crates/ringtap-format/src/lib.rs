@@ -39,7 +39,9 @@
 mod constants;
 mod event;
 pub mod format;
+pub mod header;
 mod out;
+pub mod page;
 mod print;
 mod symbols;
 mod target;
