@@ -95,7 +95,9 @@ pub struct Request {
 /// A capture: the file, and the kernel's own text of the same records.
 #[derive(Debug)]
 pub struct Captured {
+    /// The trace.dat.
     pub file: Vec<u8>,
+    /// The instance's `trace`.
     pub text: Vec<u8>,
 }
 
@@ -197,6 +199,13 @@ fn read_formats(events: &Path) -> io::Result<Vec<String>> {
     Ok(paths.iter().filter_map(|path| fs::read_to_string(path).ok()).collect())
 }
 
+/// The kernel answers only the first read of `header_page` and `header_event`.
+fn read_at_once(path: &Path) -> io::Result<String> {
+    let mut bytes = vec![0; 1 << 16];
+    let len = fs::File::open(path)?.read(&mut bytes)?;
+    String::from_utf8(bytes[..len].to_vec()).map_err(io::Error::other)
+}
+
 /// All sub-buffers of each CPU.
 fn read_buffers(instance: &Path) -> io::Result<Vec<Vec<u8>>> {
     let mut buffers = Vec::new();
@@ -232,7 +241,7 @@ fn trace_dat(
     for name in ["header_page", "header_event"] {
         file.extend_from_slice(name.as_bytes());
         file.push(0);
-        put_text(&mut file, &fs::read_to_string(instance.join("events").join(name))?);
+        put_text(&mut file, &read_at_once(&instance.join("events").join(name))?);
     }
     put_formats(&mut file, &read_formats(&tracing.join("events/ftrace"))?);
     put32(&mut file, u32::try_from(formats.len()).unwrap_or(0));

@@ -40,12 +40,14 @@ mod constants;
 mod event;
 pub mod format;
 pub mod header;
+pub mod merge;
 mod out;
 pub mod page;
 mod print;
 mod symbols;
 mod target;
 pub mod text;
+pub mod trace_dat;
 mod value;
 
 pub use constants::Constants;

@@ -2,9 +2,12 @@
 
 mod flags;
 mod ftrace;
+mod plugins;
 mod trace;
+mod trace_cmd;
 
 pub use trace::TraceText;
+pub use trace_cmd::TraceCmdText;
 
 use crate::symbols::{Strings, Symbols, Tasks};
 use crate::{Context, Formats};
