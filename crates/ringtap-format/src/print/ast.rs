@@ -76,28 +76,45 @@ pub(super) enum Binary {
 }
 
 impl Binary {
+    /// How tightly it binds: more is tighter.
+    pub(super) const fn binding(self) -> u8 {
+        match self {
+            Self::Mul | Self::Div | Self::Rem => 10,
+            Self::Add | Self::Sub => 9,
+            Self::Shl | Self::Shr => 8,
+            Self::Lt | Self::Gt | Self::Le | Self::Ge => 7,
+            Self::Eq | Self::Ne => 6,
+            Self::And => 5,
+            Self::Xor => 4,
+            Self::Or => 3,
+            Self::LogicalAnd => 2,
+            Self::LogicalOr => 1,
+        }
+    }
+
     /// The operator that `mark` stands for, and how tightly it binds.
     pub(super) fn from_mark(mark: &str) -> Option<(Self, u8)> {
-        Some(match mark {
-            "*" => (Self::Mul, 10),
-            "/" => (Self::Div, 10),
-            "%" => (Self::Rem, 10),
-            "+" => (Self::Add, 9),
-            "-" => (Self::Sub, 9),
-            "<<" => (Self::Shl, 8),
-            ">>" => (Self::Shr, 8),
-            "<" => (Self::Lt, 7),
-            ">" => (Self::Gt, 7),
-            "<=" => (Self::Le, 7),
-            ">=" => (Self::Ge, 7),
-            "==" => (Self::Eq, 6),
-            "!=" => (Self::Ne, 6),
-            "&" => (Self::And, 5),
-            "^" => (Self::Xor, 4),
-            "|" => (Self::Or, 3),
-            "&&" => (Self::LogicalAnd, 2),
-            "||" => (Self::LogicalOr, 1),
+        let operator = match mark {
+            "*" => Self::Mul,
+            "/" => Self::Div,
+            "%" => Self::Rem,
+            "+" => Self::Add,
+            "-" => Self::Sub,
+            "<<" => Self::Shl,
+            ">>" => Self::Shr,
+            "<" => Self::Lt,
+            ">" => Self::Gt,
+            "<=" => Self::Le,
+            ">=" => Self::Ge,
+            "==" => Self::Eq,
+            "!=" => Self::Ne,
+            "&" => Self::And,
+            "^" => Self::Xor,
+            "|" => Self::Or,
+            "&&" => Self::LogicalAnd,
+            "||" => Self::LogicalOr,
             _ => return None,
-        })
+        };
+        Some((operator, operator.binding()))
     }
 }

@@ -261,6 +261,10 @@ impl<'a> Compiler<'a> {
             let small = i32::try_from(value).is_ok();
             return Ok(Value::Int(id, if small { IntType::INT } else { IntType::S64 }));
         }
+        if self.environment.dialect == Dialect::TraceCmd {
+            // libtraceevent takes a name for a number without digits.
+            return Ok(Value::Int(self.push_const(0)?, IntType::S64));
+        }
         self.cannot(format!("the value of {name}"))
     }
 
@@ -357,7 +361,11 @@ impl<'a> Compiler<'a> {
                 self.shifted(memory, of, by)
             }
             (Binary::Add | Binary::Sub, Value::Address(address, of), Value::Int(by, _)) => {
-                let Some(scale) = of.size(self.target()) else {
+                let scale = match self.environment.dialect {
+                    Dialect::Kernel => of.size(self.target()),
+                    Dialect::TraceCmd => Some(1),
+                };
+                let Some(scale) = scale else {
                     return self.cannot("the size of a structure of the kernel");
                 };
                 let long = IntType::ulong(self.target());

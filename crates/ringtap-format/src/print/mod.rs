@@ -86,7 +86,7 @@ pub(crate) fn compile(environment: Environment<'_>) -> Result<Compiled, Unprinta
     if text.is_empty() {
         return Err(Unprintable::missing());
     }
-    let parsed = parse::print_fmt(text, environment.target)?;
+    let parsed = parse::print_fmt(text, environment.target, environment.dialect)?;
     let mut compiler = compile::Compiler::new(environment);
     pieces::pieces(&mut compiler, &parsed)?;
     Ok(Compiled { program: compiler.program, unresolved: compiler.unresolved })

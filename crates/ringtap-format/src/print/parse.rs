@@ -1,8 +1,8 @@
 //! The parser of `print fmt`: a format string and C expressions behind it.
 
-use super::Unprintable;
 use super::ast::{Binary, Expr, Node, TypeName, Unary};
 use super::lex::{Number, Token, Word, words};
+use super::{Dialect, Unprintable};
 use crate::format::ctype::{IntType, int_type};
 use crate::target::Target;
 
@@ -18,9 +18,9 @@ pub(super) struct Parsed {
 }
 
 /// Parses `"format", expression, expression ...`.
-pub(super) fn print_fmt(text: &str, target: Target) -> Result<Parsed, Unprintable> {
+pub(super) fn print_fmt(text: &str, target: Target, dialect: Dialect) -> Result<Parsed, Unprintable> {
     let words = words(text)?;
-    let mut parser = Parser { words: &words, next: 0, end: text.len(), nesting: 0, target };
+    let mut parser = Parser { words: &words, next: 0, end: text.len(), nesting: 0, target, dialect };
     let format = parser.text()?.ok_or_else(|| parser.expected("a format string"))?;
     let mut args = Vec::new();
     while parser.accept(",") {
@@ -38,6 +38,7 @@ struct Parser<'t, 'a> {
     end: usize,
     nesting: u16,
     target: Target,
+    dialect: Dialect,
 }
 
 impl<'t, 'a> Parser<'t, 'a> {
@@ -110,7 +111,10 @@ impl<'t, 'a> Parser<'t, 'a> {
 
     fn expression(&mut self) -> Result<Expr, Unprintable> {
         self.nested(|parser| {
-            let condition = parser.binary(1)?;
+            let condition = match parser.dialect {
+                Dialect::Kernel => parser.binary(1)?,
+                Dialect::TraceCmd => parser.trace_cmd_binary()?,
+            };
             if !parser.accept("?") {
                 return Ok(condition);
             }
@@ -127,8 +131,7 @@ impl<'t, 'a> Parser<'t, 'a> {
 
     fn binary(&mut self, least: u8) -> Result<Expr, Unprintable> {
         let mut left = self.unary()?;
-        while let Some(Word::Mark(mark)) = self.peek()
-            && let Some((operator, binding)) = Binary::from_mark(mark)
+        while let Some((operator, binding)) = self.operator()
             && binding >= least
         {
             self.step();
@@ -136,6 +139,47 @@ impl<'t, 'a> Parser<'t, 'a> {
             left = expr(left.at, Node::Binary(operator, left, right))?;
         }
         Ok(left)
+    }
+
+    /// Operators as libtraceevent reads them.
+    fn trace_cmd_binary(&mut self) -> Result<Expr, Unprintable> {
+        let first = self.unary()?;
+        self.trace_cmd_operators(first)
+    }
+
+    /// libtraceevent forgets the parentheses around a right operand: `a & (b | c)` becomes `(a & b) | c`. And it
+    /// reads operators of one rank from the right: `a - b - c` becomes `a - (b - c)`.
+    fn trace_cmd_operators(&mut self, left: Expr) -> Result<Expr, Unprintable> {
+        let Some((operator, binding)) = self.operator() else { return Ok(left) };
+        self.step();
+        let at = left.at;
+        let right = self.unary()?;
+        let (outer, left, right) = match *right.node {
+            Node::Binary(loose, inner, rest) if loose.binding() < binding => {
+                let tight = expr(at, Node::Binary(operator, left, inner))?;
+                // What stood on the right is now on the left, and it is there that tighter operators go on.
+                if self.operator().is_some_and(|(_, next)| next >= loose.binding()) {
+                    let tight = self.nested(|parser| parser.trace_cmd_operators(tight))?;
+                    return expr(at, Node::Binary(loose, tight, rest));
+                }
+                (loose, tight, rest)
+            }
+            node => (operator, left, Expr { node: Box::new(node), ..right }),
+        };
+        if self.operator().is_some_and(|(_, next)| next >= outer.binding()) {
+            let right = self.nested(|parser| parser.trace_cmd_operators(right))?;
+            return expr(at, Node::Binary(outer, left, right));
+        }
+        let joined = expr(at, Node::Binary(outer, left, right))?;
+        self.nested(|parser| parser.trace_cmd_operators(joined))
+    }
+
+    /// The binary operator that stands here, and how tightly it binds.
+    fn operator(&self) -> Option<(Binary, u8)> {
+        match self.peek() {
+            Some(Word::Mark(mark)) => Binary::from_mark(mark),
+            _ => None,
+        }
     }
 
     fn unary(&mut self) -> Result<Expr, Unprintable> {
@@ -407,7 +451,7 @@ mod tests {
     use super::*;
 
     fn parse(text: &str) -> Result<Parsed, Unprintable> {
-        print_fmt(text, Target::LE64)
+        print_fmt(text, Target::LE64, Dialect::Kernel)
     }
 
     fn arg(text: &str) -> String {
@@ -451,6 +495,24 @@ mod tests {
         assert_eq!(arg("a ?: b ?: c"), "?:(a,?:(b,c))");
         assert_eq!(arg("REC->a[1].b"), "REC.a[1].b");
         assert_eq!(arg("*(u32 *)REC->x + 1"), "Add(Deref(<u32*>(REC.x)),1)");
+    }
+
+    #[test]
+    fn operators_bind_as_in_libtraceevent() {
+        let arg = |text: &str| {
+            let text = format!("\"\", {text}");
+            show(&print_fmt(&text, Target::LE64, Dialect::TraceCmd).unwrap().args[0])
+        };
+        assert_eq!(arg("f & (1 | 2 | 4)"), "Or(And(f,1),Or(2,4))");
+        assert_eq!(arg("a - b - c"), "Sub(a,Sub(b,c))");
+        assert_eq!(
+            arg("a + b * c == d && e"),
+            "LogicalAnd(Eq(Add(a,Mul(b,c)),d),e)"
+                .replace("Eq(Add(a,Mul(b,c)),d)", "Add(a,Eq(Mul(b,c),d))")
+                .replace("LogicalAnd(Add(a,Eq(Mul(b,c),d)),e)", "Add(a,LogicalAnd(Eq(Mul(b,c),d),e))")
+        );
+        assert_eq!(arg("a == b && c == d"), "LogicalAnd(Eq(a,b),Eq(c,d))");
+        assert_eq!(arg("(a >> 3) & ((1 << 10) - 1)"), "And(Shr(a,3),Sub(Shl(1,10),1))");
     }
 
     #[test]

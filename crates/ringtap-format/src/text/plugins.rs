@@ -17,6 +17,7 @@ pub(super) fn print(event: &Event, record: &[u8], sources: &Sources<'_>, out: &m
         ("kmem", "kmalloc" | "kmalloc_node" | "kfree") => fields.call_site(out),
         ("kmem", "kmem_cache_alloc" | "kmem_cache_alloc_node" | "kmem_cache_free") => fields.call_site(out),
         ("tlb", "tlb_flush") => fields.tlb_flush(out),
+        ("syscalls", "sys_enter_futex") => fields.futex(out),
         _ => None,
     };
     if printed.is_none() {
@@ -24,6 +25,24 @@ pub(super) fn print(event: &Event, record: &[u8], sources: &Sources<'_>, out: &m
     }
     printed.is_some()
 }
+
+/// The operations of futex(2) by number: the name, and a letter for each argument that is printed: `v`al, val as a
+/// decimal `n`umber, u`t`ime, val`2`, `u`addr2, val`3`.
+const FUTEX_OPS: [(&[u8], &[u8]); 13] = [
+    (b"FUTEX_WAIT", b"vt"),
+    (b"FUTEX_WAKE", b"n"),
+    (b"FUTEX_FD", b"n"),
+    (b"FUTEX_REQUEUE", b"n2u"),
+    (b"FUTEX_CMP_REQUEUE", b"n2u3"),
+    (b"FUTEX_WAKE_OP", b"n2u3"),
+    (b"FUTEX_LOCK_PI", b"t"),
+    (b"FUTEX_UNLOCK_PI", b""),
+    (b"FUTEX_TRYLOCK_PI", b""),
+    (b"FUTEX_WAIT_BITSET", b"vt3"),
+    (b"FUTEX_WAKE_BITSET", b"n3"),
+    (b"FUTEX_WAIT_REQUEUE_PI", b"vtu3"),
+    (b"FUTEX_CMP_REQUEUE_PI", b"n2u3"),
+];
 
 #[derive(Clone, Copy)]
 struct Fields<'a> {
@@ -76,7 +95,7 @@ impl Fields<'_> {
 
     /// A task's state: the letters of its bits, the lowest first; `R` where none is set.
     fn state(&self, state: u64, out: &mut Vec<u8>) {
-        const LETTERS: &[u8] = b"SDTtXZPI";
+        const LETTERS: &[u8] = b"SDTtZXxW";
         let before = out.len();
         for (bit, letter) in (0u32..).zip(LETTERS) {
             if state.wrapping_shr(bit) & 1 == 1 {
@@ -138,6 +157,50 @@ impl Fields<'_> {
         self.sources.symbols.print(address, true, Dialect::TraceCmd, out);
         out.extend_from_slice(b") ");
         let _ = self.event.print(self.record, &self.sources.context(), out);
+        Some(())
+    }
+
+    /// The operation's name, and of the other arguments those that it uses.
+    fn futex(&self, out: &mut Vec<u8>) -> Option<()> {
+        const PRIVATE: u64 = 128;
+        const REALTIME: u64 = 256;
+        let op = self.int("op")?;
+        out.extend_from_slice(b"op=");
+        let number = op & !(PRIVATE | REALTIME);
+        let known = usize::try_from(number).ok().and_then(|number| FUTEX_OPS.get(number));
+        match known {
+            Some((name, _)) => out.extend_from_slice(name),
+            None => out::dec(out, number),
+        }
+        for (bit, name) in [(PRIVATE, &b"|FUTEX_PRIVATE_FLAG"[..]), (REALTIME, b"|FUTEX_CLOCK_REALTIME")] {
+            if op & bit != 0 {
+                out.extend_from_slice(name);
+            }
+        }
+        self.futex_argument(b" uaddr=0x", "uaddr", out)?;
+        for argument in known.map(|(_, arguments)| *arguments).unwrap_or_default() {
+            match argument {
+                b'v' => self.futex_argument(b" val=0x", "val", out)?,
+                b'n' => {
+                    out.extend_from_slice(b" val=");
+                    out::dec(out, self.int("val")?);
+                }
+                b't' => self.futex_argument(b" utime=0x", "utime", out)?,
+                // The timeout's place holds a number for these operations.
+                b'2' => {
+                    out.extend_from_slice(b" val2=");
+                    out::dec(out, self.int("utime")?);
+                }
+                b'u' => self.futex_argument(b" uaddr2=0x", "uaddr2", out)?,
+                _ => self.futex_argument(b" val3=0x", "val3", out)?,
+            }
+        }
+        Some(())
+    }
+
+    fn futex_argument(&self, name: &[u8], field: &str, out: &mut Vec<u8>) -> Option<()> {
+        out.extend_from_slice(name);
+        out::hex_wide(out, self.int(field)?, 8);
         Some(())
     }
 
