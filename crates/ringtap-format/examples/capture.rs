@@ -8,8 +8,11 @@
 //! prints for the same records. `--lean` keeps only the symbols that occur, so that the file can stand in a
 //! repository.
 
-use ringtap_format::{Symbols, Target};
-use std::collections::BTreeMap;
+use ringtap_format::header::PageLayout;
+use ringtap_format::merge::{Pages, Step};
+use ringtap_format::text::Common;
+use ringtap_format::{Format, Symbols, Target};
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::{self, Read, Write};
 use std::net::{TcpListener, TcpStream, UdpSocket};
@@ -65,7 +68,6 @@ const SYSTEMS: &[&str] = &[
     "thermal",
     "io_uring",
     "notifier",
-    "maple_tree",
     "mmap_lock",
     "page_pool",
     "lock",
@@ -83,22 +85,22 @@ const SYSTEMS: &[&str] = &[
 
 /// What to capture.
 #[derive(Debug, Default)]
-pub struct Request {
+pub(crate) struct Request {
     /// Buffer of each CPU.
-    pub kb: u32,
+    pub(crate) kb: u32,
     /// Systems of events; empty for the usual ones.
-    pub systems: Vec<String>,
+    pub(crate) systems: Vec<String>,
     /// Keep only symbols that occur.
-    pub lean: bool,
+    pub(crate) lean: bool,
 }
 
 /// A capture: the file, and the kernel's own text of the same records.
 #[derive(Debug)]
-pub struct Captured {
+pub(crate) struct Captured {
     /// The trace.dat.
-    pub file: Vec<u8>,
+    pub(crate) file: Vec<u8>,
     /// The instance's `trace`.
-    pub text: Vec<u8>,
+    pub(crate) text: Vec<u8>,
 }
 
 /// A tracefs instance that is removed again.
@@ -128,7 +130,7 @@ impl Drop for Instance {
 }
 
 /// Traces some real work in an instance of its own.
-pub fn capture(request: &Request) -> io::Result<Captured> {
+pub(crate) fn capture(request: &Request) -> io::Result<Captured> {
     let instance = Instance::create()?;
     instance.set("trace_clock", "mono")?;
     instance.set("options/hash-ptr", "0")?;
@@ -152,6 +154,9 @@ pub fn capture(request: &Request) -> io::Result<Captured> {
     instance.set("events/enable", "0")?;
     let text = fs::read(instance.0.join("trace"))?;
     let buffers = read_buffers(&instance.0)?;
+    if request.lean {
+        keep_used(&mut formats, &buffers);
+    }
     let file = trace_dat(&instance.0, &formats, &buffers, request.lean)?;
     Ok(Captured { file, text })
 }
@@ -160,13 +165,12 @@ pub fn capture(request: &Request) -> io::Result<Captured> {
 fn work() {
     let dir = std::env::temp_dir().join(format!("ringtap-capture-{}", std::process::id()));
     let _ = fs::create_dir_all(&dir);
-    let script = "find /usr/lib -maxdepth 2 | head -300 | sort > list; tar cf some.tar -T list --no-recursion \
-                  2>/dev/null; dd if=/dev/zero of=block bs=64k count=16 conv=fsync 2>/dev/null; cat some.tar block | \
-                  wc -c > /dev/null; (sleep 0.05 & kill -TERM $! ; wait) 2>/dev/null; ls -l / > /dev/null; rm -f list \
+    let script = "ls -d /usr/share/* | head -40 | sort > list; tar cf some.tar --no-recursion -T list 2>/dev/null; dd \
+                  if=/dev/zero of=block bs=4k count=8 conv=fsync 2>/dev/null; cat some.tar block | wc -c > /dev/null; (sleep 0.05 & kill -TERM $! ; wait) 2>/dev/null; ls -l / > /dev/null; rm -f list \
                   some.tar block";
     let _ = Command::new("sh").arg("-c").arg(script).current_dir(&dir).status();
     let _ = sockets();
-    let mut memory = vec![0u8; 4 << 20];
+    let mut memory = vec![0u8; 1 << 20];
     memory.iter_mut().step_by(4096).for_each(|byte| *byte = 1);
     std::thread::sleep(std::time::Duration::from_millis(30));
     let _ = fs::remove_dir_all(&dir);
@@ -177,7 +181,7 @@ fn sockets() -> io::Result<()> {
     let address = listener.local_addr()?;
     let client = std::thread::spawn(move || -> io::Result<()> {
         let mut stream = TcpStream::connect(address)?;
-        stream.write_all(&[7; 20_000])
+        stream.write_all(&[7; 5_000])
     });
     let (mut stream, _) = listener.accept()?;
     let mut received = Vec::new();
@@ -296,6 +300,23 @@ fn put_formats(file: &mut Vec<u8>, formats: &[String]) {
     }
 }
 
+/// Drops the formats of events that do not occur.
+fn keep_used(formats: &mut BTreeMap<&str, Vec<String>>, buffers: &[Vec<u8>]) {
+    let layout = PageLayout::of_size(4096);
+    let records =
+        buffers.iter().flat_map(|buffer| Pages::new(buffer, layout)).filter_map(|step| match step {
+            Step::Record(record) => Some(record.bytes),
+            _ => None,
+        });
+    let used: BTreeSet<u16> = records.map(|record| Common::of(record, layout.target).id).collect();
+    let is_used =
+        |text: &String| Format::parse("", text, layout.target).is_ok_and(|format| used.contains(&format.id));
+    for formats in formats.values_mut() {
+        formats.retain(is_used);
+    }
+    formats.retain(|_, formats| !formats.is_empty());
+}
+
 /// The symbols around each number in `buffers` that can be an address of the kernel, and the next ones, which tell
 /// their sizes.
 fn lean_kallsyms(kallsyms: &str, buffers: &[Vec<u8>]) -> String {
@@ -303,7 +324,7 @@ fn lean_kallsyms(kallsyms: &str, buffers: &[Vec<u8>]) -> String {
     let words = buffers.iter().flat_map(|buffer| {
         buffer.windows(8).step_by(4).map(|word| u64::from_ne_bytes(word.try_into().unwrap_or_default()))
     });
-    let mut kept = std::collections::BTreeSet::new();
+    let mut kept = BTreeSet::new();
     for address in words.filter(|address| *address > 0xffff_ffff_0000_0000) {
         if let Some(found) = symbols.resolve(address) {
             let start = address - found.offset;

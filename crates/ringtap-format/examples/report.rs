@@ -6,7 +6,7 @@
 use ringtap_format::merge::{Merge, Pages, Source, Step};
 use ringtap_format::text::{Entry, Sources, TraceCmdText, TraceText};
 use ringtap_format::trace_dat::TraceDat;
-use ringtap_format::{Dialect, Strings, Symbols, Tasks};
+use ringtap_format::{Constants, Dialect, Strings, Symbols, Tasks};
 use std::io::{self, Write};
 
 /// Bytes of text that are gathered before they are written.
@@ -14,7 +14,7 @@ const CHUNK: usize = 1 << 16;
 
 /// Layout of the text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Layout {
+pub(crate) enum Layout {
     /// The kernel's `trace` file.
     Kernel,
     /// `trace-cmd report`
@@ -23,11 +23,24 @@ pub enum Layout {
     TraceCmdPlain,
 }
 
+/// What the running kernel tells of itself: right for its own traces only.
+fn kernel_constants(constants: &mut Constants) {
+    if let Ok(bytes) = std::fs::read("/sys/kernel/btf/vmlinux")
+        && let Err(error) = ringtap_format::btf::define(&bytes, constants)
+    {
+        eprintln!("{error}");
+    }
+}
+
 /// Writes the text of the trace.dat in `bytes`.
-pub fn report(bytes: &[u8], layout: Layout, to: &mut impl Write) -> io::Result<()> {
+pub(crate) fn report(bytes: &[u8], layout: Layout, to: &mut impl Write) -> io::Result<()> {
     let file = TraceDat::parse(bytes).map_err(io::Error::other)?;
     let dialect = if layout == Layout::Kernel { Dialect::Kernel } else { Dialect::TraceCmd };
-    let (formats, failed) = file.events(dialect);
+    let mut constants = Constants::new();
+    if layout == Layout::Kernel {
+        kernel_constants(&mut constants);
+    }
+    let (formats, failed) = file.events(dialect, constants);
     failed.iter().for_each(|error| eprintln!("{error}"));
     let symbols = Symbols::parse(file.kallsyms);
     let strings = Strings::parse(file.printk_formats);

@@ -25,6 +25,13 @@ impl Constants {
         self.values.insert(name.into(), value);
     }
 
+    /// Gives `name` a value unless it has one.
+    pub(crate) fn define_if_new(&mut self, name: &str, value: i64) {
+        if self.value(name).is_none() {
+            self.define(name, value);
+        }
+    }
+
     /// Gives a type, spelled as in the `print fmt`, its size in bytes.
     pub fn define_size(&mut self, type_name: &str, size: u32) {
         self.sizes.insert(type_name.into(), size);

@@ -36,6 +36,7 @@
     )
 )]
 
+pub mod btf;
 mod constants;
 mod event;
 pub mod format;

@@ -3,6 +3,7 @@
 //! One stretch of descriptions, then each CPU's sub-buffers. Newer versions with sections and compression are
 //! told apart and refused.
 
+use crate::constants::Constants;
 use crate::event::Formats;
 use crate::format::FormatError;
 use crate::header::{HeaderError, PageLayout};
@@ -92,8 +93,9 @@ impl<'a> TraceDat<'a> {
 
     /// Its events, compiled; and the format files that cannot be read.
     #[must_use]
-    pub fn events(&self, dialect: Dialect) -> (Formats, Vec<FormatError>) {
+    pub fn events(&self, dialect: Dialect, constants: Constants) -> (Formats, Vec<FormatError>) {
         let mut formats = Formats::new(self.layout.target, dialect);
+        *formats.constants_mut() = constants;
         let failed =
             self.formats.iter().filter_map(|(system, text)| formats.add(system, text).err()).collect();
         (formats, failed)

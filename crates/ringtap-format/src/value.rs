@@ -21,6 +21,13 @@ pub enum Value<'r> {
 }
 
 impl Field {
+    /// The field's text in `record`, up to its NUL; `None` where it is no text or the record too short.
+    #[must_use]
+    #[inline]
+    pub fn text<'r>(&self, record: &'r [u8], target: Target) -> Option<&'r [u8]> {
+        if self.is_text() { self.bytes(record, target).map(crate::out::until_nul) } else { None }
+    }
+
     /// The field's value in `record`; `None` where the record is too short for it.
     #[must_use]
     #[inline]

@@ -1,24 +1,62 @@
-//! The kernel's own entries, of the system `ftrace`: their text in the `trace` file is made by code, not by their
-//! `print fmt`.
+//! Entries whose text in the `trace` file is made by code of the kernel's, not by their `print fmt`: those of the
+//! system `ftrace`, and the entry to and exit from each system call.
 
 use super::Sources;
 use crate::event::Event;
 use crate::out;
 use crate::print::Dialect;
 
-/// Appends the text of an entry of ftrace; false where it has none of its own.
+/// Appends the text of such an entry; false where it has none of its own.
 pub(super) fn print(event: &Event, record: &[u8], sources: &Sources<'_>, out: &mut Vec<u8>) -> bool {
-    if event.system() != "ftrace" {
-        return false;
+    let start = out.len();
+    let printed = match event.system() {
+        "ftrace" => entry(event, record, sources, out),
+        "syscalls" => system_call(event, record, out),
+        _ => return false,
+    };
+    if printed.is_none() {
+        out.truncate(start);
     }
-    let printed = match event.name() {
+    printed.is_some()
+}
+
+/// `sys_read(fd: 3, buf: 0x7f..)` and `sys_read -> 0x20`
+fn system_call(event: &Event, record: &[u8], out: &mut Vec<u8>) -> Option<()> {
+    let target = event.target();
+    out.extend_from_slice(b"sys_");
+    if let Some(name) = event.name().strip_prefix("sys_exit_") {
+        out.extend_from_slice(name.as_bytes());
+        out.extend_from_slice(b" -> 0x");
+        out::hex(out, event.field("ret")?.int(record, target)?);
+        return Some(());
+    }
+    out.extend_from_slice(event.name().strip_prefix("sys_enter_")?.as_bytes());
+    out.push(b'(');
+    let arguments = event.fields().iter().filter(|field| field.name != "__syscall_nr");
+    for (place, field) in arguments.enumerate() {
+        if place > 0 {
+            out.extend_from_slice(b", ");
+        }
+        out.extend_from_slice(field.name.as_bytes());
+        out.extend_from_slice(b": ");
+        let value = field.int(record, target)?;
+        if value >= 10 {
+            out.extend_from_slice(b"0x");
+        }
+        out::hex(out, value);
+    }
+    out.push(b')');
+    Some(())
+}
+
+fn entry(event: &Event, record: &[u8], sources: &Sources<'_>, out: &mut Vec<u8>) -> Option<()> {
+    match event.name() {
         "print" => marker(event, record, sources, out),
         "raw_data" => raw(event, record, out),
         "function" => function(event, record, sources, out),
         "kernel_stack" | "user_stack" => stack(event, record, sources, out),
         _ => None,
-    };
-    printed.is_some()
+    }
 }
 
 fn symbol(address: u64, sources: &Sources<'_>, out: &mut Vec<u8>) {
