@@ -20,6 +20,7 @@ pub mod kill_test;
 pub mod lttng;
 pub mod marker;
 pub mod process;
+pub mod reading;
 pub mod rotation;
 pub mod sandbox;
 pub mod stats;
