@@ -17,6 +17,7 @@ use rustix::net::{
 use std::io::IoSlice;
 use std::mem::MaybeUninit;
 use std::path::Path;
+use std::sync::Barrier;
 use std::time::{Duration, Instant};
 
 /// What the other processes do.
@@ -41,11 +42,19 @@ fn process() {
         }
         "flood and listen" => {
             let raw = greeted(&socket);
+            let packet = Header { kind: request::WAKE_ALL, cpu: 0, value: 0 };
             say("flooding");
-            loop {
-                let _ = send(&raw, Header { kind: request::STATS, cpu: 0, value: 0 }.bytes());
-                let _ = receive(&raw, Duration::ZERO);
-            }
+            // Listens as fast as it can, so that its share of each turn is all that holds it back.
+            std::thread::scope(|scope| {
+                scope.spawn(|| {
+                    loop {
+                        let _ = rustix::net::recv(&raw, &mut [0; 64][..], RecvFlags::empty());
+                    }
+                });
+                loop {
+                    let _ = send(&raw, packet.bytes());
+                }
+            })
         }
         other => panic!("no role {other}"),
     }
@@ -305,10 +314,11 @@ fn hosts_that_start_together_do_not_remove_each_others_socket() {
         let mut dead = Other::start("host", &place.socket());
         dead.expect("serving");
         dead.kill();
+        let together = Barrier::new(4);
         let start = || {
-            let host =
-                Host::new(&Config { ring_subbufs: 2, ..Config::default() }).expect("buffers can be made");
-            host.serve(place.socket())
+            let host = Host::new(&Config { ring_subbufs: 2, ..Config::default() });
+            together.wait();
+            host.expect("buffers can be made").serve(place.socket())
         };
         let mut servers: Vec<_> = std::thread::scope(|scope| {
             let starting: Vec<_> = (0..4).map(|_| scope.spawn(start)).collect();
