@@ -87,9 +87,7 @@ pub enum HostError {
     #[error("the memory of CPU {0}'s buffer is damaged: a writer has scribbled on it; restart the host")]
     Damaged(u32),
     /// Writers kept a buffer so busy that it could not be emptied.
-    #[error(
-        "failed to reset the buffer of CPU {0}: this process may not run there, or writers leave no chance"
-    )]
+    #[error("failed to reset the buffer of CPU {0}: its writers leave no chance; switch recording off first")]
     Busy(u32),
     /// Another reader consumes the buffer.
     #[error(
@@ -122,8 +120,8 @@ pub struct Host {
 
 #[derive(Debug)]
 struct Instance {
-    /// The index is the CPU; `None` where it cannot exist.
-    buffers: Vec<Option<Buffer>>,
+    /// The index is the CPU.
+    buffers: Vec<Buffer>,
     clock: ClockId,
     buffer_percent: u8,
     /// The pair of moments that the stored conversion was drawn through last.
@@ -157,7 +155,7 @@ impl Claim {
 
 impl Drop for Claim {
     fn drop(&mut self) {
-        if let Some(Some(buffer)) = self.instance.buffers.get(self.cpu as usize) {
+        if let Some(buffer) = self.instance.buffers.get(self.cpu as usize) {
             buffer.consumer.store(0, Release);
         }
     }
@@ -179,12 +177,10 @@ impl Host {
         }
         let clock = config.clock.unwrap_or_else(clock::cheapest);
         let (conversion, pair) = clock::calibrate(clock);
-        let cpus = cpus::possible().map_err(HostError::Cpus)?;
-        let count = cpus.iter().max().map_or(0, |&last| last as usize + 1);
-        let mut buffers: Vec<Option<Buffer>> = (0..count).map(|_| None).collect();
-        for cpu in cpus {
-            buffers[cpu as usize] = Some(Buffer::new(geometry, cpu, config, clock, conversion)?);
-        }
+        let last = cpus::possible().map_err(HostError::Cpus)?.into_iter().max().unwrap_or(0);
+        // Numbers that no CPU has get a buffer too, so that the index is the CPU. Untouched, it takes no memory.
+        let buffer = |cpu| Buffer::new(geometry, cpu, config, clock, conversion);
+        let buffers = (0..=last).map(buffer).collect::<Result<_, _>>()?;
         let calibrated = Mutex::new((pair, Instant::now()));
         let events = Mutex::default();
         let instance = Instance { buffers, clock, buffer_percent: config.buffer_percent, calibrated, events };
@@ -194,14 +190,14 @@ impl Host {
     /// A writer of this process.
     #[must_use]
     pub fn writer(&self) -> Writer {
-        let mappings = self.instance.buffers.iter().flatten().map(|buffer| Arc::clone(&buffer.mapping));
+        let mappings = self.instance.buffers.iter().map(|buffer| Arc::clone(&buffer.mapping));
         Writer::new(mappings.collect())
     }
 
     /// The CPUs that have a buffer.
     #[must_use]
     pub fn cpus(&self) -> Vec<u32> {
-        self.instance.buffers.iter().flatten().map(|buffer| buffer.cpu).collect()
+        self.instance.buffers.iter().map(|buffer| buffer.cpu).collect()
     }
 
     /// The clock that stamps events.
@@ -284,7 +280,7 @@ impl Host {
 
     /// Switches recording on or off, for all writers at once.
     pub fn set_recording(&self, on: bool) {
-        for buffer in self.instance.buffers.iter().flatten() {
+        for buffer in self.instance.buffers.iter() {
             let state = &buffer.mapping.ring().meta().switches.state;
             if on {
                 state.fetch_and(!state::OFF, Relaxed)
@@ -299,7 +295,7 @@ impl Host {
     pub fn is_recording(&self) -> bool {
         let off =
             |buffer: &Buffer| buffer.mapping.ring().meta().switches.state.load(Relaxed) & state::OFF != 0;
-        !self.instance.buffers.iter().flatten().any(off)
+        !self.instance.buffers.iter().any(off)
     }
 
     /// Empties all buffers and sets their counters to 0, while writers go on.
@@ -307,7 +303,7 @@ impl Host {
     /// # Errors
     /// [`HostError::Busy`] where a buffer could not be emptied, [`HostError::Damaged`].
     pub fn reset(&self) -> Result<(), HostError> {
-        self.instance.buffers.iter().flatten().try_for_each(Buffer::reset)
+        self.instance.buffers.iter().try_for_each(Buffer::reset)
     }
 
     /// Declares an event: `format` is the text of a kernel `format` file, whose `ID:` line the host fills in.
@@ -369,7 +365,7 @@ impl Host {
         }
         let now = Pair::now(self.instance.clock);
         if let Some(line) = now.line_from(before) {
-            for buffer in self.instance.buffers.iter().flatten() {
+            for buffer in self.instance.buffers.iter() {
                 buffer.mapping.ring().meta().clock.store(line);
             }
         }
@@ -377,7 +373,7 @@ impl Host {
     }
 
     fn buffer(&self, cpu: u32) -> Result<&Buffer, HostError> {
-        self.instance.buffers.get(cpu as usize).and_then(Option::as_ref).ok_or(HostError::NoSuchCpu(cpu))
+        self.instance.buffers.get(cpu as usize).ok_or(HostError::NoSuchCpu(cpu))
     }
 }
 
@@ -413,7 +409,10 @@ impl Buffer {
     fn reset(&self) -> Result<(), HostError> {
         let (ring, mut reader) = (self.mapping.ring(), self.reader());
         // Turning a page is the writers' business: it is done as one of them, on their CPU.
-        let _pin = Pin::to(self.cpu).ok_or(HostError::Busy(self.cpu))?;
+        let Some(_pin) = Pin::to(self.cpu) else {
+            // The CPU is offline, or not for this process.
+            return reset::drain(&ring, &mut reader).map_err(|Corrupt| HostError::Damaged(self.cpu));
+        };
         let kind = WriterKind::from_number(ring.meta().identity.writer_kind.load(Relaxed));
         let done = match (kind, Area::of_thread()) {
             #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]

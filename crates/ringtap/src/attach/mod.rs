@@ -147,11 +147,6 @@ impl Connection {
         Ok(ReaderHandle { mapping: Arc::new(self.map(cpu, Access::Read)?), claim })
     }
 
-    /// A CPU's buffer, mapped read-only: what a cursor needs.
-    pub(crate) fn mapping(&self, cpu: u32) -> Result<Mapping, AttachError> {
-        self.map(cpu, Access::Read)
-    }
-
     /// Whether a CPU's buffer is `percent` full (0: whether there is anything to read). Where it is not, the
     /// writers wake its sleepers when it may be.
     ///
@@ -347,10 +342,5 @@ impl ReaderHandle {
     /// [`AttachError`].
     pub fn wait(&self, percent: u8, timeout: Option<Duration>) -> Result<Waited, AttachError> {
         wake::wait(&self.mapping.ring(), timeout, || self.arm(percent))
-    }
-
-    /// The buffer, read-only.
-    pub(crate) fn mapping(&self) -> &Arc<Mapping> {
-        &self.mapping
     }
 }
