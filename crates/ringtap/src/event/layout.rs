@@ -2,6 +2,7 @@
 
 use super::value::{Kind, Value};
 use super::{Common, PAYLOAD_LIMIT};
+use ringtap_abi::event::MAX_SMALL_PAYLOAD;
 
 /// Largest payload of an event without strings and slices: what the smallest sub-buffer takes, with an absolute time
 /// stamp before it.
@@ -105,6 +106,13 @@ pub const fn payload_len(fields: &[Field]) -> usize {
         8 => 12,
         len => len,
     }
+}
+
+/// The payload's length where the ring has a hot path for it, another that has one elsewhere: so that the hot path is not
+/// compiled for lengths that it does not take.
+#[must_use]
+pub const fn plain_len(len: usize) -> usize {
+    if len <= MAX_SMALL_PAYLOAD as usize { len } else { 12 }
 }
 
 /// The first `LEN` bytes of a record that was built in words.

@@ -49,7 +49,9 @@ pub fn print_at(writer: &Writer, ip: u64, text: impl AsRef<[u8]>) -> Result<usiz
     let room = writer.max_payload().min(LIMIT).saturating_sub(PRINT_HEAD + 2);
     let text = &text[..text.len().min(room)];
     let line_break = usize::from(!text.ends_with(b"\n"));
-    let mut reservation = writer.reserve::<LIMIT>(PRINT_HEAD + text.len() + line_break + 1)?;
+    let len = PRINT_HEAD + text.len() + line_break + 1;
+    // In words the record takes the ring's hot path; the zeros would be there anyway.
+    let mut reservation = writer.reserve::<LIMIT>(len.next_multiple_of(4))?;
     let payload = reservation.bytes();
     payload[..8].copy_from_slice(&Common::of_thread(PRINT_ID).word().to_le_bytes());
     payload[8..16].copy_from_slice(&ip.to_le_bytes());
@@ -72,10 +74,10 @@ pub fn print_at(writer: &Writer, ip: u64, text: impl AsRef<[u8]>) -> Result<usiz
 /// # }
 /// ```
 pub fn raw_data(writer: &Writer, id: u32, bytes: &[u8]) -> Result<(), Refused> {
-    let mut reservation = writer.reserve::<LIMIT>(RAW_DATA_HEAD + bytes.len())?;
+    let mut reservation = writer.reserve::<LIMIT>((RAW_DATA_HEAD + bytes.len()).next_multiple_of(4))?;
     let payload = reservation.bytes();
     payload[..8].copy_from_slice(&Common::of_thread(RAW_DATA_ID).word().to_le_bytes());
     payload[8..12].copy_from_slice(&id.to_le_bytes());
-    payload[12..].copy_from_slice(bytes);
+    payload[12..12 + bytes.len()].copy_from_slice(bytes);
     reservation.commit()
 }

@@ -129,7 +129,7 @@ impl Common {
 pub mod private {
     pub use super::dynamic::{Tail, write as write_dynamic};
     pub use super::format::check as check_print;
-    pub use super::layout::{is_dynamic, lay_out, offset_of, payload_len, view};
+    pub use super::layout::{is_dynamic, lay_out, offset_of, payload_len, plain_len, view};
 }
 
 #[expect(unused_imports, reason = "named in this module's text")]

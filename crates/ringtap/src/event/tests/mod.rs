@@ -9,20 +9,20 @@ use super::{Register, Text};
 use crate::{Config, Host};
 use std::collections::HashMap;
 use std::convert::Infallible;
-use std::sync::Mutex;
+use std::sync::{LazyLock, Mutex};
 
 crate::symbols! {
     /// Where the bytes came from.
-    pub enum Source: u16 { Disk = 0, Cache = 7 => "page \"cache\"", Network = 0x8000 }
+    pub(super) enum Source: u16 { Disk = 0, Cache = 7 => "page cache", Network = 0x8000 }
 }
 
 crate::symbols! {
-    pub flags Access: u32 { READ = 1, WRITE = 2 => "write", APPEND = 0x400 }
+    pub(super) flags Access: u32 { READ = 1, WRITE = 2 => "write", APPEND = 0x400 }
 }
 
 crate::event! {
     /// A field of every fixed kind, ordered so that there is padding.
-    pub struct Fixed as demo:fixed {
+    pub(super) struct Fixed as demo:fixed {
         tiny: u8,
         word: u16,
         count: u32,
@@ -122,6 +122,9 @@ impl Ids {
         Self { next: Mutex::new((first, HashMap::new())) }
     }
 }
+
+/// The instance that these tests' events belong to.
+static IDS: LazyLock<Ids> = LazyLock::new(|| Ids::from(2000));
 
 impl Register for Ids {
     type Error = Infallible;
