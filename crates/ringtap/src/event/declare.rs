@@ -19,7 +19,7 @@
 /// ```
 ///
 /// The struct gets a lifetime where it has strings or slices. Its fields can be of any type in the
-/// [table](crate::event#fields) and are as visible as the struct; it derives `Clone`, `Copy` and `Debug`.
+/// [table](mod@crate::event#fields) and are as visible as the struct; it derives `Clone`, `Copy` and `Debug`.
 ///
 /// The line `print` can be left out: then each field is printed with its name. It takes a format of the
 /// kernel's printf, fields by name, and C expressions in quotes. That the conversions suit the fields
@@ -173,7 +173,7 @@ macro_rules! __event {
                         let tails = [$($crate::event::private::Tail {
                             bytes: $crate::event::Value::tail(&self.$field),
                         }),*];
-                        $crate::event::private::write_dynamic(writer, &words, &Self::__FIELDS, tails)
+                        $crate::event::private::write_dynamic(writer, &mut words, &Self::__FIELDS, tails)
                     } else if const { LEN == PLAIN } {
                         writer.write_array($crate::event::private::view::<WORDS, PLAIN>(&words))
                     } else {
@@ -242,7 +242,7 @@ macro_rules! symbols {
         $(#[$meta])*
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         #[repr($repr)]
-        #[allow(missing_docs, reason = "the symbol's name is what a trace shows")]
+        #[allow(missing_docs, dead_code, reason = "the symbol's name is what a trace shows, used or not")]
         $vis enum $name { $($(#[$symbol_meta])* $symbol = $value),* }
 
         $crate::__symbols! {
@@ -259,7 +259,7 @@ macro_rules! symbols {
         #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
         $vis struct $name($vis $repr);
 
-        #[allow(missing_docs, dead_code, reason = "the flag's name is what a trace shows")]
+        #[allow(missing_docs, dead_code, reason = "the flag's name is what a trace shows, used or not")]
         impl $name {
             $($(#[$symbol_meta])* $vis const $symbol: Self = Self($value);)*
         }

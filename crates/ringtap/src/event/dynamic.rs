@@ -2,7 +2,7 @@
 
 use super::PAYLOAD_LIMIT;
 use super::layout::Field;
-use super::value::{Kind, Shown, cut};
+use super::value::{Kind, Shown, Value, cut};
 use crate::{Refused, Writer};
 
 /// What a string or slice puts behind the fixed fields; nothing for the others.
@@ -16,33 +16,39 @@ pub struct Tail<'e> {
 ///
 /// # Errors
 /// As [`Writer::write`].
-#[inline]
+#[inline(always)]
 pub fn write<const N: usize>(
     writer: &Writer,
-    words: &[u64],
+    words: &mut [u64],
     fields: &[Field; N],
     tails: [Tail<'_>; N],
 ) -> Result<(), Refused> {
     let fixed_len = fields.last().map_or(0, |last| last.offset + last.kind.size());
     let (tails, len) = fit(fields, tails, fixed_len);
+    let dynamic = || fields.iter().zip(&tails).filter(|(field, _)| field.kind.is_dynamic());
+    let mut end = fixed_len;
+    for (field, tail) in dynamic() {
+        let len = tail.bytes.len() + terminator(&field.kind);
+        data_loc(end, len).put(words, field.offset);
+        end += len;
+    }
     // In words the record takes the ring's hot path; the zeros would be there anyway.
     let mut reservation = writer.reserve::<PAYLOAD_LIMIT>(len.next_multiple_of(4))?;
     let payload = reservation.bytes();
     for (bytes, word) in payload[..fixed_len].chunks_mut(8).zip(words) {
         bytes.copy_from_slice(&word.to_le_bytes()[..bytes.len()]);
     }
-    let mut end = fixed_len;
-    for (field, tail) in fields.iter().zip(tails).filter(|(field, _)| field.kind.is_dynamic()) {
-        let len = tail.bytes.len() + terminator(&field.kind);
-        payload[end..end + tail.bytes.len()].copy_from_slice(tail.bytes);
-        payload[field.offset..field.offset + 4].copy_from_slice(&data_loc(end, len).to_le_bytes());
-        end += len;
+    let mut rest = &mut payload[fixed_len..];
+    for (field, tail) in dynamic() {
+        let (bytes, behind) = rest.split_at_mut(tail.bytes.len() + terminator(&field.kind));
+        bytes[..tail.bytes.len()].copy_from_slice(tail.bytes);
+        rest = behind;
     }
     reservation.commit()
 }
 
 /// Cuts the tails so that the payload keeps its limit, and tells its length.
-#[inline]
+#[inline(always)]
 fn fit<'e, const N: usize>(
     fields: &[Field; N],
     mut tails: [Tail<'e>; N],

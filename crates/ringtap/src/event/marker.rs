@@ -36,7 +36,7 @@ pub fn print(writer: &Writer, text: impl AsRef<[u8]>) -> Result<usize, Refused> 
     print_at(writer, 0, text)
 }
 
-/// As [`print`], with the address that the event says it was written at; 0 stands for none.
+/// As [`print()`], with the address that the event says it was written at; 0 stands for none.
 ///
 /// # Errors
 /// As [`Writer::write`].

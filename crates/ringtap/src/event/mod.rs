@@ -1,7 +1,7 @@
 //! Typed events, described as the kernel describes its own.
 //!
 //! [`event!`](crate::event!) declares an event as a struct. Writing it stores the fields in a record on the stack
-//! and hands that to a [`Writer`]; nothing is allocated, and while the event is off it costs one load
+//! and hands that to a [`Writer`](crate::Writer); nothing is allocated, and while the event is off it costs one load
 //! and a branch. The declaration also yields the `format` text of the kernel's `events/SYSTEM/NAME/format`, so
 //! libtraceevent and trace-cmd decode ringtap's events as they decode the kernel's.
 //!
@@ -131,6 +131,3 @@ pub mod private {
     pub use super::format::check as check_print;
     pub use super::layout::{is_dynamic, lay_out, offset_of, payload_len, plain_len, view};
 }
-
-#[expect(unused_imports, reason = "named in this module's text")]
-use crate::Writer;

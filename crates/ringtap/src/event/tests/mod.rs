@@ -7,7 +7,6 @@ mod trace_cmd;
 
 use super::{Register, Text};
 use crate::{Config, Host};
-use std::collections::HashMap;
 use std::convert::Infallible;
 use std::sync::{LazyLock, Mutex};
 
@@ -114,12 +113,14 @@ crate::event! {
 /// Gives ids in the order of asking, as an instance does.
 #[derive(Debug)]
 struct Ids {
-    next: Mutex<(u16, HashMap<String, (u16, String)>)>,
+    first: u16,
+    /// Names and format texts; the index is the distance from the first id.
+    known: Mutex<Vec<(String, String)>>,
 }
 
 impl Ids {
     fn from(first: u16) -> Self {
-        Self { next: Mutex::new((first, HashMap::new())) }
+        Self { first, known: Mutex::default() }
     }
 }
 
@@ -130,14 +131,13 @@ impl Register for Ids {
     type Error = Infallible;
 
     fn register_event(&self, system: &str, name: &str, format: &str) -> Result<u16, Infallible> {
-        let mut guard = self.next.lock().expect("no panic while it was held");
-        let (next, known) = &mut *guard;
-        let (id, text) = known.entry(format!("{system}:{name}")).or_insert_with(|| {
-            *next += 1;
-            (*next - 1, format.to_owned())
+        let (name, mut known) = (format!("{system}:{name}"), self.known.lock().expect("no panic while held"));
+        let index = known.iter().position(|(other, _)| *other == name).unwrap_or_else(|| {
+            known.push((name, format.to_owned()));
+            known.len() - 1
         });
-        assert_eq!(text, format);
-        Ok(*id)
+        assert_eq!(known[index].1, format);
+        Ok(self.first + u16::try_from(index).expect("few events"))
     }
 }
 
