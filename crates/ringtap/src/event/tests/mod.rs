@@ -102,8 +102,8 @@ impl Dynamic<'static> {
 }
 
 crate::event! {
-    struct Told<'e> as demo:told { peer: &'e str, port: u16, sent: u64, source: Source }
-    print "to %s:%u, \"%llu\" bytes\t%d%% %s", peer, port, sent, "(int)(REC->sent >> 2)", source;
+    struct Told<'e> as demo:told { peer: &'e str, r#type: u16, sent: u64, source: Source }
+    print "to %s:%u, \"%llu\" bytes\t%d%% %s", peer, r#type, sent, "(int)(REC->sent >> 2)", source;
 }
 
 crate::event! {

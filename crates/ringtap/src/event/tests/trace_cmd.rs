@@ -163,7 +163,7 @@ fn trace_cmd_prints_every_kind_of_field() {
     let host = host();
     let writer = host.writer();
     let (fixed, dynamic) = (Fixed::sample(), Dynamic::sample());
-    let told = Told { peer: "10.0.0.1", port: 443, sent: 4000, source: super::Source::Network };
+    let told = Told { peer: "10.0.0.1", r#type: 443, sent: 4000, source: super::Source::Network };
     let [a, b, c, d] =
         [Fixed::declared(), Dynamic::declared(), Told::declared(), Bare::declared()].map(|event| {
             event.register(&*IDS).expect("nothing refuses it");
