@@ -1,11 +1,10 @@
 //! What events must not cost: an allocation, or anything but a load and a branch while they are off. Also: the
 //! macros work outside the crate.
 
-use ringtap::event::{Register, Text, marker};
+use ringtap::event::{Text, marker};
 use ringtap::{Config, Host};
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
-use std::convert::Infallible;
 use std::hint::black_box;
 use std::time::Instant;
 
@@ -48,17 +47,6 @@ ringtap::event! {
     pub struct Large<'e> as costs:large { path: &'e str, data: &'e [u8], comm: Text<16>, ratio: f64 }
 }
 
-/// Gives every event the same id: none of these is decoded.
-struct OneId;
-
-impl Register for OneId {
-    type Error = Infallible;
-
-    fn register_event(&self, _: &str, _: &str, _: &str) -> Result<u16, Infallible> {
-        Ok(4000)
-    }
-}
-
 fn small(bytes: u64) -> Small {
     Small { bytes, took_ns: 1200, fd: 3, source: Source::Cache }
 }
@@ -68,8 +56,8 @@ fn writing_allocates_nothing() {
     let host =
         Host::new(&Config { ring_subbufs: 4, ..Config::default() }).expect("memory for a small instance");
     let writer = host.writer();
-    Small::register(&OneId).expect("nothing refuses it");
-    Large::register(&OneId).expect("nothing refuses it");
+    Small::register(&host).expect("nothing refuses it");
+    Large::register(&host).expect("nothing refuses it");
     let long = "x".repeat(3000);
     let before = ALLOCATIONS.get();
     for bytes in 0..10_000 {
@@ -125,8 +113,8 @@ fn an_event_that_is_off_costs_a_nanosecond_at_most() {
 fn what_an_event_costs_is_printed() {
     let host = Host::new(&Config::default()).expect("memory for an instance");
     let writer = host.writer();
-    Small::register(&OneId).expect("nothing refuses it");
-    Large::register(&OneId).expect("nothing refuses it");
+    Small::register(&host).expect("nothing refuses it");
+    Large::register(&host).expect("nothing refuses it");
     let payload = [5u8; 28];
     let bare = shortest_ns(|_| writer.write_array(black_box(&payload)).expect("it is overwritten"));
     let fixed = shortest_ns(|bytes| small(black_box(bytes)).write(&writer));

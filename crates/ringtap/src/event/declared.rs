@@ -2,6 +2,9 @@
 
 use super::format::{self, Print};
 use super::layout::{self, Field};
+use super::registry::RegisterError;
+use crate::attach::{AttachError, Connection};
+use crate::host::Host;
 use std::sync::atomic::AtomicU32;
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -19,6 +22,22 @@ pub trait Register {
     /// # Errors
     /// Where the event cannot be registered, such as when another description has its name.
     fn register_event(&self, system: &str, name: &str, format: &str) -> Result<u16, Self::Error>;
+}
+
+impl Register for Host {
+    type Error = RegisterError;
+
+    fn register_event(&self, system: &str, name: &str, format: &str) -> Result<u16, RegisterError> {
+        self.register_event(system, name, format)
+    }
+}
+
+impl Register for Connection {
+    type Error = AttachError;
+
+    fn register_event(&self, system: &str, name: &str, format: &str) -> Result<u16, AttachError> {
+        self.register_event(system, name, format)
+    }
 }
 
 /// Why an event could not be registered.

@@ -1,16 +1,9 @@
 //! Plain markers: the kernel's `print` and `raw_data` events, which every tracing tool knows without being told.
 
 use super::Common;
+use super::registry::{PRINT_ID, RAW_DATA_ID};
 use crate::{Refused, Writer};
 
-/// Id of `print`, as in the kernel.
-pub const PRINT_ID: u16 = 5;
-/// Id of `raw_data`, as in the kernel.
-pub const RAW_DATA_ID: u16 = 19;
-/// The text of `events/ftrace/print/format`.
-pub const PRINT_FORMAT: &str = include_str!("print.format");
-/// The text of `events/ftrace/raw_data/format`.
-pub const RAW_DATA_FORMAT: &str = include_str!("raw_data.format");
 /// Bytes before a `print`'s text: the common fields and the address.
 pub const PRINT_HEAD: usize = 16;
 /// Bytes before a `raw_data`'s bytes: the common fields and the number.

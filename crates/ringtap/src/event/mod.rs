@@ -25,12 +25,6 @@
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! let host = Host::new(&Config::default())?;
 //! let writer = host.writer();
-//! # struct Embedded(std::cell::Cell<u16>);
-//! # impl ringtap::event::Register for Embedded {
-//! #     type Error = std::io::Error;
-//! #     fn register_event(&self, _: &str, _: &str, _: &str) -> Result<u16, std::io::Error> { Ok(2000) }
-//! # }
-//! # let host = Embedded(std::cell::Cell::new(0));
 //! FileRead::register(&host)?;
 //! FileRead { bytes: 4096, took_ns: 1200, source: Source::Cache, path: "/etc/hosts" }.write(&writer);
 //! # Ok(())
@@ -48,10 +42,10 @@
 //! | `f32`, `f64` | `float`, `double` | their bits in hexadecimal, see below |
 //! | an enum of [`symbols!`](crate::symbols!) | its integer | the symbol |
 //! | flags of [`symbols!`](crate::symbols!) | its integer | the symbols, joined by a bar |
-//! | `[T; N]` of the above | `T name[N]` | hexadecimal |
+//! | `[T; N]` of the above | `T name[N]` | bytes in hexadecimal, others as unsigned numbers |
 //! | [`Text<N>`](Text) | `char name[N]` | the text |
 //! | `&str` | `__data_loc char[]` | the text |
-//! | `&[T]` | `__data_loc T[]` | hexadecimal |
+//! | `&[T]` of a number | `__data_loc T[]` | as the array |
 //!
 //! **Floats.** The kernel's `print fmt` has no `%f`. The field is typed `float` or `double`, so a decoder that looks
 //! at types (ringtap-format) shows the number; one that follows the `print fmt` (trace-cmd) shows the bits of
@@ -74,6 +68,7 @@ mod dynamic;
 mod format;
 mod layout;
 pub mod marker;
+pub mod registry;
 #[cfg(test)]
 mod tests;
 mod value;
@@ -81,7 +76,7 @@ mod value;
 pub use declared::{Declared, EventError, Register};
 pub use format::{Arg, Print};
 pub use layout::Field;
-pub use value::{Kind, Scalar, Shown, Text, Value};
+pub use value::{Count, Kind, Scalar, Shown, Text, Value};
 
 use crate::thread;
 

@@ -146,6 +146,10 @@ impl Position {
         if !still_holds(ring, found) {
             return None;
         }
+        // A sub-buffer that nothing was written to (a reset turns such) is used anew under the same `first`.
+        if begins && Slot::unpack(ring.slot(self.seq).load(Relaxed)).seq() != self.seq {
+            return None;
+        }
         let expected = self.index.unwrap_or(found.first);
         let lost = if begins { found.first.wrapping_sub(expected) } else { 0 };
         self.copied = w.offset();
@@ -182,11 +186,27 @@ impl Position {
             return found(ring, &ring.meta().host.reader, reader.pack(), reader.page());
         }
         if reader.seq() > self.seq {
-            return Ok(Search::Gone);
+            return self.find_given_back(ring);
         }
         // The host has taken it and not yet said where it is.
         self.patience = self.patience.saturating_sub(1);
         Ok(if self.patience == 0 { Search::Gone } else { Search::NotYet })
+    }
+
+    /// The sub-buffer that the consuming reader is through with: it stands, until a writer claims it, in the slot
+    /// that the reader took next, and is known by its first event.
+    fn find_given_back(&self, ring: &Ring<'_>) -> Result<Search, Corrupt> {
+        let slot = ring.slot(self.seq + 1);
+        let word = slot.load(Acquire);
+        let named = Slot::unpack(word);
+        if named.seq() != self.seq + 1 || !named.is_consumed() {
+            return Ok(Search::Gone);
+        }
+        let search = found(ring, slot, word, named.page())?;
+        Ok(match search {
+            Search::Found(found) if self.index != Some(found.first) => Search::Gone,
+            other => other,
+        })
     }
 }
 

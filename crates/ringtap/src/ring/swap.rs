@@ -110,6 +110,12 @@ impl Reader {
         *self =
             Self { page: self.page, next_seq: seq, next_index: first, base_index: first, ..Self::new(ring) };
         ring.data().header(self.page).commit.store(PageCommit::new(0).pack(), Relaxed);
+        self.forget(ring)
+    }
+
+    /// Counts from here on.
+    pub(super) fn forget(&mut self, ring: &Ring<'_>) -> Result<(), Corrupt> {
+        (self.base_index, self.read, self.read_bytes, self.lost) = (self.next_index, 0, 0, 0);
         ring.meta().writer.dropped.store(0, Relaxed);
         ring.meta().writer.refused.store(0, Relaxed);
         update_meta(ring, self)

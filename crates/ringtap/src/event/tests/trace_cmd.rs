@@ -185,7 +185,8 @@ fn trace_cmd_prints_markers() {
     let writer = host.writer();
     marker::print(&writer, "hello, world").expect("an empty ring");
     marker::raw_data(&writer, 0x2a, &[1, 2, 3, 4]).expect("room");
-    let texts = [marker::PRINT_FORMAT, marker::RAW_DATA_FORMAT].map(|text| ("ftrace", text.to_owned()));
+    let format = |name| host.event("ftrace", name).expect("it is always there").format.clone();
+    let texts = ["print", "raw_data"].map(|name| ("ftrace", format(name)));
     let Some(lines) = report("markers", &trace_dat(&texts, &pages::take(&host))) else { return };
     assert_eq!(lines, ["print: 0x0: hello, world", "raw_data: # 2a 01 02 03 04"]);
 }

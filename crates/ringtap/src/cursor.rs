@@ -1,0 +1,232 @@
+//! The cursor: follows a live ringtap buffer without consuming, and without a call to anybody.
+//!
+//! It copies what is new of a sub-buffer to memory of its own, checks that the sub-buffer was not used anew
+//! meanwhile, and lends records from the copy. The writers never know: nothing is stored to shared memory. So
+//! nobody wakes it either; it looks at a bounded rate, since a reader that looks at the writers' cache lines for
+//! each event makes each event dearer.
+
+use crate::attach::Connection;
+use crate::clock::Conversion;
+use crate::host::{Host, HostError, Waited};
+use crate::map::{self, Access, Mapping};
+use crate::reader::ReadError;
+use crate::record::{DataWords, Found, Item};
+use crate::ring::Corrupt;
+use crate::ring::cursor::Position;
+use ringtap_abi::records::Walk;
+use ringtap_abi::sync::AtomicU32;
+use rustix::fd::{AsFd, BorrowedFd};
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::{Duration, Instant};
+
+/// Pause between two looks of a wait.
+const PAUSE: Duration = Duration::from_millis(1);
+/// Chunks without a record that one call passes: there are none but damaged ones.
+const EMPTY_CHUNKS: u32 = 64;
+
+/// Where a cursor begins.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Start {
+    /// Before the oldest event in the ring.
+    #[default]
+    Oldest,
+    /// Behind the newest event in the ring.
+    Newest,
+}
+
+/// Follows one buffer without consuming.
+///
+/// Any number of cursors may follow a buffer, with or without a consuming [`Reader`](crate::Reader). Each
+/// misses only what was overwritten before it came there, and says exactly how much that was.
+#[derive(Debug)]
+pub struct Cursor {
+    cpu: u32,
+    mapping: Mapping,
+    position: Position,
+    /// The current sub-buffer's data, as far as it was copied.
+    copy: Box<[AtomicU32]>,
+    walk: Walk,
+    /// A record of the current sub-buffer was damaged: what follows in it is not read.
+    skips: bool,
+    /// Losses to tell before the walk goes on.
+    lost: u64,
+    conversion: Conversion,
+}
+
+impl Cursor {
+    /// Follows the buffer of this descriptor, which may be read-only.
+    ///
+    /// # Errors
+    /// [`ReadError`] where the descriptor is no ringtap buffer.
+    pub fn open(fd: BorrowedFd<'_>, start: Start) -> Result<Self, ReadError> {
+        let mapping = map::open(fd, Access::Read)?;
+        let (ring, capacity) = (mapping.ring(), mapping.geometry().capacity());
+        let cpu = ring.meta().identity.cpu.load(Relaxed);
+        let conversion = ring.meta().clock.load().unwrap_or(Conversion::NONE);
+        let (position, walk) = place(&mapping, start).map_err(|Corrupt| HostError::Damaged(cpu))?;
+        let copy = (0..capacity / 4).map(|_| AtomicU32::new(0)).collect();
+        Ok(Self { cpu, mapping, position, copy, walk, skips: false, lost: 0, conversion })
+    }
+
+    /// The CPU whose buffer this is.
+    #[must_use]
+    pub fn cpu(&self) -> u32 {
+        self.cpu
+    }
+
+    /// How the clock's ticks become nanoseconds, as last drawn.
+    #[must_use]
+    pub fn conversion(&self) -> Conversion {
+        self.conversion
+    }
+
+    /// The next item; `None` when there is nothing new. Never blocks, and its work is bounded.
+    ///
+    /// # Errors
+    /// [`HostError::Damaged`] where the shared memory says what cannot be.
+    #[inline]
+    pub fn next(&mut self) -> Result<Option<Item<'_>>, ReadError> {
+        let found = self.advance()?;
+        Ok(found.map(|found| self.lend(found)))
+    }
+
+    /// Finds the next item. What was found before is gone then.
+    #[inline]
+    pub(crate) fn advance(&mut self) -> Result<Option<Found>, ReadError> {
+        // Losses stand before a sub-buffer's first record, and a walk begins after they were told.
+        if self.lost == 0
+            && let Ok(Some(record)) = self.walk.next(&DataWords(&self.copy))
+        {
+            return Ok(Some(Found::Record(record)));
+        }
+        self.advance_slowly()
+    }
+
+    #[cold]
+    fn advance_slowly(&mut self) -> Result<Option<Found>, ReadError> {
+        for _ in 0..EMPTY_CHUNKS {
+            if self.lost > 0 {
+                return Ok(Some(Found::Lost(Some(std::mem::take(&mut self.lost)))));
+            }
+            match self.walk.next(&DataWords(&self.copy)) {
+                Ok(Some(record)) => return Ok(Some(Found::Record(record))),
+                Err(damage) => {
+                    self.skips = true;
+                    return Ok(Some(Found::Damaged(damage)));
+                }
+                Ok(None) if self.pull()? => {}
+                Ok(None) => return Ok(None),
+            }
+        }
+        Ok(None)
+    }
+
+    /// Lends what [`advance`](Self::advance) found last.
+    #[inline]
+    pub(crate) fn lend(&self, found: Found) -> Item<'_> {
+        found.lend(self.cpu, &self.conversion, DataWords(&self.copy))
+    }
+
+    pub(crate) fn ns(&self, ticks: u64) -> u64 {
+        self.conversion.ns(ticks)
+    }
+
+    /// Copies what is new in the ring; whether there was anything.
+    fn pull(&mut self) -> Result<bool, ReadError> {
+        let ring = self.mapping.ring();
+        let chunk = self.position.advance(&ring, plain(&mut self.copy));
+        let Some(chunk) = chunk.map_err(|Corrupt| HostError::Damaged(self.cpu))? else { return Ok(false) };
+        match chunk.begins {
+            Some(time) => {
+                self.walk = Walk::new(time, chunk.end);
+                self.skips = false;
+                self.lost = chunk.lost;
+                self.conversion = ring.meta().clock.load().unwrap_or(self.conversion);
+            }
+            None => self.walk.extend_to(chunk.end),
+        }
+        if self.skips {
+            self.walk.finish();
+        }
+        Ok(true)
+    }
+
+    /// Waits until there is something to read, for `timeout` at most (`None`: for ever). Looks once a millisecond.
+    ///
+    /// # Errors
+    /// As [`next`](Self::next).
+    pub fn wait(&mut self, timeout: Option<Duration>) -> Result<Waited, ReadError> {
+        let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
+        while !self.has_more()? {
+            let left = deadline.map_or(PAUSE, |deadline| deadline.saturating_duration_since(Instant::now()));
+            if left.is_zero() {
+                return Ok(Waited::TimedOut);
+            }
+            std::thread::sleep(left.min(PAUSE));
+        }
+        Ok(Waited::Ready)
+    }
+
+    /// Whether [`next`](Self::next) has something to look at.
+    pub(crate) fn has_more(&mut self) -> Result<bool, ReadError> {
+        let mut ahead = self.walk;
+        Ok(self.lost > 0 || !matches!(ahead.next(&DataWords(&self.copy)), Ok(None)) || self.pull()?)
+    }
+}
+
+/// The position to start at, and a walk that stands there.
+fn place(mapping: &Mapping, start: Start) -> Result<(Position, Walk), Corrupt> {
+    let ring = mapping.ring();
+    match start {
+        Start::Oldest => Ok((Position::oldest(&ring)?, Walk::new(0, 0))),
+        Start::Newest => {
+            let (position, time) = Position::newest(&ring)?;
+            let mut walk = Walk::new(time, position.copied());
+            walk.finish();
+            Ok((position, walk))
+        }
+    }
+}
+
+/// The copy as the plain words that it is while nothing of it is lent.
+fn plain(copy: &mut [AtomicU32]) -> &mut [u32] {
+    let words: *mut [AtomicU32] = copy;
+    // SAFETY: an `AtomicU32` has the size, alignment and values of a `u32`, and the borrow is exclusive.
+    unsafe { &mut *(words as *mut [u32]) }
+}
+
+impl Host {
+    /// A cursor on a CPU's buffer.
+    ///
+    /// # Errors
+    /// [`HostError::NoSuchCpu`], or the buffer cannot be mapped once more.
+    pub fn cursor(&self, cpu: u32, start: Start) -> Result<Cursor, ReadError> {
+        Cursor::open(self.read_only(cpu)?.as_fd(), start)
+    }
+
+    /// Cursors on all CPUs' buffers.
+    ///
+    /// # Errors
+    /// As [`cursor`](Self::cursor).
+    pub fn cursors(&self, start: Start) -> Result<Vec<Cursor>, ReadError> {
+        self.cpus().into_iter().map(|cpu| self.cursor(cpu, start)).collect()
+    }
+}
+
+impl Connection {
+    /// A cursor on a CPU's buffer.
+    ///
+    /// # Errors
+    /// The host refuses, or the buffer cannot be mapped.
+    pub fn cursor(&self, cpu: u32, start: Start) -> Result<Cursor, ReadError> {
+        Cursor::open(self.descriptor(cpu)?.as_fd(), start)
+    }
+
+    /// Cursors on all CPUs' buffers.
+    ///
+    /// # Errors
+    /// As [`cursor`](Self::cursor).
+    pub fn cursors(&self, start: Start) -> Result<Vec<Cursor>, ReadError> {
+        self.cpus().iter().map(|&cpu| self.cursor(cpu, start)).collect()
+    }
+}
