@@ -38,8 +38,9 @@ fn what_was_written_alternately_is_read_alternately() {
         for merge in [&mut merge, &mut cursors] {
             assert_eq!(merge.wait(None).unwrap(), Waited::Ready);
             let mut last = 0;
+            std::thread::sleep(Duration::from_micros(50));
             for number in numbers.clone() {
-                let merged = merge.next().unwrap().expect("all is there");
+                let merged = merge.next().unwrap().expect("all is there, and old enough");
                 let Item::Record(record) = merged.item else { panic!("{merged:?}") };
                 assert_eq!(record.payload.u64_at(0), Some(number));
                 assert!(merged.ns == record.ns() && merged.ns >= last);
