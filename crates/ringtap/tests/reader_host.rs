@@ -104,7 +104,9 @@ fn payloads_of_every_length_come_back_as_they_were() {
                 let payload = sent.pop_front().unwrap();
                 let bytes = record.payload.to_vec();
                 assert_eq!(bytes[..payload.len()], payload);
-                assert!(bytes[payload.len()..].iter().all(|&byte| byte == 0) && bytes.len() <= payload.len() + 12);
+                assert!(
+                    bytes[payload.len()..].iter().all(|&byte| byte == 0) && bytes.len() <= payload.len() + 12
+                );
                 // SAFETY: 1. this thread writes, and not now.
                 assert_eq!(unsafe { record.payload.as_bytes() }, bytes);
             }
@@ -117,7 +119,9 @@ fn payloads_of_every_length_come_back_as_they_were() {
 #[test]
 fn long_silences_are_told() {
     let cpu = pin();
-    for (clock, absolute_stamps) in [(ClockId::Mono, false), (ClockId::Mono, true), (clock::cheapest(), false)] {
+    for (clock, absolute_stamps) in
+        [(ClockId::Mono, false), (ClockId::Mono, true), (clock::cheapest(), false)]
+    {
         let config = Config { clock: Some(clock), absolute_stamps, ..Config::default() };
         let host = Host::new(&config).unwrap();
         let (writer, mut reader) = (host.writer(), host.reader(cpu).unwrap());

@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 
 fn host(ring_subbufs: u32) -> Host {
     let clock = Some(clock::ClockId::Mono);
-    Host::new(&Config { ring_subbufs, mode: Mode::Overwrite, buffer_percent: 0, clock, ..Config::default() }).unwrap()
+    Host::new(&Config { ring_subbufs, mode: Mode::Overwrite, buffer_percent: 0, clock, ..Config::default() })
+        .unwrap()
 }
 
 fn pin(cpu: u32) {
@@ -75,7 +76,9 @@ fn live_streams_lose_nothing_and_stay_in_order() {
                 })
             })
             .collect();
-        while threads.iter().any(|thread| !thread.is_finished()) || merge.wait(Some(Duration::ZERO)).unwrap() == Waited::Ready {
+        while threads.iter().any(|thread| !thread.is_finished())
+            || merge.wait(Some(Duration::ZERO)).unwrap() == Waited::Ready
+        {
             while let Some(merged) = merge.next().unwrap() {
                 match merged.item {
                     Item::Record(_) => read += 1,
