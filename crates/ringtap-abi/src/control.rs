@@ -1,16 +1,34 @@
 //! The messages on a host's socket (`SOCK_SEQPACKET`): one packet each way, in the machine's byte order.
 //!
-//! A packet is a [`Header`] and a body of at most [`MAX_BODY`] bytes. A client asks and the host answers in
-//! order. After a [`request::HELLO`] the host's answer is followed by one packet for each CPU that carries that
-//! buffer's descriptor: read-write for writers, read-only for readers.
+//! ```text
+//!   client                                host
+//!   HELLO, version, role  ------------->  same version? may it? room for it?
+//!                         <-------------  OK, HostInfo, the CPUs as a bitmap
+//!   GET_BUFFER, cpu       ------------->
+//!                         <-------------  OK, the descriptor: read-write for writers, read-only for readers
+//!   ...                   ------------->
+//!                         <-------------  OK, or ERROR with an errno and one sentence
+//! ```
+//!
+//! A packet is a [`Header`] and a body of at most [`MAX_BODY`] bytes. The client speaks first, and each request
+//! has exactly one answer: so the host never holds more than one packet, and never more than one descriptor in
+//! flight, for a client that does not listen.
+//!
+//! A request that the host refuses leaves the connection as it was. A packet that is no request (too short, too
+//! long, anything but a HELLO at first) gets its ERROR and ends it. HELLO, OK and ERROR keep their form in all
+//! versions, so that two versions can tell each other that they differ.
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-/// Largest body, in bytes: an event's format text, or a line of an error.
+/// Largest body, in bytes: an event's names and format text.
 pub const MAX_BODY: usize = 16 * 1024;
+/// Largest packet, in bytes.
+pub const MAX_PACKET: usize = size_of::<Header>() + MAX_BODY;
+/// The messages described here. Another number is refused.
+pub const PROTOCOL: u32 = 1;
 
 /// First bytes of each packet.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct Header {
     /// A [`request`] number; in an answer an [`answer`] number.
@@ -23,25 +41,35 @@ pub struct Header {
 
 /// What a client asks.
 pub mod request {
-    /// Opens a connection. `cpu`: [`crate::meta::VERSION`]. `value`: a [`super::role`].
+    /// Opens a connection. `cpu`: [`super::PROTOCOL`]. `value`: a [`super::role`]. The answer's body is a
+    /// [`super::HostInfo`] and the CPUs that have a buffer, as a bitmap: CPU n is bit n % 8 of byte n / 8.
     pub const HELLO: u32 = 1;
+    /// Asks for a buffer's descriptor. The answer carries it; its `value` is the bytes of its mapping.
+    pub const GET_BUFFER: u32 = 2;
+    /// Becomes the consuming reader of a CPU's buffer, until RELEASE or the end of the connection. Refused with
+    /// EBUSY where there is one.
+    pub const CLAIM: u32 = 3;
+    /// Stops being the consuming reader.
+    pub const RELEASE: u32 = 4;
     /// Hands out what is new on the reader page, or the next page (the kernel's `TRACE_MMAP_IOCTL_GET_READER`).
-    pub const GET_READER: u32 = 2;
+    /// The results are on the meta-page. Needs the CLAIM.
+    pub const GET_READER: u32 = 5;
     /// Asks whether the buffer is `value` percent full (0: whether there is anything to read). The answer is 1
     /// where it is; else 0, and the writers wake the futex when it may be: read that before asking.
-    pub const ARM: u32 = 3;
+    pub const ARM: u32 = 6;
     /// Wakes all that sleep on the buffer (the kernel's ioctl with command 0).
-    pub const WAKE_ALL: u32 = 4;
-    /// Asks for a CPU's counters; the body of the answer is eight `u64`: see `Stats` in the `ringtap` crate.
-    pub const STATS: u32 = 5;
+    pub const WAKE_ALL: u32 = 7;
+    /// Asks for a CPU's counters; the body of the answer is [`super::Counters`].
+    pub const STATS: u32 = 8;
     /// Empties all buffers.
-    pub const RESET: u32 = 6;
+    pub const RESET: u32 = 9;
     /// Recording on (`value` 1) or off (0).
-    pub const RECORD: u32 = 7;
-    /// Declares an event; the body is its format text without the `ID:` line's number. Answer: its id.
-    pub const REGISTER: u32 = 8;
-    /// Asks for the event with the lowest id above `value`. Answer: its id and, as body, system, `\n`, format.
-    pub const NEXT_EVENT: u32 = 9;
+    pub const RECORD: u32 = 10;
+    /// Declares an event; the body is system, `\n`, name, `\n`, format text. Answer: its id.
+    pub const REGISTER: u32 = 11;
+    /// Asks for the event with the lowest id above `value`. Answer: its id, and as body system, `\n`, name,
+    /// `\n`, format text; 0 and no body after the last one.
+    pub const NEXT_EVENT: u32 = 12;
 }
 
 /// What a host answers.
@@ -50,8 +78,6 @@ pub mod answer {
     pub const OK: u32 = 0x100;
     /// Refused; `value` is an errno and the body one sentence.
     pub const ERROR: u32 = 0x101;
-    /// One buffer's descriptor; `cpu` is its CPU, `value` the bytes of its mapping.
-    pub const BUFFER: u32 = 0x102;
 }
 
 /// What a client wants to be.
@@ -60,4 +86,88 @@ pub mod role {
     pub const WRITER: u64 = 1;
     /// Maps the buffers read-only and may consume.
     pub const READER: u64 = 2;
+}
+
+/// What a host says of itself; the CPUs follow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct HostInfo {
+    /// Number of the clock that stamps events: a [`crate::clock::ClockId`].
+    pub clock: u32,
+    /// How full a buffer is when readers are woken, in percent.
+    pub buffer_percent: u32,
+}
+
+/// A CPU's counters, in the order of the `ringtap` crate's `Stats`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(transparent)]
+pub struct Counters(pub [u64; 8]);
+
+/// A fixed-size part of a packet, and the bytes behind it.
+pub trait Part: FromBytes + IntoBytes + Immutable + KnownLayout + Copy {
+    /// Takes the part off the front; `None` where there are too few bytes.
+    fn split(bytes: &[u8]) -> Option<(Self, &[u8])> {
+        Self::read_from_prefix(bytes).ok()
+    }
+
+    /// The part's bytes.
+    fn bytes(&self) -> &[u8] {
+        self.as_bytes()
+    }
+}
+
+impl Part for Header {}
+impl Part for HostInfo {}
+impl Part for Counters {}
+
+/// The three texts of a REGISTER request or a NEXT_EVENT answer; `None` where they are not UTF-8 or fewer.
+#[must_use]
+pub fn split_event(body: &[u8]) -> Option<(&str, &str, &str)> {
+    let (system, rest) = core::str::from_utf8(body).ok()?.split_once('\n')?;
+    let (name, format) = rest.split_once('\n')?;
+    Some((system, name, format))
+}
+
+/// The CPUs of a bitmap, in order.
+pub fn cpus_of(bitmap: &[u8]) -> impl Iterator<Item = u32> + '_ {
+    let bits = bitmap.iter().flat_map(|&byte| (0..8).map(move |bit| byte >> bit & 1 == 1));
+    (0u32..).zip(bits).filter_map(|(cpu, set)| set.then_some(cpu))
+}
+
+/// Sets a CPU's bit; `false` where the bitmap is too short for it.
+pub fn set_cpu(bitmap: &mut [u8], cpu: u32) -> bool {
+    let byte = bitmap.get_mut(cpu as usize / 8);
+    byte.map(|byte| *byte |= 1 << (cpu % 8)).is_some()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parts_round_trip_and_short_ones_are_refused() {
+        let header = Header { kind: request::ARM, cpu: 3, value: 50 };
+        let packet = [header.bytes(), b"body"].concat();
+        assert_eq!(Header::split(&packet), Some((header, &b"body"[..])));
+        assert_eq!(Header::split(&packet[..15]), None);
+        let counters = Counters([1, 2, 3, 4, 5, 6, 7, u64::MAX]);
+        assert_eq!(Counters::split(counters.bytes()), Some((counters, &[][..])));
+    }
+
+    #[test]
+    fn cpus_round_trip() {
+        let mut bitmap = [0; 2];
+        for cpu in [0, 7, 8, 15] {
+            assert!(set_cpu(&mut bitmap, cpu));
+        }
+        assert!(!set_cpu(&mut bitmap, 16));
+        assert!(cpus_of(&bitmap).eq([0, 7, 8, 15]));
+    }
+
+    #[test]
+    fn events_split_at_the_first_two_lines() {
+        assert_eq!(split_event(b"app\nstart\nname: start\n"), Some(("app", "start", "name: start\n")));
+        assert_eq!(split_event(b"app\nstart"), None);
+        assert_eq!(split_event(b"app\n\xff\n"), None);
+    }
 }

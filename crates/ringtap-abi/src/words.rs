@@ -213,7 +213,14 @@ impl Commit {
     #[inline(always)]
     pub const fn and(self, len: u32) -> Self {
         debug_assert!(!self.is_blank());
-        Self((self.0 + (1 << ENTRIES_SHIFT) + len as u64) ^ PARITY)
+        Self(self.0.wrapping_add(Self::step(len)))
+    }
+
+    /// What one more event of `len` bytes adds to the word, wrapping: an entry, its bytes, the other parity.
+    #[must_use]
+    #[inline(always)]
+    pub const fn step(len: u32) -> u64 {
+        PARITY + (1 << ENTRIES_SHIFT) + len as u64
     }
 
     /// The word after a blank page's first event of `len` bytes; its time is in the stamp of parity 1.

@@ -1,1 +1,60 @@
+//! Decode trace records: the kernel's format files, fields, print formats, filters and text.
+//!
+//! Bytes in, values out: nothing here opens a file or keeps state between records.
+//!
+//! ```
+//! use ringtap_format::{Context, Dialect, Formats, Strings, Symbols, Target};
+//!
+//! let mut formats = Formats::new(Target::LE64, Dialect::Kernel);
+//! formats.add("ipi", concat!(
+//!     "name: ipi_raise\nID: 77\nformat:\n",
+//!     "\tfield:unsigned short common_type;\toffset:0;\tsize:2;\tsigned:0;\n\n",
+//!     "\tfield:int cpu;\toffset:8;\tsize:4;\tsigned:1;\n\n",
+//!     "print fmt: \"cpu=%d (%s)\", REC->cpu, REC->cpu > 7 ? \"far\" : \"near\"\n",
+//! ))?;
+//!
+//! let record = [77, 0, 0, 0, 0, 0, 0, 0, 9, 0, 0, 0];
+//! let event = formats.of_record(&record).unwrap();
+//! let cpu = event.field("cpu").unwrap().int(&record, formats.target());
+//! assert_eq!(cpu, Some(9));
+//!
+//! let context = Context { symbols: &Symbols::default(), strings: &Strings::default(), hz: None };
+//! let mut text = Vec::new();
+//! event.print(&record, &context, &mut text).unwrap();
+//! assert_eq!(text, b"cpu=9 (far)");
+//! # Ok::<(), ringtap_format::FormatError>(())
+//! ```
+#![forbid(unsafe_code)]
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::indexing_slicing,
+        clippy::arithmetic_side_effects,
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic
+    )
+)]
 
+pub mod btf;
+mod constants;
+mod event;
+pub mod format;
+pub mod header;
+pub mod merge;
+mod out;
+pub mod page;
+mod print;
+mod symbols;
+mod target;
+pub mod text;
+pub mod trace_dat;
+mod value;
+
+pub use constants::Constants;
+pub use event::{Event, Formats};
+pub use format::{Field, Format, FormatError};
+pub use print::{Context, Dialect, Stop, Unprintable};
+pub use symbols::{Resolved, Strings, Symbols, Tasks};
+pub use target::{ByteOrder, Target};
+pub use value::Value;

@@ -66,7 +66,9 @@ pub(crate) fn cycles() -> u64 {
 pub(crate) fn cycles() -> u64 {
     let ticks;
     // SAFETY: reads a register that the kernel lets user space read.
-    unsafe { std::arch::asm!("mrs {}, cntvct_el0", out(reg) ticks, options(nomem, nostack, preserves_flags)) };
+    unsafe {
+        std::arch::asm!("mrs {}, cntvct_el0", out(reg) ticks, options(nomem, nostack, preserves_flags))
+    };
     ticks
 }
 
@@ -107,7 +109,10 @@ impl Pair {
             let width = after.wrapping_sub(before);
             (width, Self { ticks: before.wrapping_add(width / 2), ns })
         };
-        (0..ROUNDS).map(|_| read()).min_by_key(|(width, _)| *width).map_or(Self { ticks: 0, ns: 0 }, |(_, pair)| pair)
+        (0..ROUNDS)
+            .map(|_| read())
+            .min_by_key(|(width, _)| *width)
+            .map_or(Self { ticks: 0, ns: 0 }, |(_, pair)| pair)
     }
 
     /// The line from an earlier pair through this one.

@@ -5,6 +5,7 @@
 //! nobody wakes it either; it looks at a bounded rate, since a reader that looks at the writers' cache lines for
 //! each event makes each event dearer.
 
+use crate::attach::Connection;
 use crate::clock::Conversion;
 use crate::host::{Host, HostError, Waited};
 use crate::map::{self, Access, Mapping};
@@ -209,5 +210,23 @@ impl Host {
     /// As [`cursor`](Self::cursor).
     pub fn cursors(&self, start: Start) -> Result<Vec<Cursor>, ReadError> {
         self.cpus().into_iter().map(|cpu| self.cursor(cpu, start)).collect()
+    }
+}
+
+impl Connection {
+    /// A cursor on a CPU's buffer.
+    ///
+    /// # Errors
+    /// The host refuses, or the buffer cannot be mapped.
+    pub fn cursor(&self, cpu: u32, start: Start) -> Result<Cursor, ReadError> {
+        Cursor::open(self.descriptor(cpu)?.as_fd(), start)
+    }
+
+    /// Cursors on all CPUs' buffers.
+    ///
+    /// # Errors
+    /// As [`cursor`](Self::cursor).
+    pub fn cursors(&self, start: Start) -> Result<Vec<Cursor>, ReadError> {
+        self.cpus().iter().map(|&cpu| self.cursor(cpu, start)).collect()
     }
 }

@@ -4,6 +4,7 @@
 //! attach, it [serves](crate::serve) a Unix socket.
 
 use crate::clock::{self, ClockId, Conversion, Pair};
+use crate::event::registry::{Event, RegisterError, Registry};
 use crate::map::{self, MapError, Mapping};
 use crate::ring::reset;
 use crate::ring::swap::{self, Handed, Reader as Swapper};
@@ -15,7 +16,7 @@ use crate::{cpus, wake};
 use ringtap_abi::Geometry;
 use ringtap_abi::meta::{WriterKind, state};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::AtomicU32;
 use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -86,11 +87,18 @@ pub enum HostError {
     #[error("the memory of CPU {0}'s buffer is damaged: a writer has scribbled on it; restart the host")]
     Damaged(u32),
     /// Writers kept a buffer so busy that it could not be emptied.
-    #[error("failed to reset the buffer of CPU {0}: this process may not run there, or writers leave no chance")]
+    #[error("failed to reset the buffer of CPU {0}: its writers leave no chance; switch recording off first")]
     Busy(u32),
-    /// There is a consuming reader already.
-    #[error("somebody else reads the buffer of CPU {0}: stop that reader first, or follow with a cursor")]
-    Taken(u32),
+    /// Another reader consumes the buffer.
+    #[error(
+        "the buffer of CPU {cpu} is being consumed by process {pid}: end it, or follow the buffer with a cursor"
+    )]
+    Claimed {
+        /// The buffer's CPU.
+        cpu: u32,
+        /// The process that reads it.
+        pid: u32,
+    },
 }
 
 /// How a wait ended.
@@ -112,12 +120,13 @@ pub struct Host {
 
 #[derive(Debug)]
 struct Instance {
-    /// The index is the CPU; `None` where it cannot exist.
-    buffers: Vec<Option<Buffer>>,
+    /// The index is the CPU.
+    buffers: Vec<Buffer>,
     clock: ClockId,
     buffer_percent: u8,
     /// The pair of moments that the stored conversion was drawn through last.
     calibrated: Mutex<(Pair, Instant)>,
+    events: Mutex<Registry>,
 }
 
 #[derive(Debug)]
@@ -127,8 +136,29 @@ struct Buffer {
     read_only: OwnedFd,
     mapping: Arc<Mapping>,
     reader: Mutex<Swapper>,
-    /// Whether a consuming reader exists.
-    taken: AtomicBool,
+    /// The process of the consuming reader; 0 when there is none.
+    consumer: AtomicU32,
+}
+
+/// The right to consume a CPU's buffer, which one reader at a time has. Dropped, it is given back.
+#[derive(Debug)]
+pub(crate) struct Claim {
+    instance: Arc<Instance>,
+    cpu: u32,
+}
+
+impl Claim {
+    pub(crate) fn cpu(&self) -> u32 {
+        self.cpu
+    }
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        if let Some(buffer) = self.instance.buffers.get(self.cpu as usize) {
+            buffer.consumer.store(0, Release);
+        }
+    }
 }
 
 /// How long a conversion is used before a new one is drawn: long enough that reading the clocks costs nothing,
@@ -147,28 +177,27 @@ impl Host {
         }
         let clock = config.clock.unwrap_or_else(clock::cheapest);
         let (conversion, pair) = clock::calibrate(clock);
-        let cpus = cpus::possible().map_err(HostError::Cpus)?;
-        let count = cpus.iter().max().map_or(0, |&last| last as usize + 1);
-        let mut buffers: Vec<Option<Buffer>> = (0..count).map(|_| None).collect();
-        for cpu in cpus {
-            buffers[cpu as usize] = Some(Buffer::new(geometry, cpu, config, clock, conversion)?);
-        }
+        let last = cpus::possible().map_err(HostError::Cpus)?.into_iter().max().unwrap_or(0);
+        // Numbers that no CPU has get a buffer too, so that the index is the CPU. Untouched, it takes no memory.
+        let buffer = |cpu| Buffer::new(geometry, cpu, config, clock, conversion);
+        let buffers = (0..=last).map(buffer).collect::<Result<_, _>>()?;
         let calibrated = Mutex::new((pair, Instant::now()));
-        let instance = Instance { buffers, clock, buffer_percent: config.buffer_percent, calibrated };
+        let events = Mutex::default();
+        let instance = Instance { buffers, clock, buffer_percent: config.buffer_percent, calibrated, events };
         Ok(Self { instance: Arc::new(instance) })
     }
 
     /// A writer of this process.
     #[must_use]
     pub fn writer(&self) -> Writer {
-        let mapping = |buffer: &Option<Buffer>| Some(Arc::clone(&buffer.as_ref()?.mapping));
-        Writer::new(self.instance.buffers.iter().map(mapping).collect())
+        let mappings = self.instance.buffers.iter().map(|buffer| Arc::clone(&buffer.mapping));
+        Writer::new(mappings.collect())
     }
 
     /// The CPUs that have a buffer.
     #[must_use]
     pub fn cpus(&self) -> Vec<u32> {
-        self.instance.buffers.iter().flatten().map(|buffer| buffer.cpu).collect()
+        self.instance.buffers.iter().map(|buffer| buffer.cpu).collect()
     }
 
     /// The clock that stamps events.
@@ -193,6 +222,7 @@ impl Host {
     }
 
     pub(crate) fn get_reader_page(&self, cpu: u32) -> Result<Handed, HostError> {
+        self.calibrate();
         let buffer = self.buffer(cpu)?;
         let mut reader = buffer.reader();
         swap::get_reader(&buffer.mapping.ring(), &mut reader).map_err(|Corrupt| HostError::Damaged(cpu))
@@ -250,17 +280,22 @@ impl Host {
 
     /// Switches recording on or off, for all writers at once.
     pub fn set_recording(&self, on: bool) {
-        for buffer in self.instance.buffers.iter().flatten() {
+        for buffer in self.instance.buffers.iter() {
             let state = &buffer.mapping.ring().meta().switches.state;
-            if on { state.fetch_and(!state::OFF, Relaxed) } else { state.fetch_or(state::OFF, Relaxed) };
+            if on {
+                state.fetch_and(!state::OFF, Relaxed)
+            } else {
+                state.fetch_or(state::OFF, Relaxed)
+            };
         }
     }
 
     /// Whether recording is on.
     #[must_use]
     pub fn is_recording(&self) -> bool {
-        let off = |buffer: &Buffer| buffer.mapping.ring().meta().switches.state.load(Relaxed) & state::OFF != 0;
-        !self.instance.buffers.iter().flatten().any(off)
+        let off =
+            |buffer: &Buffer| buffer.mapping.ring().meta().switches.state.load(Relaxed) & state::OFF != 0;
+        !self.instance.buffers.iter().any(off)
     }
 
     /// Empties all buffers and sets their counters to 0, while writers go on.
@@ -268,7 +303,47 @@ impl Host {
     /// # Errors
     /// [`HostError::Busy`] where a buffer could not be emptied, [`HostError::Damaged`].
     pub fn reset(&self) -> Result<(), HostError> {
-        self.instance.buffers.iter().flatten().try_for_each(Buffer::reset)
+        self.instance.buffers.iter().try_for_each(Buffer::reset)
+    }
+
+    /// Declares an event: `format` is the text of a kernel `format` file, whose `ID:` line the host fills in.
+    /// Returns the id for its records' `common_type`; the same declaration, by whatever process, has the same id.
+    ///
+    /// # Errors
+    /// [`RegisterError`] names what is wrong, or what differs from an event declared under this name.
+    pub fn register_event(&self, system: &str, name: &str, format: &str) -> Result<u16, RegisterError> {
+        self.registry().declare(system, name, format)
+    }
+
+    /// All events declared, in the order of their ids.
+    #[must_use]
+    pub fn events(&self) -> Vec<Arc<Event>> {
+        self.registry().events().map(Arc::clone).collect()
+    }
+
+    /// The event of this system and name.
+    #[must_use]
+    pub fn event(&self, system: &str, name: &str) -> Option<Arc<Event>> {
+        self.registry().find(system, name).map(Arc::clone)
+    }
+
+    /// The event with the lowest id above `id`.
+    pub(crate) fn next_event(&self, id: u16) -> Option<Arc<Event>> {
+        self.registry().next_after(id).map(Arc::clone)
+    }
+
+    /// What is declared. A declaration is complete or absent, so a panic of another thread changes nothing.
+    fn registry(&self) -> MutexGuard<'_, Registry> {
+        self.instance.events.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Makes process `pid` the consuming reader of a CPU's buffer, until the claim is dropped.
+    pub(crate) fn claim(&self, cpu: u32, pid: u32) -> Result<Claim, HostError> {
+        // Acquire: what the last consumer did is done. Its swaps are ordered by the reader's lock anyway.
+        match self.buffer(cpu)?.consumer.compare_exchange(0, pid, AcqRel, Acquire) {
+            Ok(_) => Ok(Claim { instance: Arc::clone(&self.instance), cpu }),
+            Err(pid) => Err(HostError::Claimed { cpu, pid }),
+        }
     }
 
     /// A descriptor that can be mapped read-only and nothing else.
@@ -281,21 +356,6 @@ impl Host {
         Ok(self.buffer(cpu)?.fd.as_fd())
     }
 
-    /// Makes the caller the buffer's one consuming reader: see [`crate::reader::Claim`].
-    pub(crate) fn take_reader(&self, cpu: u32) -> Result<(), HostError> {
-        let taken = &self.buffer(cpu)?.taken;
-        // Acquire: the reader before has finished with its page.
-        taken.compare_exchange(false, true, AcqRel, Acquire).map(|_| ()).map_err(|_| HostError::Taken(cpu))
-    }
-
-    /// Lets another one become the consuming reader.
-    pub(crate) fn give_reader_back(&self, cpu: u32) {
-        if let Ok(buffer) = self.buffer(cpu) {
-            // Release: pairs with the next reader's Acquire.
-            buffer.taken.store(false, Release);
-        }
-    }
-
     /// Draws the line from ticks to nanoseconds anew where the last one is old.
     pub(crate) fn calibrate(&self) {
         let Ok(mut calibrated) = self.instance.calibrated.try_lock() else { return };
@@ -305,7 +365,7 @@ impl Host {
         }
         let now = Pair::now(self.instance.clock);
         if let Some(line) = now.line_from(before) {
-            for buffer in self.instance.buffers.iter().flatten() {
+            for buffer in self.instance.buffers.iter() {
                 buffer.mapping.ring().meta().clock.store(line);
             }
         }
@@ -313,7 +373,7 @@ impl Host {
     }
 
     fn buffer(&self, cpu: u32) -> Result<&Buffer, HostError> {
-        self.instance.buffers.get(cpu as usize).and_then(Option::as_ref).ok_or(HostError::NoSuchCpu(cpu))
+        self.instance.buffers.get(cpu as usize).ok_or(HostError::NoSuchCpu(cpu))
     }
 }
 
@@ -338,7 +398,7 @@ impl Buffer {
         bits |= if config.absolute_stamps { state::ABSOLUTE } else { 0 };
         ring.meta().switches.state.store(bits, Relaxed);
         let reader = Mutex::new(Swapper::new(&ring));
-        Ok(Self { cpu, fd, read_only, mapping: Arc::new(mapping), reader, taken: AtomicBool::new(false) })
+        Ok(Self { cpu, fd, read_only, mapping: Arc::new(mapping), reader, consumer: AtomicU32::new(0) })
     }
 
     /// What the consuming reader holds. A panic of another thread changes nothing about what it says.
@@ -349,7 +409,10 @@ impl Buffer {
     fn reset(&self) -> Result<(), HostError> {
         let (ring, mut reader) = (self.mapping.ring(), self.reader());
         // Turning a page is the writers' business: it is done as one of them, on their CPU.
-        let _pin = Pin::to(self.cpu).ok_or(HostError::Busy(self.cpu))?;
+        let Some(_pin) = Pin::to(self.cpu) else {
+            // The CPU is offline, or not for this process.
+            return reset::drain(&ring, &mut reader).map_err(|Corrupt| HostError::Damaged(self.cpu));
+        };
         let kind = WriterKind::from_number(ring.meta().identity.writer_kind.load(Relaxed));
         let done = match (kind, Area::of_thread()) {
             #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]

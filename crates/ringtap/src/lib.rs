@@ -9,9 +9,11 @@ compile_error!("ringtap shares memory the way Linux does: memfds, futexes, resta
 #[cfg(target_endian = "big")]
 compile_error!("the ring lays out event headers as little-endian machines do; ringtap-format reads both");
 
+pub mod attach;
 pub mod clock;
 pub mod cpus;
 mod cursor;
+pub mod event;
 mod host;
 mod map;
 mod merge;
@@ -19,6 +21,8 @@ mod reader;
 mod record;
 mod ring;
 mod rseq;
+pub mod serve;
+mod spot;
 mod stats;
 pub mod thread;
 pub mod tracefs;
@@ -32,7 +36,7 @@ pub use merge::{HOLD, Input, Merge, Merged};
 pub use reader::{ReadError, Reader, Waker};
 pub use record::{Damaged, Item, Lost, Payload, Record};
 pub use ring::write::Refused;
-pub use ringtap_abi::records::Damage;
 pub use ringtap_abi::meta::WriterKind;
+pub use ringtap_abi::records::Damage;
 pub use stats::Stats;
 pub use writer::{Reservation, Writer};

@@ -25,13 +25,17 @@ pub enum MapError {
     #[error("the descriptor is no ringtap buffer: {0}")]
     Foreign(&'static str),
     /// The memory is of another version of ringtap.
-    #[error("the buffer is of layout version {found}, this ringtap reads version {VERSION}: use the same release on both sides")]
+    #[error(
+        "the buffer is of layout version {found}, this ringtap reads version {VERSION}: use the same release on both sides"
+    )]
     Version {
         /// The version stated.
         found: u32,
     },
     /// The processor's data caches may alias, so that one side would not see what the other wrote.
-    #[error("this architecture's data caches may alias virtually: ringtap cannot share memory coherently on it")]
+    #[error(
+        "this architecture's data caches may alias virtually: ringtap cannot share memory coherently on it"
+    )]
     AliasingCaches,
     /// The kernel refused.
     #[error("failed to {action}")]
@@ -89,7 +93,8 @@ impl Memory {
             Access::Write => ProtFlags::READ | ProtFlags::WRITE,
         };
         // SAFETY: a new mapping at a place of the kernel's choice touches nothing that exists.
-        let start = unsafe { rustix::mm::mmap(std::ptr::null_mut(), len, protection, MapFlags::SHARED, fd, offset) };
+        let start =
+            unsafe { rustix::mm::mmap(std::ptr::null_mut(), len, protection, MapFlags::SHARED, fd, offset) };
         let start = NonNull::new(start.map_err(failed("map the buffer"))?.cast::<u8>());
         let memory = Self { start: start.ok_or(MapError::Foreign("it was mapped at address 0"))?, len };
         if access == Access::Read {
@@ -139,11 +144,17 @@ impl Mapping {
         let meta = unsafe { &*start.cast::<MetaPage>() };
         // SAFETY: as above; the offset is a multiple of 64 and the array ends before the descs.
         let slots = unsafe {
-            std::slice::from_raw_parts(start.wrapping_add(slots).cast::<AtomicU64>(), self.geometry.ring_subbufs() as usize)
+            std::slice::from_raw_parts(
+                start.wrapping_add(slots).cast::<AtomicU64>(),
+                self.geometry.ring_subbufs() as usize,
+            )
         };
         // SAFETY: as above; the array ends before the sub-buffers.
         let descs = unsafe {
-            std::slice::from_raw_parts(start.wrapping_add(descs).cast::<Desc>(), self.geometry.nr_subbufs() as usize)
+            std::slice::from_raw_parts(
+                start.wrapping_add(descs).cast::<Desc>(),
+                self.geometry.nr_subbufs() as usize,
+            )
         };
         let data = start.wrapping_add(self.geometry.subbuf_offset(SubbufId(0)));
         // SAFETY: 1. sub-buffers are aligned to their size, at least 4096, and end with the mapping. 2. This

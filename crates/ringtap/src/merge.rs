@@ -241,7 +241,9 @@ impl Merge {
             return Ok(true);
         }
         for lane in &mut self.lanes {
-            if matches!(lane.state, State::Empty(_)) && lane.input.has_more().inspect_err(|_| lane.state = State::Failed)? {
+            if matches!(lane.state, State::Empty(_))
+                && lane.input.has_more().inspect_err(|_| lane.state = State::Failed)?
+            {
                 return Ok(true);
             }
         }

@@ -36,13 +36,23 @@ impl Stats {
 
     /// As the eight numbers of a control message.
     pub(crate) fn to_array(self) -> [u64; 8] {
-        let Self { entries, overrun, commit_overrun, bytes, oldest_event_ts, now_ts, dropped_events, read_events } = self;
+        let Self {
+            entries,
+            overrun,
+            commit_overrun,
+            bytes,
+            oldest_event_ts,
+            now_ts,
+            dropped_events,
+            read_events,
+        } = self;
         [entries, overrun, commit_overrun, bytes, oldest_event_ts, now_ts, dropped_events, read_events]
     }
 
     /// From the eight numbers of a control message.
     pub(crate) fn from_array(numbers: [u64; 8]) -> Self {
-        let [entries, overrun, commit_overrun, bytes, oldest_event_ts, now_ts, dropped_events, read_events] = numbers;
+        let [entries, overrun, commit_overrun, bytes, oldest_event_ts, now_ts, dropped_events, read_events] =
+            numbers;
         Self { entries, overrun, commit_overrun, bytes, oldest_event_ts, now_ts, dropped_events, read_events }
     }
 }

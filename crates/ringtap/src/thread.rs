@@ -7,26 +7,10 @@ use std::io::Write;
 use std::sync::Once;
 
 thread_local! {
-    /// The CPU on which this thread wrote last, and the tail that it saw there: a guess that the section checks.
-    static SPOT: (Cell<u32>, Cell<u64>) = const { (Cell::new(u32::MAX), Cell::new(0)) };
     /// The thread's id, 0 until asked for. No destructor: a signal handler may be the first to ask.
     static ID: Cell<u32> = const { Cell::new(0) };
     /// The thread's [`owner_word`], 0 until asked for.
     static OWNER: Cell<u64> = const { Cell::new(0) };
-}
-
-/// Where this thread wrote last: its CPU then, and the tail's word.
-#[inline(always)]
-pub(crate) fn spot() -> (u32, u64) {
-    SPOT.with(|(cpu, tail)| (cpu.get(), tail.get()))
-}
-
-/// Remembers where this thread wrote.
-pub(crate) fn set_spot(cpu: u32, tail: u64) {
-    SPOT.with(|spot| {
-        spot.0.set(cpu);
-        spot.1.set(tail);
-    });
 }
 
 /// The calling thread's id, as `common_pid` of its events: asked from the kernel once.
@@ -164,7 +148,12 @@ mod tests {
         assert!(!is_dead(owner_word()));
         let other = std::thread::spawn(owner_word).join().expect("no panic");
         // A joined thread may take the kernel a moment to forget.
-        let gone = (0..1000).any(|_| is_dead(other) || { std::thread::sleep(std::time::Duration::from_millis(1)); false });
+        let gone = (0..1000).any(|_| {
+            is_dead(other) || {
+                std::thread::sleep(std::time::Duration::from_millis(1));
+                false
+            }
+        });
         assert!(gone, "thread {other:#x} ended");
 
         let mut child = std::process::Command::new("sleep").arg("60").spawn().expect("sleep runs");
@@ -173,7 +162,12 @@ mod tests {
         assert!(!is_dead(owner));
         assert!(is_dead(owner ^ 1 << 32), "another birth under the same id is another thread");
         child.kill().expect("it can be killed");
-        let zombie = (0..1000).any(|_| is_dead(owner) || { std::thread::sleep(std::time::Duration::from_millis(1)); false });
+        let zombie = (0..1000).any(|_| {
+            is_dead(owner) || {
+                std::thread::sleep(std::time::Duration::from_millis(1));
+                false
+            }
+        });
         assert!(zombie, "a zombie is dead");
         child.wait().expect("it is ours");
     }

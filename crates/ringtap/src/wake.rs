@@ -77,10 +77,8 @@ pub(crate) fn wakes(ring: &Ring<'_>) -> u32 {
 /// Sleeps until the buffer's sleepers were woken more often than `seen`, for [`NAP`] and for `timeout` at most.
 pub(crate) fn sleep(wakes: &AtomicU32, seen: u32, timeout: Duration) {
     let timeout = timeout.min(NAP);
-    let timeout = futex::Timespec {
-        tv_sec: timeout.as_secs().cast_signed(),
-        tv_nsec: timeout.subsec_nanos().into(),
-    };
+    let timeout =
+        futex::Timespec { tv_sec: timeout.as_secs().cast_signed(), tv_nsec: timeout.subsec_nanos().into() };
     // Woken, interrupted, timed out or too late: the caller looks again in each case.
     let _ = futex::wait(wakes, futex::Flags::empty(), seen, Some(&timeout));
 }

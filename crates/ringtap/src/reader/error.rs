@@ -1,5 +1,6 @@
 //! Why a buffer cannot be read, with the remedy.
 
+use crate::attach::AttachError;
 use crate::host::HostError;
 use crate::map::MapError;
 use std::io;
@@ -17,7 +18,9 @@ pub enum ReadError {
     #[error("the kernel has no buffer for CPU {0}: see /sys/devices/system/cpu/online")]
     NoSuchCpu(u32),
     /// This process may not map it.
-    #[error("no permission to map the buffer of CPU {0}; run as root, and outside a container or kernel lockdown")]
+    #[error(
+        "no permission to map the buffer of CPU {0}; run as root, and outside a container or kernel lockdown"
+    )]
     NoPermission(u32),
     /// Something else holds the kernel's buffer.
     #[error("the kernel's buffer of CPU {0} is busy: disarm the snapshot of its instance first")]
@@ -26,7 +29,9 @@ pub enum ReadError {
     #[error("the descriptor is no trace_pipe_raw of a tracefs: {0}")]
     Foreign(&'static str),
     /// The meta-page says what cannot be.
-    #[error("the meta-page of CPU {cpu}'s buffer says {field} is {value}, which cannot be: somebody has scribbled on it")]
+    #[error(
+        "the meta-page of CPU {cpu}'s buffer says {field} is {value}, which cannot be: somebody has scribbled on it"
+    )]
     Damaged {
         /// The buffer.
         cpu: u32,
@@ -41,6 +46,9 @@ pub enum ReadError {
     /// The host refused.
     #[error(transparent)]
     Host(#[from] HostError),
+    /// The host of another process refused, or is gone.
+    #[error(transparent)]
+    Attach(#[from] AttachError),
     /// The system refused.
     #[error("failed to {action} of CPU {cpu}'s buffer")]
     System {

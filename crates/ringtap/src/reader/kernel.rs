@@ -1,8 +1,8 @@
 //! The kernel's `trace_pipe_raw`, mapped: opened, checked, asked for pages, and slept on.
 
+use super::ReadError;
 use super::pages::Pages;
 use super::source::Source;
-use super::ReadError;
 use crate::host::Waited;
 use crate::map::{Access, MapError, Memory};
 use ringtap_abi::geometry::{MAX_SUBBUF_SIZE, MIN_SUBBUF_SIZE};
@@ -42,7 +42,8 @@ pub(super) fn open(fd: OwnedFd, cpu: u32) -> Result<(Pipe, Pages), ReadError> {
         return Err(ReadError::Foreign("it lies on another file system"));
     }
     let flags = rustix::fs::fcntl_getfl(&fd).map_err(system("look at the descriptor"))?;
-    rustix::fs::fcntl_setfl(&fd, flags | OFlags::NONBLOCK).map_err(system("set O_NONBLOCK on the descriptor"))?;
+    rustix::fs::fcntl_setfl(&fd, flags | OFlags::NONBLOCK)
+        .map_err(system("set O_NONBLOCK on the descriptor"))?;
 
     let page = rustix::param::page_size();
     let mut meta = map(&fd, cpu, 0, page)?;

@@ -19,6 +19,7 @@ mod source;
 pub use error::ReadError;
 pub(crate) use source::Source;
 
+use crate::attach::Connection;
 use crate::clock::{self, ClockId, Conversion};
 use crate::host::{Host, HostError, Waited};
 use crate::record::{DataWords, Found, Item};
@@ -26,7 +27,7 @@ use crate::ring::Corrupt;
 use crate::{map, wake};
 use pages::{Page, Pages};
 use ringtap_abi::records::Walk;
-use rustix::fd::{BorrowedFd, OwnedFd};
+use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
@@ -281,7 +282,7 @@ impl Host {
     /// The consuming reader of a CPU's buffer.
     ///
     /// # Errors
-    /// [`HostError::Taken`](crate::HostError::Taken) while there is another one; [`ReadError`] where the buffer
+    /// [`HostError::Claimed`](crate::HostError::Claimed) while there is another one; [`ReadError`] where the buffer
     /// cannot be mapped.
     pub fn reader(&self, cpu: u32) -> Result<Reader, ReadError> {
         let source = Arc::new(source::InProcess::new(self, cpu)?);
@@ -294,5 +295,24 @@ impl Host {
     /// As [`reader`](Self::reader).
     pub fn readers(&self) -> Result<Vec<Reader>, ReadError> {
         self.cpus().into_iter().map(|cpu| self.reader(cpu)).collect()
+    }
+}
+
+impl Connection {
+    /// The consuming reader of a CPU's buffer.
+    ///
+    /// # Errors
+    /// [`AttachError::is_busy`] while there is another one; [`ReadError`] where the buffer cannot be mapped.
+    pub fn reader(self: &Arc<Self>, cpu: u32) -> Result<Reader, ReadError> {
+        let source = Arc::new(self.consume(cpu)?);
+        Reader::of_ringtap(self.descriptor(cpu)?.as_fd(), cpu, self.buffer_percent(), source)
+    }
+
+    /// The consuming readers of all CPUs' buffers.
+    ///
+    /// # Errors
+    /// As [`reader`](Self::reader).
+    pub fn readers(self: &Arc<Self>) -> Result<Vec<Reader>, ReadError> {
+        self.cpus().iter().map(|&cpu| self.reader(cpu)).collect()
     }
 }

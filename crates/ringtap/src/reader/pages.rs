@@ -125,7 +125,9 @@ impl Pages {
         // SAFETY: the header lies within the sub-buffer.
         let start = unsafe { self.subbuf(id).add(HEADER_LEN as usize) };
         // SAFETY: mapped by `owner` for as long as `self` is borrowed, aligned to 16, read as atomics alone.
-        DataWords(unsafe { std::slice::from_raw_parts(start.cast::<AtomicU32>().as_ptr(), capacity as usize / 4) })
+        DataWords(unsafe {
+            std::slice::from_raw_parts(start.cast::<AtomicU32>().as_ptr(), capacity as usize / 4)
+        })
     }
 
     /// The reader page, as the last GET_READER of `cpu` left it.

@@ -1,7 +1,8 @@
 //! Who is asked for the next page: the host in this process, a host behind a socket, or the kernel.
 
 use super::ReadError;
-use crate::host::{Host, HostError, Waited};
+use crate::attach::ReaderHandle;
+use crate::host::{Claim, Host, HostError, Waited};
 use std::fmt::Debug;
 use std::time::Duration;
 
@@ -23,50 +24,46 @@ pub(crate) trait Source: Debug + Send + Sync {
     }
 }
 
-/// The right to be a buffer's one consuming reader, until dropped.
-#[derive(Debug)]
-pub(crate) struct Claim {
-    host: Host,
-    cpu: u32,
-}
-
-impl Claim {
-    pub(crate) fn new(host: &Host, cpu: u32) -> Result<Self, HostError> {
-        host.take_reader(cpu)?;
-        Ok(Self { host: host.clone(), cpu })
-    }
-}
-
-impl Drop for Claim {
-    fn drop(&mut self) {
-        self.host.give_reader_back(self.cpu);
-    }
-}
-
 /// The host of this process.
 #[derive(Debug)]
 pub(super) struct InProcess {
+    host: Host,
     claim: Claim,
 }
 
 impl InProcess {
     pub(super) fn new(host: &Host, cpu: u32) -> Result<Self, HostError> {
-        Ok(Self { claim: Claim::new(host, cpu)? })
+        Ok(Self { host: host.clone(), claim: host.claim(cpu, std::process::id())? })
     }
 }
 
 impl Source for InProcess {
     fn get_reader(&self) -> Result<(), ReadError> {
-        Ok(self.claim.host.get_reader(self.claim.cpu)?)
+        Ok(self.host.get_reader(self.claim.cpu())?)
     }
 
     fn arm(&self, percent: u8) -> Result<bool, ReadError> {
         // A reader with time to sleep has time to look at the clocks.
-        self.claim.host.calibrate();
-        Ok(self.claim.host.arm(self.claim.cpu, percent)?)
+        self.host.calibrate();
+        Ok(self.host.arm(self.claim.cpu(), percent)?)
     }
 
     fn wake_all(&self) -> Result<(), ReadError> {
-        Ok(self.claim.host.wake_all(self.claim.cpu)?)
+        Ok(self.host.wake_all(self.claim.cpu())?)
+    }
+}
+
+/// The host of another process.
+impl Source for ReaderHandle {
+    fn get_reader(&self) -> Result<(), ReadError> {
+        Ok(self.get_reader()?)
+    }
+
+    fn arm(&self, percent: u8) -> Result<bool, ReadError> {
+        Ok(self.arm(percent)?)
+    }
+
+    fn wake_all(&self) -> Result<(), ReadError> {
+        Ok(self.wake_all()?)
     }
 }

@@ -102,7 +102,11 @@ impl<'m> Ring<'m> {
     pub(crate) fn commit(&self, page: SubbufId) -> Result<Commit, Corrupt> {
         // E1: pairs with the store of `w` in the append section.
         let w = Commit::unpack(self.desc(page).w.load(Acquire));
-        if w.offset() > self.geometry.capacity() || !w.offset().is_multiple_of(4) { Err(Corrupt) } else { Ok(w) }
+        if w.offset() > self.geometry.capacity() || !w.offset().is_multiple_of(4) {
+            Err(Corrupt)
+        } else {
+            Ok(w)
+        }
     }
 
     /// Index of a checked sub-buffer's first event.
@@ -125,7 +129,10 @@ impl<'m> Ring<'m> {
     pub(crate) fn assert_record_fits(&self, page: SubbufId, at: u32, len: usize) {
         assert!(self.geometry.contains(page), "the sub-buffer exists");
         assert!(at.is_multiple_of(4), "records are made of words");
-        assert!(at as usize + len <= self.geometry.subbuf_size() as usize, "the record fits in its sub-buffer");
+        assert!(
+            at as usize + len <= self.geometry.subbuf_size() as usize,
+            "the record fits in its sub-buffer"
+        );
     }
 
     /// Makes zeroed memory an empty ring, as the kernel's: reader page 0, ring pages 1, 2, ... from the head.

@@ -1,6 +1,6 @@
 //! Emptying a ring while writers go on: everything before a new sub-buffer counts as consumed.
 
-use super::swap::Reader;
+use super::swap::{Handed, Reader, get_reader};
 use super::write::{Refused, Step};
 use super::{Corrupt, Ring, advance};
 use crate::rseq::{Expected, Sections};
@@ -35,6 +35,17 @@ pub(crate) fn reset(
         }
     }
     Ok(false)
+}
+
+/// Reads everything away, for whoever may not run on the ring's CPU. What the reader page holds then stays on it,
+/// handed out.
+pub(crate) fn drain(ring: &Ring<'_>, reader: &mut Reader) -> Result<(), Corrupt> {
+    for _ in 0..ring.geometry().nr_subbufs() {
+        if get_reader(ring, reader)? == Handed::Nothing {
+            break;
+        }
+    }
+    reader.forget(ring)
 }
 
 /// Marks the positions `from..=to` consumed where no writer claimed them.

@@ -107,8 +107,15 @@ impl Reader {
 
     /// After a reset: the reader page is empty, and counting begins with event `first` at position `seq`.
     pub(super) fn begin_again(&mut self, ring: &Ring<'_>, seq: u64, first: u64) -> Result<(), Corrupt> {
-        *self = Self { page: self.page, next_seq: seq, next_index: first, base_index: first, ..Self::new(ring) };
+        *self =
+            Self { page: self.page, next_seq: seq, next_index: first, base_index: first, ..Self::new(ring) };
         ring.data().header(self.page).commit.store(PageCommit::new(0).pack(), Relaxed);
+        self.forget(ring)
+    }
+
+    /// Counts from here on.
+    pub(super) fn forget(&mut self, ring: &Ring<'_>) -> Result<(), Corrupt> {
+        (self.base_index, self.read, self.read_bytes, self.lost) = (self.next_index, 0, 0, 0);
         ring.meta().writer.dropped.store(0, Relaxed);
         ring.meta().writer.refused.store(0, Relaxed);
         update_meta(ring, self)
@@ -191,7 +198,8 @@ fn swap(ring: &Ring<'_>, reader: &mut Reader) -> Result<Option<Oldest>, Corrupt>
         }
         // A cursor that looks for the old reader page must not find it once a writer may take it.
         ring.meta().host.reader.store(Place::new(reader.page, 0).pack(), Relaxed);
-        let (held, freed) = (Slot::unconsumed(oldest.page, oldest.seq), Slot::consumed(reader.page, oldest.seq));
+        let (held, freed) =
+            (Slot::unconsumed(oldest.page, oldest.seq), Slot::consumed(reader.page, oldest.seq));
         // E5: pairs with the claim's CAS. Release: the next writer of the old reader page comes after our reads.
         if ring.slot(oldest.seq).compare_exchange(held.pack(), freed.pack(), AcqRel, Relaxed).is_ok() {
             reader.page = oldest.page;

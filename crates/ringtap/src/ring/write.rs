@@ -1,19 +1,19 @@
 //! Writing an event: look at the ring, read the clock, then one section.
 //!
-//! [`append_fast`] is the path that nearly every event takes: a short payload made of words, room on the
-//! page, less than 134 ms (or ticks of that many) since the last event. All else goes through [`append`], which
-//! also turns the page.
+//! Nearly every event takes the hot path, which is one section of assembly: a payload of a size known at
+//! compile time, the processor's counter as clock, room on the page where the thread wrote last, less than 2^27
+//! ticks since the last event. All else goes through [`append`], which also turns the page.
 
 use super::advance;
 use super::{Corrupt, Ring};
 use crate::clock::Ticker;
-#[cfg(all(any(target_arch = "x86_64", target_arch = "aarch64"), not(loom)))]
-use crate::rseq::{Area, native};
 use crate::rseq::{Append, Expected, Outcome, Parts, Sections};
-use ringtap_abi::event::{DELTA_LIMIT, EXTEND_LEN, STAMP_BITS, Shape, max_payload, time_extend, time_stamp};
+use ringtap_abi::event::{
+    DELTA_LIMIT, EXTEND_LEN, MAX_SMALL_PAYLOAD, STAMP_BITS, Shape, max_payload, time_extend, time_stamp,
+};
 use ringtap_abi::meta::state;
 use ringtap_abi::subbuf::HEADER_LEN;
-use ringtap_abi::words::{Commit, Place};
+use ringtap_abi::words::Commit;
 use std::sync::atomic::Ordering::Relaxed;
 
 /// Why an event was not written.
@@ -53,44 +53,11 @@ impl From<Corrupt> for Refused {
     }
 }
 
-/// Whether a payload may take the fast path: known at compile time where its length is.
-#[inline(always)]
+/// Whether a payload of `len` bytes may take the hot path: made of words, with a length that fits in the header
+/// and a record that needs no padding.
 pub(crate) const fn is_plain(len: usize) -> bool {
     let shape = Shape::of(len as u32);
-    len > 0 && len <= 112 && shape.head == 4 && shape.body as usize == len
-}
-
-/// Writes a plain payload where the thread last saw the tail. `false`: nothing happened, take the slow path.
-///
-/// The processor's counter is costly on some machines because it waits for the loads before it, so those
-/// are few and do not wait for each other: the tail is remembered, not read; the section compares it.
-#[cfg(all(any(target_arch = "x86_64", target_arch = "aarch64"), not(loom)))]
-#[inline(always)]
-pub(crate) fn append_fast(
-    ring: &Ring<'_>,
-    area: &Area,
-    cpu: u32,
-    tail: Place,
-    payload: &[u8],
-) -> bool {
-    debug_assert!(is_plain(payload.len()));
-    let shape = Shape::of(payload.len() as u32);
-    let Some(desc) = ring.descs.get(usize::from(tail.page().0)) else { return false };
-    // Relaxed: if the section then finds the same tail and `w`, no other writer came between.
-    let w = Commit::unpack(desc.w.load(Relaxed));
-    let stamps = [desc.stamp[0].load(Relaxed), desc.stamp[1].load(Relaxed)];
-    let last = std::hint::select_unpredictable(w.parity() == 0, stamps[0], stamps[1]);
-    // A blank page has no room either: the slow path gives it its time.
-    if w.raw_offset() > ring.geometry.capacity() - shape.total() {
-        return false;
-    }
-    let expected = Expected { cpu, tail, w };
-    let at = HEADER_LEN + w.raw_offset();
-    // SAFETY: 1. there is a desc for the page. 2. The record's end was compared with the capacity.
-    let outcome = unsafe {
-        native::append_small(area, ring, &expected, desc, at, shape.header(0)[0], payload, last, w.and(shape.total()))
-    };
-    outcome == Outcome::Committed
+    len > 0 && len <= MAX_SMALL_PAYLOAD as usize && shape.body as usize == len
 }
 
 /// What one round of [`append`] did.

@@ -41,7 +41,7 @@ pub(crate) const SIGNATURE: u32 = 0;
 const _: () = assert!(size_of::<Area>() == AREA_LEN as usize);
 
 impl Area {
-    const fn unregistered() -> Self {
+    pub(crate) const fn unregistered() -> Self {
         Self {
             cpu_id_start: AtomicU32::new(0),
             cpu_id: AtomicU32::new(UNINITIALIZED),
@@ -87,7 +87,11 @@ fn find() -> Option<&'static Area> {
     if MISSING.get() {
         return None;
     }
-    let area = if cfg!(any(target_arch = "x86_64", target_arch = "aarch64")) { libc_area().or_else(own_area) } else { None };
+    let area = if cfg!(any(target_arch = "x86_64", target_arch = "aarch64")) {
+        libc_area().or_else(own_area)
+    } else {
+        None
+    };
     match area {
         Some(area) => AREA.set(Some(area)),
         None => MISSING.set(true),
@@ -127,7 +131,9 @@ fn libc_area() -> Option<NonNull<Area>> {
 fn thread_pointer() -> *mut u8 {
     let pointer;
     // SAFETY: the x86-64 ABI keeps the thread pointer in the first word that it points to.
-    unsafe { std::arch::asm!("mov {}, fs:[0]", out(reg) pointer, options(nostack, readonly, preserves_flags, pure)) };
+    unsafe {
+        std::arch::asm!("mov {}, fs:[0]", out(reg) pointer, options(nostack, readonly, preserves_flags, pure))
+    };
     pointer
 }
 
@@ -135,7 +141,9 @@ fn thread_pointer() -> *mut u8 {
 fn thread_pointer() -> *mut u8 {
     let pointer;
     // SAFETY: reads a register.
-    unsafe { std::arch::asm!("mrs {}, tpidr_el0", out(reg) pointer, options(nomem, nostack, preserves_flags, pure)) };
+    unsafe {
+        std::arch::asm!("mrs {}, tpidr_el0", out(reg) pointer, options(nomem, nostack, preserves_flags, pure))
+    };
     pointer
 }
 

@@ -54,6 +54,18 @@ pub(crate) enum Outcome {
     Aborted,
 }
 
+/// How the hot path ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+pub(crate) enum Plain {
+    /// The event is committed.
+    Committed,
+    /// The event is committed, and somebody sleeps until there is one.
+    CommittedForSleepers,
+    /// Nothing has happened.
+    Not,
+}
+
 /// What a section compares before it stores.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Expected {

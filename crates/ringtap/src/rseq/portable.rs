@@ -29,7 +29,8 @@ impl Sections for Exclusive {
         // E3: pairs with the fence in `cursor::still_holds`. Whoever sees a byte stored below also sees that the
         // sub-buffer was claimed and reset, although another thread may have done that.
         fence(Release);
-        let body = parts.body.chunks_exact(4).map(|word| u32::from_le_bytes([word[0], word[1], word[2], word[3]]));
+        let body =
+            parts.body.chunks_exact(4).map(|word| u32::from_le_bytes([word[0], word[1], word[2], word[3]]));
         let words = parts.head.iter().copied().chain(body).chain([parts.foot]);
         for (offset, word) in (at..).step_by(4).zip(words) {
             store_hook();

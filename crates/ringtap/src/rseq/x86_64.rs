@@ -8,11 +8,14 @@
 //! visible before it.
 
 use super::area::{Area, SIGNATURE};
-use super::{Append, Expected, Outcome, Sections, Turn};
+use super::{Append, Outcome, Plain, Sections, Turn};
 use crate::ring::Ring;
+use crate::ring::write::is_plain;
+use crate::spot::Spot;
 use core::arch::asm;
 use core::mem::offset_of;
-use ringtap_abi::meta::{Desc, MetaPage, WriterWords};
+use ringtap_abi::event::DELTA_LIMIT;
+use ringtap_abi::meta::{Desc, MetaPage, Switches, WriterWords};
 use ringtap_abi::subbuf::SubbufHeader;
 use ringtap_abi::words::Commit;
 
@@ -25,7 +28,7 @@ const LOCK: usize = offset_of!(MetaPage, writer) + offset_of!(WriterWords, lock)
 
 /// The descriptor and the abort handler that every section begins with, and arming it.
 macro_rules! section {
-    ($($line:literal),+ $(,)?; $($operands:tt)+) => {
+    ($($line:literal),+; $($after:literal),*; $($operands:tt)+) => {
         asm!(
             // The descriptor: version 0, no flags, start, length, abort handler.
             ".pushsection __rseq_cs, \"aw\"",
@@ -47,6 +50,7 @@ macro_rules! section {
             "3:",
             $($line,)+
             "4:",
+            $($after,)*
             out("rax") _,
             signature = const SIGNATURE,
             RSEQ_CS = const offset_of!(Area, rseq_cs),
@@ -59,97 +63,117 @@ macro_rules! section {
     };
 }
 
-/// The hot path: a record of one header word and a payload of `body.len()` bytes, a multiple of 4 and not 0,
-/// stamped with the processor's counter. [`Outcome::Changed`] also where the delta to `last` does not fit.
+/// The hot path: appends a payload of `N` bytes where the thread's spot says, stamped with the processor's
+/// counter. It commits, or nothing has happened: the slow path then finds out why not.
 ///
-/// The counter is read inside the section, behind the comparisons: on some machines it waits for the loads
-/// before it and holds up what comes behind it, so as little as possible does. It also means that a
-/// writer that was preempted reads it again.
+/// All is inside the section, because a signal handler may change the spot, and the counter is read behind the
+/// comparisons: on some machines it waits for the loads before it and holds up what comes behind it, so that
+/// each chain of loads and each instruction would show. It also means that a writer that was preempted
+/// reads the counter again.
 ///
 /// # Safety
-/// 1. `expected.tail.page` is a sub-buffer of the ring, and `desc` is its desc.
-/// 2. `at + 4 + body.len()` lies within it.
+/// 1. `writer` numbers a living writer.
+/// 2. `spot` is the calling thread's.
 #[inline(always)]
-#[expect(clippy::too_many_arguments, reason = "each is a register")]
-pub(crate) unsafe fn append_small(
-    rseq: &Area,
-    ring: &Ring<'_>,
-    expected: &Expected,
-    desc: &Desc,
-    at: u32,
-    type_len: u32,
-    body: &[u8],
-    last: u64,
-    commit: Commit,
-) -> Outcome {
-    debug_assert!(!body.is_empty() && body.len().is_multiple_of(4));
-    let record = ring.data().at(expected.tail.page(), at);
-    // SAFETY: by 1 and 2, all addresses lie in the ring's mapping, which the borrow keeps alive, and the
-    // payload is only read. The copy ends at the payload's end because its length is a multiple of 4. The
-    // thread's own area is registered: its CPU compared equal to a CPU number.
+pub(crate) unsafe fn append_plain<const N: usize>(
+    spot: *const Spot,
+    writer: u64,
+    payload: &[u8; N],
+) -> Plain {
+    const { assert!(is_plain(N)) };
+    // SAFETY: by 2 the spot and the area that it names are the thread's own, or the area is a dummy on no CPU. Once
+    // the writer's number compared equal, by 1, the spot's addresses lie in a mapping of that writer, and `desc`
+    // and `data` are those of the tail page that it names. The record ends within the page: that is compared.
     unsafe {
         section!(
-            // The four comparisons. From here on cpu, tail and w are free.
-            "cmp dword ptr [{rseq} + {CPU_ID}], {t:e}",
+            // The spot is about this writer, and this thread still where it was.
+            "xor {at:e}, {at:e}",
+            "cmp qword ptr [{spot} + {WRITER}], {writer}",
             "jne {changed}",
-            "cmp qword ptr [{meta} + {LOCK}], 0",
+            "mov eax, dword ptr [{spot} + {CPU}]",
+            "cmp dword ptr [{rseq} + {CPU_ID}], eax",
             "jne {changed}",
-            "cmp qword ptr [{meta} + {TAIL}], {tail}",
+            // Nobody holds the lock, and the tail is where it was.
+            "mov {meta}, qword ptr [{spot} + {META}]",
+            "cmp qword ptr [{meta} + {LOCK}], {at}",
             "jne {changed}",
-            "cmp qword ptr [{desc} + {W}], {w}",
+            "mov rax, qword ptr [{spot} + {SPOT_TAIL}]",
+            "cmp qword ptr [{meta} + {TAIL}], rax",
             "jne {changed}",
-            // w = the last event's time; t = type_len.
-            "movq {w}, {last}",
-            "movd {t:e}, {type_len}",
+            // w = the commit word, at = -parity, last = the stamp of that parity.
+            "mov {desc}, qword ptr [{spot} + {DESC}]",
+            "mov {w}, qword ptr [{desc} + {W}]",
+            "mov {last}, qword ptr [{desc} + {STAMP}]",
+            "mov {at}, {w}",
+            "sar {at}, 63",
+            "cmovs {last}, qword ptr [{desc} + {STAMP} + 8]",
+            // The record fits; a blank page has no room. to = where it begins, w = the new commit word.
+            "mov {to:e}, {w:e}",
+            "lea rax, [{to} + {TOTAL}]",
+            "cmp rax, qword ptr [{spot} + {CAPACITY}]",
+            "ja {changed}",
+            "add {to}, qword ptr [{spot} + {DATA}]",
+            "add {w}, {step}",
             // rdx = now, rax = the delta; one that is negative is huge.
             "rdtsc",
             "shl rdx, 32",
             "or rdx, rax",
             "mov rax, rdx",
-            "sub rax, {w}",
+            "sub rax, {last}",
             "cmp rax, {DELTA_LIMIT}",
             "jae {changed}",
-            // The event header. left = -(payload bytes to copy).
+            // The event header, then the payload: an odd word, then two words at a time.
             "shl eax, 5",
-            "or eax, {t:e}",
-            "mov dword ptr [{to} + {left} - 4], eax",
-            // One odd word, then two words at a time.
-            "test {left:e}, 4",
-            "jz 6f",
-            "mov {t:e}, dword ptr [{from} + {left}]",
-            "mov dword ptr [{to} + {left}], {t:e}",
-            "add {left}, 4",
-            "jz 7f",
-            "6:",
-            "mov {t}, qword ptr [{from} + {left}]",
-            "mov qword ptr [{to} + {left}], {t}",
-            "add {left}, 8",
-            "jnz 6b",
-            "7:",
-            // The event's time, then the commit.
-            "mov qword ptr [{stamp_at}], rdx",
-            "movq qword ptr [{desc} + {W}], {commit}";
-            rseq = in(reg) rseq,
-            t = inout(reg) u64::from(expected.cpu) => _,
-            meta = in(reg) ring.meta(),
-            tail = in(reg) expected.tail.pack(),
-            desc = in(reg) desc,
-            w = inout(reg) expected.w.pack() => _,
-            to = in(reg) record.wrapping_add(4 + body.len()),
-            from = in(reg) body.as_ptr_range().end,
-            left = inout(reg) -body.len().cast_signed() => _,
-            last = in(xmm_reg) last,
-            type_len = in(xmm_reg) type_len,
-            stamp_at = in(reg) &raw const desc.stamp[commit.parity()],
-            commit = in(xmm_reg) commit.pack(),
-            DELTA_LIMIT = const ringtap_abi::event::DELTA_LIMIT,
+            "or eax, {TYPE_LEN}",
+            "mov dword ptr [{to}], eax",
+            ".if {N} % 8",
+            "mov eax, dword ptr [{from}]",
+            "mov dword ptr [{to} + 4], eax",
+            ".endif",
+            ".set ringtap_at, {N} % 8",
+            ".rept {N} / 8",
+            "mov rax, qword ptr [{from} + ringtap_at]",
+            "mov qword ptr [{to} + ringtap_at + 4], rax",
+            ".set ringtap_at, ringtap_at + 8",
+            ".endr",
+            // The other parity's stamp, then the commit.
+            "mov qword ptr [{desc} + 8 * {at} + {STAMP} + 8], rdx",
+            "mov qword ptr [{desc} + {W}], {w}";
+            // E7: the sleeper's membarrier stands between the commit and this look.
+            "cmp dword ptr [{meta} + {WAKE_ANY}], 0",
+            "jne {sleepers}";
+            spot = in(reg) spot,
+            rseq = in(reg) (*spot).area,
+            writer = in(reg) writer,
+            from = in(reg) payload,
+            step = in(reg) Commit::step(4 + N as u32),
+            meta = out(reg) _,
+            to = out(reg) _,
+            desc = out(reg) _,
+            w = out(reg) _,
+            at = out(reg) _,
+            last = out(reg) _,
             out("rdx") _,
-            changed = label { return Outcome::Changed },
-            aborted = label { return Outcome::Aborted },
+            N = const N,
+            TOTAL = const N + 4,
+            TYPE_LEN = const N / 4,
+            DELTA_LIMIT = const DELTA_LIMIT,
+            STAMP = const offset_of!(Desc, stamp),
+            WRITER = const offset_of!(Spot, writer),
+            CPU = const offset_of!(Spot, cpu),
+            META = const offset_of!(Spot, meta),
+            SPOT_TAIL = const offset_of!(Spot, tail),
+            DESC = const offset_of!(Spot, desc),
+            CAPACITY = const offset_of!(Spot, capacity),
+            DATA = const offset_of!(Spot, data),
+            WAKE_ANY = const offset_of!(MetaPage, switches) + offset_of!(Switches, wake_any),
+            changed = label { return Plain::Not },
+            aborted = label { return Plain::Not },
+            sleepers = label { return Plain::CommittedForSleepers },
             options(nostack)
         );
     }
-    Outcome::Committed
+    Plain::Committed
 }
 
 /// What [`Sections::append`]'s section loads as it goes: it has more operands than there are registers.
@@ -227,7 +251,7 @@ impl Sections for Rseq {
                 "mov {to}, qword ptr [{args} + {STAMP_AT}]",
                 "mov qword ptr [{to}], rax",
                 "mov rax, qword ptr [{args} + {COMMIT}]",
-                "mov qword ptr [{desc} + {W}], rax";
+                "mov qword ptr [{desc} + {W}], rax";;
                 rseq = in(reg) self.0,
                 cpu = in(reg) expected.cpu,
                 meta = in(reg) ring.meta(),
@@ -279,7 +303,7 @@ impl Sections for Rseq {
                 "mov eax, {BLANK}",
                 "mov qword ptr [{next} + {W}], rax",
                 // The commit: the tail moves.
-                "mov qword ptr [{meta} + {TAIL}], {commit}";
+                "mov qword ptr [{meta} + {TAIL}], {commit}";;
                 rseq = in(reg) self.0,
                 cpu = in(reg) expected.cpu,
                 meta = in(reg) ring.meta(),

@@ -1,0 +1,95 @@
+//! Prints a trace.dat of version 6 as text: `report FILE [--kernel | --plain]`.
+//!
+//! `--kernel` prints in the layout of the kernel's `trace` file, `--plain` as `trace-cmd report -N`, else as
+//! `trace-cmd report`.
+
+use ringtap_format::merge::{Merge, Pages, Source, Step};
+use ringtap_format::text::{Entry, Sources, TraceCmdText, TraceText};
+use ringtap_format::trace_dat::TraceDat;
+use ringtap_format::{Constants, Dialect, Strings, Symbols, Tasks};
+use std::io::{self, Write};
+
+/// Bytes of text that are gathered before they are written.
+const CHUNK: usize = 1 << 16;
+
+/// Layout of the text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Layout {
+    /// The kernel's `trace` file.
+    Kernel,
+    /// `trace-cmd report`
+    TraceCmd,
+    /// `trace-cmd report -N`
+    TraceCmdPlain,
+}
+
+/// What the running kernel tells of itself: right for its own traces only.
+fn kernel_constants(constants: &mut Constants) {
+    if let Ok(bytes) = std::fs::read("/sys/kernel/btf/vmlinux")
+        && let Err(error) = ringtap_format::btf::define(&bytes, constants)
+    {
+        eprintln!("{error}");
+    }
+}
+
+/// Writes the text of the trace.dat in `bytes`.
+pub(crate) fn report(bytes: &[u8], layout: Layout, to: &mut impl Write) -> io::Result<()> {
+    let file = TraceDat::parse(bytes).map_err(io::Error::other)?;
+    let dialect = if layout == Layout::Kernel { Dialect::Kernel } else { Dialect::TraceCmd };
+    let mut constants = Constants::new();
+    if layout == Layout::Kernel {
+        kernel_constants(&mut constants);
+    }
+    let (formats, failed) = file.events(dialect, constants);
+    failed.iter().for_each(|error| eprintln!("{error}"));
+    let symbols = Symbols::parse(file.kallsyms);
+    let strings = Strings::parse(file.printk_formats);
+    let tasks = Tasks::parse(file.tasks);
+    let sources = Sources { formats: &formats, tasks: &tasks, symbols: &symbols, strings: &strings };
+    let trace = TraceText { sources, in_ns: true };
+    let trace_cmd = TraceCmdText { sources, in_ns: true, plugins: layout == Layout::TraceCmd };
+    let mut out = Vec::with_capacity(CHUNK * 2);
+    if layout != Layout::Kernel {
+        trace_cmd.header(u32::try_from(file.cpus.len()).unwrap_or(u32::MAX), &mut out);
+    }
+    let cpus = file.cpus.iter().zip(0..).map(|(data, cpu)| Source {
+        buffer: 0,
+        cpu,
+        clock: ringtap_abi::clock::Conversion::IDENTITY,
+        steps: Pages::new(data, file.layout),
+    });
+    for merged in Merge::new(cpus.collect()) {
+        let cpu = merged.cpu;
+        match (merged.step, layout) {
+            (Step::Record(record), Layout::Kernel) => {
+                trace.entry(&Entry { cpu, time: record.time, record: record.bytes }, &mut out);
+            }
+            (Step::Record(record), _) => {
+                trace_cmd.entry(&Entry { cpu, time: record.time, record: record.bytes }, &mut out);
+            }
+            (Step::Lost(lost), Layout::Kernel) => trace.lost(cpu, lost.count(), &mut out),
+            (Step::Lost(lost), _) => trace_cmd.lost(cpu, lost.count(), &mut out),
+            (Step::Damaged { offset, error }, _) => eprintln!("cpu {cpu}: page at byte {offset}: {error}"),
+        }
+        if out.len() > CHUNK {
+            to.write_all(&out)?;
+            out.clear();
+        }
+    }
+    to.write_all(&out)
+}
+
+#[allow(dead_code, reason = "tests include this file as a module")]
+fn main() -> io::Result<()> {
+    let mut layout = Layout::TraceCmd;
+    let mut path = None;
+    for arg in std::env::args().skip(1) {
+        match arg.as_str() {
+            "--kernel" => layout = Layout::Kernel,
+            "--plain" => layout = Layout::TraceCmdPlain,
+            _ => path = Some(arg),
+        }
+    }
+    let path = path.ok_or_else(|| io::Error::other("usage: report FILE [--kernel | --plain]"))?;
+    report(&std::fs::read(path)?, layout, &mut io::stdout().lock())
+}

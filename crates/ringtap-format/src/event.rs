@@ -1,0 +1,232 @@
+//! Events and the set of all events of a trace.
+
+use crate::constants::Constants;
+use crate::format::{Field, Format, FormatError};
+use crate::print::{self, Context, Dialect, Environment, Program, Stop, Unprintable, fields};
+use crate::target::Target;
+use std::collections::HashMap;
+
+/// One event: its format, and its `print fmt` compiled.
+#[derive(Debug)]
+pub struct Event {
+    system: String,
+    format: Format,
+    print: Result<Program, Unprintable>,
+    unresolved: Vec<String>,
+    target: Target,
+    dialect: Dialect,
+}
+
+impl Event {
+    /// The system that the event belongs to, as in `events/SYSTEM/NAME`.
+    #[must_use]
+    pub fn system(&self) -> &str {
+        &self.system
+    }
+
+    /// The event's name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.format.name
+    }
+
+    /// The number that starts each of its records.
+    #[must_use]
+    pub const fn id(&self) -> u16 {
+        self.format.id
+    }
+
+    /// Its own fields; the common ones are not among them.
+    #[must_use]
+    pub fn fields(&self) -> &[Field] {
+        self.format.fields.get(self.format.common..).unwrap_or_default()
+    }
+
+    /// The fields that all events have.
+    #[must_use]
+    pub fn common_fields(&self) -> &[Field] {
+        self.format.fields.get(..self.format.common).unwrap_or_default()
+    }
+
+    /// The field of this name, a common one or its own.
+    #[must_use]
+    pub fn field(&self, name: &str) -> Option<&Field> {
+        self.format.field(name)
+    }
+
+    /// The format file, taken apart.
+    #[must_use]
+    pub const fn format(&self) -> &Format {
+        &self.format
+    }
+
+    /// The machine whose records these are.
+    #[must_use]
+    pub const fn target(&self) -> Target {
+        self.target
+    }
+
+    /// Why the event is printed field by field, where it is.
+    #[must_use]
+    pub fn unprintable(&self) -> Option<&Unprintable> {
+        self.print.as_ref().err()
+    }
+
+    /// Names in the tables of its `print fmt` whose values are not known; those values print as numbers.
+    #[must_use]
+    pub fn unresolved(&self) -> &[String] {
+        &self.unresolved
+    }
+
+    /// Appends the text of `record`, which starts with its common fields, to `out`.
+    ///
+    /// # Errors
+    /// Says why the record was printed field by field instead of by the event's `print fmt`. Text is appended in
+    /// any case. An event that is [`unprintable`](Self::unprintable) is printed so, too, and that is no error.
+    pub fn print(&self, record: &[u8], context: &Context<'_>, out: &mut Vec<u8>) -> Result<(), Stop> {
+        let printed = match &self.print {
+            Ok(program) => program.print(record, self.target, self.dialect, context, out),
+            Err(_) => {
+                self.print_fields(record, out);
+                return Ok(());
+            }
+        };
+        if printed.is_err() {
+            self.print_fields(record, out);
+        }
+        printed
+    }
+
+    /// Appends `[FAILED TO PARSE]`, the mark of trace-cmd, and each field's name and value.
+    fn print_fields(&self, record: &[u8], out: &mut Vec<u8>) {
+        out.extend_from_slice(b"[FAILED TO PARSE] ");
+        fields::print(self.fields(), record, self.target, out);
+    }
+}
+
+/// The events of a trace, by number and by name.
+#[derive(Debug)]
+pub struct Formats {
+    target: Target,
+    dialect: Dialect,
+    constants: Constants,
+    events: Vec<Event>,
+    /// Places in `events`, by number; dense, since numbers are given in a row.
+    by_id: Vec<Option<u32>>,
+    by_name: HashMap<String, Vec<u32>>,
+}
+
+impl Formats {
+    /// No events yet; records come from `target`, text goes to readers of `dialect`.
+    #[must_use]
+    pub fn new(target: Target, dialect: Dialect) -> Self {
+        Self {
+            target,
+            dialect,
+            constants: Constants::new(),
+            events: Vec::new(),
+            by_id: Vec::new(),
+            by_name: HashMap::new(),
+        }
+    }
+
+    /// The numbers that `print fmt`s name. Define more of them before adding the events that need them.
+    pub fn constants_mut(&mut self) -> &mut Constants {
+        &mut self.constants
+    }
+
+    /// Jiffies a second, for [`Context`].
+    #[must_use]
+    pub const fn hz(&self) -> Option<u32> {
+        self.constants.hz()
+    }
+
+    /// The machine whose records these are.
+    #[must_use]
+    pub const fn target(&self) -> Target {
+        self.target
+    }
+
+    /// Whose text is printed.
+    #[must_use]
+    pub const fn dialect(&self) -> Dialect {
+        self.dialect
+    }
+
+    /// Adds the event whose `format` file holds `text`. One with the number of an earlier one replaces it.
+    ///
+    /// # Errors
+    /// Where the text is not that of a format file. A `print fmt` that cannot be compiled is no error: see
+    /// [`Event::unprintable`].
+    pub fn add(&mut self, system: &str, text: &str) -> Result<&Event, FormatError> {
+        let format = Format::parse(system, text, self.target)?;
+        Ok(self.insert(system, format))
+    }
+
+    fn insert(&mut self, system: &str, format: Format) -> &Event {
+        let environment = Environment {
+            format: &format,
+            constants: &self.constants,
+            target: self.target,
+            dialect: self.dialect,
+        };
+        let (print, unresolved) = match print::compile(environment) {
+            Ok(compiled) => (Ok(compiled.program), compiled.unresolved),
+            Err(unprintable) => (Err(unprintable), Vec::new()),
+        };
+        let place = u32::try_from(self.events.len()).unwrap_or(u32::MAX);
+        let id = usize::from(format.id);
+        if self.by_id.len() <= id {
+            self.by_id.resize(id.saturating_add(1), None);
+        }
+        if let Some(slot) = self.by_id.get_mut(id) {
+            *slot = Some(place);
+        }
+        self.by_name.entry(format.name.clone()).or_default().push(place);
+        let (system, target, dialect) = (system.to_owned(), self.target, self.dialect);
+        self.events.push(Event { system, format, print, unresolved, target, dialect });
+        self.events.last().unwrap_or_else(|| unreachable!("an event was just added"))
+    }
+
+    /// The event of this number.
+    #[must_use]
+    #[inline]
+    pub fn by_id(&self, id: u16) -> Option<&Event> {
+        self.at((*self.by_id.get(usize::from(id))?)?)
+    }
+
+    /// The event of this name; without a system the one that was added last.
+    #[must_use]
+    pub fn by_name(&self, system: Option<&str>, name: &str) -> Option<&Event> {
+        let named = self.by_name.get(name)?.iter().rev().filter_map(|place| self.at(*place));
+        named.into_iter().find(|event| system.is_none_or(|system| event.system == system))
+    }
+
+    fn at(&self, place: u32) -> Option<&Event> {
+        self.events.get(usize::try_from(place).ok()?)
+    }
+
+    /// The event that `record` belongs to, by its first two bytes.
+    #[must_use]
+    #[inline]
+    pub fn of_record(&self, record: &[u8]) -> Option<&Event> {
+        self.by_id(u16::try_from(self.target.uint(record, 0, 2)?).ok()?)
+    }
+
+    /// All events, in the order in which they were added.
+    pub fn iter(&self) -> impl Iterator<Item = &Event> {
+        self.events.iter()
+    }
+
+    /// How many events there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.events.len()
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.events.is_empty()
+    }
+}

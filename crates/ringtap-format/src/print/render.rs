@@ -1,0 +1,341 @@
+//! The text of a program's pieces for one record.
+
+use super::eval::{Evaluator, Stop, index};
+use super::program::{Conversion, HexDump, Id, IntBase, Measure, Piece, Spec, Table, Text};
+use super::{Dialect, pointer};
+use crate::format::ctype::IntType;
+use crate::out::{self, Base, Digits};
+use crate::target::convert;
+
+/// Most bytes that one event's text may take; the kernel cuts its lines at 8 KiB.
+const MAX_TEXT: usize = 1 << 18;
+
+/// A program at work on one record, for one kind of reader.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Renderer<'a> {
+    pub(super) evaluator: Evaluator<'a>,
+    pub(super) dialect: Dialect,
+}
+
+impl<'a> Renderer<'a> {
+    pub(super) fn pieces(&self, out: &mut Vec<u8>) -> Result<(), Stop> {
+        let start = out.len();
+        for piece in &self.evaluator.program.pieces {
+            match piece {
+                Piece::Literal(literal) => out.extend_from_slice(literal),
+                Piece::Decimal { value, kind } => {
+                    let value = convert(self.int(*value)?, kind.size, kind.signed);
+                    if kind.signed { out::signed(out, value.cast_signed()) } else { out::dec(out, value) }
+                }
+                Piece::Hex { value, kind } => out::hex(out, convert(self.int(*value)?, kind.size, false)),
+                Piece::Text(text) => self.text(*text, out)?,
+                Piece::Padded { what, spec } => self.padded(*what, *spec, out)?,
+            }
+            if out.len().saturating_sub(start) > MAX_TEXT {
+                out.truncate(start.saturating_add(MAX_TEXT));
+                out.extend_from_slice(b"[LINE TOO BIG]");
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    #[inline]
+    pub(super) fn int(&self, id: Id) -> Result<u64, Stop> {
+        self.evaluator.int(id)
+    }
+
+    pub(super) fn memory(&self, id: Id) -> Result<&'a [u8], Stop> {
+        self.evaluator.memory(id)
+    }
+
+    /// A width or precision; a negative one means what the caller says.
+    fn measure(&self, measure: Option<Measure>) -> Result<Option<i64>, Stop> {
+        Ok(match measure {
+            None => None,
+            Some(Measure::Fixed(fixed)) => Some(i64::from(fixed)),
+            Some(Measure::Argument(id)) => {
+                Some(convert(self.int(id)?, 4, true).cast_signed().clamp(-4096, 4096))
+            }
+        })
+    }
+
+    fn padded(&self, what: Conversion, mut spec: Spec, out: &mut Vec<u8>) -> Result<(), Stop> {
+        let width = self.measure(spec.width)?.unwrap_or(0);
+        spec.left |= width < 0;
+        let width = usize::try_from(width.unsigned_abs()).unwrap_or(0);
+        let precision = self.measure(spec.precision)?.and_then(|precision| usize::try_from(precision).ok());
+        match what {
+            Conversion::Int { value, kind, base } => {
+                let layout = Layout { spec, width, precision, dialect: self.dialect };
+                layout.int(self.int(value)?, kind, base, out);
+            }
+            Conversion::Char(value) => {
+                let start = out.len();
+                out.push(u8::try_from(self.int(value)? & 255).unwrap_or(0));
+                out::widen(out, start, width, spec.left);
+            }
+            Conversion::Text(text) => {
+                let start = out.len();
+                self.text(text, out)?;
+                if let Some(precision) = precision {
+                    out.truncate(out.len().min(start.saturating_add(precision)));
+                }
+                out::widen(out, start, width, spec.left);
+            }
+            Conversion::Pointer { value, how } => {
+                pointer::print(self, value, how, pointer::Place { spec, width }, out)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The text for `%s`. Choices are followed in a loop: they may be nested as deep as their text is long.
+    fn text(&self, mut id: Id, out: &mut Vec<u8>) -> Result<(), Stop> {
+        loop {
+            let Some(text) = self.evaluator.program.texts.get(index(id)) else {
+                return Err(Stop::Unknown("a text"));
+            };
+            match text {
+                Text::Choice { condition, yes, no } => {
+                    id = if self.int(*condition)? != 0 { *yes } else { *no }
+                }
+                Text::Literal(literal) => {
+                    out.extend_from_slice(out::until_nul(literal));
+                    return Ok(());
+                }
+                Text::Memory(memory) => {
+                    out.extend_from_slice(out::until_nul(self.memory(*memory)?));
+                    return Ok(());
+                }
+                text => return self.helper(text, out),
+            }
+        }
+    }
+
+    /// What the kernel's helpers of `print fmt` print.
+    fn helper(&self, text: &Text, out: &mut Vec<u8>) -> Result<(), Stop> {
+        match text {
+            Text::Literal(_) | Text::Memory(_) | Text::Choice { .. } => {}
+            Text::Address(address) => self.string_at(self.int(*address)?, out),
+            Text::Flags { value, delimiter, table } => {
+                self.flags(self.int(*value)?, delimiter, self.table(*table)?, out);
+            }
+            Text::Symbolic { value, table } => {
+                let value = self.int(*value)?;
+                match self.table(*table)?.name(value) {
+                    Some(name) => out.extend_from_slice(name),
+                    None => {
+                        out.extend_from_slice(b"0x");
+                        out::hex(out, value);
+                    }
+                }
+            }
+            Text::Hex { memory, len, separated } => {
+                let bytes = self.memory(*memory)?;
+                let bytes = bytes.get(..self.length(*len)?).ok_or(Stop::Index)?;
+                hex_bytes(bytes, separated.then_some(b' '), out);
+            }
+            Text::Array { memory, count, size } => self.array(*memory, *count, *size, out)?,
+            Text::HexDump { memory, len, dump } => {
+                let bytes = self.memory(*memory)?;
+                hex_dump(
+                    bytes.get(..self.length(*len)?).ok_or(Stop::Index)?,
+                    dump,
+                    self.evaluator.target,
+                    out,
+                );
+            }
+            Text::Mask(memory) => {
+                let words = pointer::Words::new(self.memory(*memory)?, self.evaluator.target);
+                words.hex(words.bits(), out);
+            }
+            Text::MemoryError(kind) => out.extend_from_slice(match convert(self.int(*kind)?, 4, false) {
+                0 => b"Corrected",
+                1 => b"Uncorrected",
+                2 => b"Deferred",
+                3 => b"Fatal",
+                _ => b"Info",
+            }),
+        }
+        Ok(())
+    }
+
+    fn table(&self, id: Id) -> Result<&Table, Stop> {
+        self.evaluator.program.tables.get(index(id)).ok_or(Stop::Unknown("a table"))
+    }
+
+    fn length(&self, id: Id) -> Result<usize, Stop> {
+        usize::try_from(convert(self.int(id)?, 4, true)).map_err(|_| Stop::Index)
+    }
+
+    /// The kernel's string at `address`: from `printk_formats`, or the address itself.
+    fn string_at(&self, address: u64, out: &mut Vec<u8>) {
+        match self.evaluator.context.strings.get(address) {
+            Some(text) => out.extend_from_slice(text.as_bytes()),
+            None if address == 0 => out.extend_from_slice(b"(null)"),
+            None => {
+                if self.dialect == Dialect::Kernel {
+                    out.extend_from_slice(b"0x");
+                }
+                out::hex(out, address);
+            }
+        }
+    }
+
+    fn flags(&self, value: u64, delimiter: &[u8], table: &Table, out: &mut Vec<u8>) {
+        let mut left = value;
+        let mut separator: &[u8] = b"";
+        for (mask, name) in &table.entries {
+            if left == 0 && self.dialect == Dialect::Kernel {
+                break;
+            }
+            let is_set = left & mask == *mask;
+            let counts = match self.dialect {
+                Dialect::Kernel => is_set,
+                Dialect::TraceCmd => {
+                    // It prints the first name whose value it does not know, or is negative, for 0.
+                    if left == 0 && value == 0 && mask.cast_signed() < 0 {
+                        out.extend_from_slice(name);
+                        break;
+                    }
+                    mask.cast_signed() > 0 && is_set
+                }
+            };
+            if counts {
+                out.extend_from_slice(separator);
+                out.extend_from_slice(name);
+                separator = delimiter;
+                left &= !mask;
+            }
+        }
+        if left != 0 {
+            out.extend_from_slice(separator);
+            out.extend_from_slice(b"0x");
+            out::hex(out, left);
+        }
+    }
+
+    fn array(&self, memory: Id, count: Option<Id>, size: u8, out: &mut Vec<u8>) -> Result<(), Stop> {
+        let bytes = self.memory(memory)?;
+        let each = usize::from(size).max(1);
+        let bytes = match count {
+            Some(count) => {
+                let len = self.length(count)?.checked_mul(each).ok_or(Stop::Index)?;
+                bytes.get(..len).ok_or(Stop::Index)?
+            }
+            None => bytes,
+        };
+        out.push(b'{');
+        for (place, element) in bytes.chunks_exact(each).enumerate() {
+            if place > 0 {
+                out.push(b',');
+            }
+            out.extend_from_slice(b"0x");
+            out::hex(out, self.evaluator.target.uint(element, 0, size).unwrap_or(0));
+        }
+        out.push(b'}');
+        Ok(())
+    }
+}
+
+pub(super) fn hex_bytes(bytes: &[u8], separator: Option<u8>, out: &mut Vec<u8>) {
+    for (place, byte) in bytes.iter().enumerate() {
+        if place > 0
+            && let Some(separator) = separator
+        {
+            out.push(separator);
+        }
+        out::hex_byte(out, *byte, false);
+    }
+}
+
+/// The kernel's hex dump: rows of 16 or 32 bytes in groups of 1, 2, 4 or 8.
+fn hex_dump(bytes: &[u8], dump: &HexDump, target: crate::Target, out: &mut Vec<u8>) {
+    let row = if dump.row == 32 { 32 } else { 16 };
+    let group = match dump.group {
+        group @ (2 | 4 | 8) if bytes.len().is_multiple_of(usize::try_from(group).unwrap_or(1)) => group,
+        _ => 1,
+    };
+    let size = u8::try_from(group).unwrap_or(1);
+    out.push(b'\n');
+    for (place, line) in bytes.chunks(row).enumerate() {
+        if place > 0 {
+            out.push(b'\n');
+        }
+        out.extend_from_slice(&dump.prefix);
+        let offset = place.saturating_mul(row);
+        match dump.prefix_type {
+            // The address is one of the running kernel's; only the offset can be known.
+            1 | 2 => {
+                out::hex_wide(out, u64::try_from(offset).unwrap_or(0), 8);
+                out.extend_from_slice(b": ");
+            }
+            _ => {}
+        }
+        let start = out.len();
+        for (nth, chunk) in line.chunks(usize::from(size)).enumerate() {
+            if nth > 0 {
+                out.push(b' ');
+            }
+            let width = chunk.len().saturating_mul(2);
+            let part = u8::try_from(chunk.len()).unwrap_or(1);
+            out::hex_wide(out, target.uint(chunk, 0, part).unwrap_or(0), width);
+        }
+        if dump.ascii {
+            let groups = row.checked_div(usize::from(size)).unwrap_or(row);
+            let full = row.saturating_mul(2).saturating_add(groups).saturating_add(1);
+            out::widen(out, start, full, true);
+            out.extend(line.iter().map(|byte| if (32..127).contains(byte) { *byte } else { b'.' }));
+        }
+    }
+}
+
+/// How a number is laid out.
+pub(super) struct Layout {
+    pub(super) spec: Spec,
+    pub(super) width: usize,
+    pub(super) precision: Option<usize>,
+    pub(super) dialect: Dialect,
+}
+
+impl Layout {
+    fn int(&self, value: u64, kind: IntType, base: IntBase, out: &mut Vec<u8>) {
+        let value = convert(value, kind.size, kind.signed);
+        let negative = kind.signed && base == IntBase::Decimal && value.cast_signed() < 0;
+        let magnitude = if negative { value.wrapping_neg() } else { value };
+        let digits = match base {
+            IntBase::Decimal => Digits::new(magnitude, Base::Dec),
+            IntBase::Octal => Digits::new(magnitude, Base::Oct),
+            IntBase::Hex => Digits::new(magnitude, Base::Hex),
+            IntBase::HexUpper => Digits::new(magnitude, Base::HexUpper),
+        };
+        // The kernel writes 0x in front of a 0, the C library does not.
+        let nonzero = value != 0;
+        let prefix: &[u8] = match base {
+            _ if negative => b"-",
+            IntBase::Decimal if kind.signed && self.spec.plus => b"+",
+            IntBase::Decimal if kind.signed && self.spec.space => b" ",
+            IntBase::Octal if self.spec.alternate && nonzero => b"0",
+            IntBase::Hex if self.spec.alternate && (nonzero || self.dialect == Dialect::Kernel) => b"0x",
+            IntBase::HexUpper if self.spec.alternate && (nonzero || self.dialect == Dialect::Kernel) => b"0X",
+            _ => b"",
+        };
+        self.number(prefix, digits.bytes(), out);
+    }
+
+    /// A number's prefix and digits, padded as printf does.
+    pub(super) fn number(&self, prefix: &[u8], digits: &[u8], out: &mut Vec<u8>) {
+        let start = out.len();
+        let least = self.precision.unwrap_or(0);
+        let zeros = if self.spec.zero && !self.spec.left && self.precision.is_none() {
+            self.width.saturating_sub(prefix.len())
+        } else {
+            least
+        };
+        out.extend_from_slice(prefix);
+        out::pad(out, b'0', zeros.saturating_sub(digits.len()));
+        out.extend_from_slice(digits);
+        out::widen(out, start, self.width, self.spec.left);
+    }
+}

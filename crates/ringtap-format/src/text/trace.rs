@@ -1,0 +1,127 @@
+//! The layout of the kernel's `trace` and `trace_pipe`.
+
+use super::{Common, Entry, Sources, flags, ftrace, seconds};
+use crate::out;
+
+/// Writes lines as the kernel's `trace` file does.
+#[derive(Clone, Copy, Debug)]
+pub struct TraceText<'a> {
+    /// What the lines are made from.
+    pub sources: Sources<'a>,
+    /// Whether times are nanoseconds; else, as with the clocks `counter` and `x86-tsc`, they are bare numbers.
+    pub in_ns: bool,
+}
+
+impl TraceText<'_> {
+    /// Appends the header: entries in the buffer, entries written, CPUs.
+    pub fn header(&self, entries: u64, written: u64, cpus: u32, out: &mut Vec<u8>) {
+        out.extend_from_slice(b"# tracer: nop\n#\n# entries-in-buffer/entries-written: ");
+        out::dec(out, entries);
+        out.push(b'/');
+        out::dec(out, written);
+        out.extend_from_slice(b"   #P:");
+        out::dec(out, u64::from(cpus));
+        out.extend_from_slice(
+            b"\n#\n\
+            #                                _-----=> irqs-off/BH-disabled\n\
+            #                               / _----=> need-resched\n\
+            #                              | / _---=> hardirq/softirq\n\
+            #                              || / _--=> preempt-depth\n\
+            #                              ||| / _-=> migrate-disable\n\
+            #                              |||| /     delay\n\
+            #           TASK-PID     CPU#  |||||  TIMESTAMP  FUNCTION\n\
+            #              | |         |   |||||     |         |\n",
+        );
+    }
+
+    /// Appends the line, or lines, of a record, ended by a newline.
+    pub fn entry(&self, entry: &Entry<'_>, out: &mut Vec<u8>) {
+        let common = Common::of(entry.record, self.sources.formats.target());
+        self.prefix(entry, common, out);
+        self.body(common, entry.record, out);
+        if out.last() != Some(&b'\n') {
+            out.push(b'\n');
+        }
+    }
+
+    /// Appends the line that stands for `count` events lost on `cpu`; `None` where the number is not known.
+    pub fn lost(&self, cpu: u32, count: Option<u64>, out: &mut Vec<u8>) {
+        out.extend_from_slice(b"CPU:");
+        out::dec(out, u64::from(cpu));
+        match count {
+            Some(count) => {
+                out.extend_from_slice(b" [LOST ");
+                out::dec(out, count);
+                out.extend_from_slice(b" EVENTS]\n");
+            }
+            None => out.extend_from_slice(b" [LOST EVENTS]\n"),
+        }
+    }
+
+    /// `comm-pid [cpu] flags time: `
+    fn prefix(&self, entry: &Entry<'_>, common: Common, out: &mut Vec<u8>) {
+        let start = out.len();
+        out.extend_from_slice(self.sources.tasks.name(common.pid));
+        out::widen(out, start, 16, false);
+        out.push(b'-');
+        let start = out.len();
+        out::signed(out, i64::from(common.pid));
+        out::widen(out, start, 7, true);
+        out.extend_from_slice(b" [");
+        out::dec_wide(out, u64::from(entry.cpu), 3, b'0');
+        out.extend_from_slice(b"] ");
+        flags::kernel(common, out);
+        out.push(b' ');
+        if self.in_ns {
+            seconds(out, entry.time);
+        } else {
+            out::dec_wide(out, entry.time, 12, b' ');
+        }
+        out.extend_from_slice(b": ");
+    }
+
+    fn body(&self, common: Common, record: &[u8], out: &mut Vec<u8>) {
+        let Some(event) = self.sources.formats.by_id(common.id) else {
+            out.extend_from_slice(b"Unknown type ");
+            return out::dec(out, u64::from(common.id));
+        };
+        if ftrace::print(event, record, &self.sources, out) {
+            return;
+        }
+        out.extend_from_slice(event.name().as_bytes());
+        out.extend_from_slice(b": ");
+        // Why a record was printed field by field stands in the text itself.
+        let _ = event.print(record, &self.sources.context(), out);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Dialect, Formats, Strings, Symbols, Target, Tasks};
+
+    #[test]
+    fn lines_seen_on_a_kernel() {
+        let mut formats = Formats::new(Target::LE64, Dialect::Kernel);
+        let text = "name: print\nID: 5\nformat:\n\tfield:unsigned long ip; offset:8; size:8; signed:0;\n\
+                    \tfield:char buf[]; offset:16; size:0; signed:0;\n";
+        formats.add("ftrace", text).unwrap();
+        let (tasks, symbols, strings) = (Tasks::default(), Symbols::default(), Strings::default());
+        let sources = Sources { formats: &formats, tasks: &tasks, symbols: &symbols, strings: &strings };
+        let trace = TraceText { sources, in_ns: true };
+        let mut record = vec![5, 0, 0, 1];
+        record.extend_from_slice(&25420i32.to_le_bytes());
+        record.extend_from_slice(&[0; 8]);
+        record.extend_from_slice(b"ev 680\n\0");
+        let mut out = Vec::new();
+        trace.lost(0, Some(680), &mut out);
+        trace.entry(&Entry { cpu: 0, time: 2_345_687_527_600, record: &record }, &mut out);
+        TraceText { in_ns: false, ..trace }.entry(&Entry { cpu: 0, time: 2, record: &record }, &mut out);
+        assert_eq!(
+            String::from_utf8(out).unwrap(),
+            "CPU:0 [LOST 680 EVENTS]\n\
+             \u{20}          <...>-25420   [000] ...1.  2345.687528: tracing_mark_write: ev 680\n\
+             \u{20}          <...>-25420   [000] ...1.            2: tracing_mark_write: ev 680\n"
+        );
+    }
+}

@@ -1,0 +1,111 @@
+//! Why a process could not attach, or lost its host.
+
+use crate::map::MapError;
+use rustix::io::Errno;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// Why a host could not be reached, or did not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum AttachError {
+    /// There is no such file.
+    #[error("there is no host at {path}: start one, or name its socket")]
+    NoSocket {
+        /// The path tried.
+        path: PathBuf,
+    },
+    /// Nobody listens there.
+    #[error("the host of {path} has ended: start it again")]
+    Dead {
+        /// The path tried.
+        path: PathBuf,
+    },
+    /// Something else listens there.
+    #[error("{path} is not the socket of a ringtap host: name another")]
+    NotAHost {
+        /// The path tried.
+        path: PathBuf,
+    },
+    /// The socket's file does not let us.
+    #[error("may not attach to {path}: run as the user who owns it, or as root")]
+    Permission {
+        /// The path tried.
+        path: PathBuf,
+    },
+    /// The kernel refused.
+    #[error("failed to {action}")]
+    System {
+        /// What was tried.
+        action: &'static str,
+        /// Its answer.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The host refused, and says why.
+    #[error("{reason}")]
+    Refused {
+        /// The kernel's number for such a refusal.
+        errno: i32,
+        /// The host's words.
+        reason: String,
+    },
+    /// The host ended, or closed the connection.
+    #[error("the host has ended or closed the connection: attach again")]
+    Gone,
+    /// The host does not answer.
+    #[error("the host has not answered within {0:?}: see whether it is stopped, then attach again")]
+    Stalled(Duration),
+    /// The host's answer cannot be one.
+    #[error("the host broke the protocol, {0}: use the same release of ringtap on both sides")]
+    Protocol(&'static str),
+    /// A text is too long to be sent.
+    #[error("{0} bytes do not fit in a request: shorten the format text")]
+    TooLong(usize),
+    /// What the host gave is no buffer.
+    #[error("the buffer of CPU {cpu} cannot be mapped")]
+    Map {
+        /// The buffer's CPU.
+        cpu: u32,
+        /// Why not.
+        #[source]
+        source: MapError,
+    },
+}
+
+impl AttachError {
+    /// Whether another reader consumes the buffer.
+    #[must_use]
+    pub fn is_busy(&self) -> bool {
+        self.is_refused(Errno::BUSY)
+    }
+
+    /// Whether this process may not attach.
+    #[must_use]
+    pub fn is_permission(&self) -> bool {
+        matches!(self, Self::Permission { .. }) || self.is_refused(Errno::ACCESS)
+    }
+
+    /// Whether host and client are of different releases.
+    #[must_use]
+    pub fn is_version(&self) -> bool {
+        self.is_refused(Errno::PROTONOSUPPORT)
+            || matches!(self, Self::Map { source: MapError::Version { .. }, .. })
+    }
+
+    /// Whether the host has as many clients as it takes.
+    #[must_use]
+    pub fn is_crowded(&self) -> bool {
+        self.is_refused(Errno::USERS)
+    }
+
+    /// Whether there is no host, or none any more: it may be worth while to try again later.
+    #[must_use]
+    pub fn is_gone(&self) -> bool {
+        matches!(self, Self::NoSocket { .. } | Self::Dead { .. } | Self::Gone | Self::Stalled(_))
+    }
+
+    fn is_refused(&self, expected: Errno) -> bool {
+        matches!(self, Self::Refused { errno, .. } if *errno == expected.raw_os_error())
+    }
+}

@@ -1,0 +1,346 @@
+//! Attaching to a host of another process: as a writer, or as a reader.
+//!
+//! A writer maps the buffers and needs the host no more: it writes on when the host is gone, into memory that
+//! nobody may read. A reader maps them read-only and keeps its connection, for the calls that only the host
+//! performs. Every call ends in bounded time, with an error where the host is dead or stopped.
+
+mod error;
+mod link;
+
+pub use error::AttachError;
+
+use crate::clock::ClockId;
+use crate::event::registry::Event;
+use crate::host::Waited;
+use crate::map::{self, Access, Mapping};
+use crate::stats::Stats;
+use crate::wake;
+use crate::writer::Writer;
+use link::{Link, Reply};
+use ringtap_abi::control::{Counters, Header, HostInfo, PROTOCOL, Part, cpus_of, request, role, split_event};
+use rustix::fd::{AsFd, OwnedFd};
+use std::path::Path;
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+/// How long a host may take to answer, where nothing else is said.
+const TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Highest number of CPUs that a kernel can be built for, on any architecture.
+const MAX_CPUS: u32 = 8192;
+
+/// What a connection is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// Writes events: the host gives read-write descriptors.
+    Writer,
+    /// Reads, watches, controls: the host gives read-only descriptors.
+    Reader,
+}
+
+/// Attaches to the host at `path` and maps all buffers for writing. The connection is closed again: to declare
+/// events, make a [`Connection`] and take the writer from it.
+///
+/// # Errors
+/// [`AttachError`] says what is in the way.
+pub fn writer(path: impl AsRef<Path>) -> Result<Writer, AttachError> {
+    Connection::connect(path, Role::Writer)?.writer()
+}
+
+/// A connection to a host. Threads may share it: their requests take turns.
+///
+/// After an answer that did not come in time, or made no sense, all further requests fail at once.
+#[derive(Debug)]
+pub struct Connection {
+    link: Mutex<Link>,
+    role: Role,
+    info: HostInfo,
+    cpus: Vec<u32>,
+}
+
+impl Connection {
+    /// Connects to the host whose socket is at `path`. Each request may take 5 seconds.
+    ///
+    /// # Errors
+    /// [`AttachError`] says what is in the way.
+    pub fn connect(path: impl AsRef<Path>, role: Role) -> Result<Self, AttachError> {
+        Self::connect_within(path, role, TIMEOUT)
+    }
+
+    /// Connects, and lets the host take `timeout` to answer each request.
+    ///
+    /// # Errors
+    /// As [`connect`](Self::connect).
+    pub fn connect_within(
+        path: impl AsRef<Path>,
+        role: Role,
+        timeout: Duration,
+    ) -> Result<Self, AttachError> {
+        let mut link = Link::connect(path.as_ref(), timeout)?;
+        let value = match role {
+            Role::Writer => role::WRITER,
+            Role::Reader => role::READER,
+        };
+        let hello = Header { kind: request::HELLO, cpu: PROTOCOL, value };
+        let reply = link.ask(&hello, &[])?;
+        let (info, bitmap) =
+            HostInfo::split(reply.body).ok_or(AttachError::Protocol("its greeting is too short"))?;
+        let cpus: Vec<u32> = cpus_of(bitmap).collect();
+        if cpus.is_empty() || cpus.iter().any(|&cpu| cpu >= MAX_CPUS) {
+            return Err(AttachError::Protocol("its CPUs are none, or more than Linux can have"));
+        }
+        Ok(Self { link: Mutex::new(link), role, info, cpus })
+    }
+
+    /// The CPUs that have a buffer.
+    #[must_use]
+    pub fn cpus(&self) -> &[u32] {
+        &self.cpus
+    }
+
+    /// The clock that stamps events; `None` where this release does not know it.
+    #[must_use]
+    pub fn clock(&self) -> Option<ClockId> {
+        ClockId::from_number(self.info.clock)
+    }
+
+    /// How full a buffer is when readers are woken, in percent.
+    #[must_use]
+    pub fn buffer_percent(&self) -> u8 {
+        u8::try_from(self.info.buffer_percent).unwrap_or(100).min(100)
+    }
+
+    /// A writer for all CPUs. It needs the connection no more.
+    ///
+    /// # Errors
+    /// [`AttachError::Map`] where what the host gave is no buffer; a reader's connection gets none that can be
+    /// written.
+    pub fn writer(&self) -> Result<Writer, AttachError> {
+        // `Writer` finds a CPU's buffer by its index.
+        if !(0u32..).zip(&self.cpus).all(|(index, &cpu)| index == cpu) {
+            return Err(AttachError::Protocol("its CPUs have gaps"));
+        }
+        let map = |&cpu: &u32| Ok(Arc::new(self.map(cpu, Access::Write)?));
+        let mappings = self.cpus.iter().map(map).collect::<Result<_, AttachError>>()?;
+        Ok(Writer::new(mappings))
+    }
+
+    /// A CPU's buffer as a descriptor: read-only for readers, read-write for writers. It can be passed on to a
+    /// process that may not attach itself.
+    ///
+    /// # Errors
+    /// [`AttachError`].
+    pub fn descriptor(&self, cpu: u32) -> Result<OwnedFd, AttachError> {
+        let mut link = self.link();
+        let reply = link.ask(&request(request::GET_BUFFER, cpu, 0), &[])?;
+        reply.descriptor.ok_or(AttachError::Protocol("it gave no descriptor"))
+    }
+
+    /// Becomes the consuming reader of a CPU's buffer, until the handle is dropped.
+    ///
+    /// # Errors
+    /// [`AttachError::is_busy`] where another reader consumes it.
+    pub fn consume(self: &Arc<Self>, cpu: u32) -> Result<ReaderHandle, AttachError> {
+        self.ask(request::CLAIM, cpu, 0)?;
+        let claim = Claim { connection: Arc::clone(self), cpu };
+        Ok(ReaderHandle { mapping: Arc::new(self.map(cpu, Access::Read)?), claim })
+    }
+
+    /// Whether a CPU's buffer is `percent` full (0: whether there is anything to read). Where it is not, the
+    /// writers wake its sleepers when it may be.
+    ///
+    /// # Errors
+    /// [`AttachError`].
+    pub fn arm(&self, cpu: u32, percent: u8) -> Result<bool, AttachError> {
+        Ok(self.ask(request::ARM, cpu, percent.into())? != 0)
+    }
+
+    /// Sends away all who sleep on a CPU's buffer.
+    ///
+    /// # Errors
+    /// [`AttachError`].
+    pub fn wake_all(&self, cpu: u32) -> Result<(), AttachError> {
+        self.ask(request::WAKE_ALL, cpu, 0).map(|_| ())
+    }
+
+    /// A CPU's counters.
+    ///
+    /// # Errors
+    /// [`AttachError`].
+    pub fn stats(&self, cpu: u32) -> Result<Stats, AttachError> {
+        let mut link = self.link();
+        let reply = link.ask(&request(request::STATS, cpu, 0), &[])?;
+        let (Counters(numbers), _) =
+            Counters::split(reply.body).ok_or(AttachError::Protocol("its counters are too few"))?;
+        Ok(Stats::from_array(numbers))
+    }
+
+    /// Empties all buffers and sets their counters to 0.
+    ///
+    /// # Errors
+    /// [`AttachError`].
+    pub fn reset(&self) -> Result<(), AttachError> {
+        self.ask(request::RESET, 0, 0).map(|_| ())
+    }
+
+    /// Switches recording on or off, for all writers at once.
+    ///
+    /// # Errors
+    /// [`AttachError`].
+    pub fn set_recording(&self, on: bool) -> Result<(), AttachError> {
+        self.ask(request::RECORD, 0, on.into()).map(|_| ())
+    }
+
+    /// Declares an event: `format` is the text of a kernel `format` file, whose `ID:` line the host fills in.
+    /// Returns the id for its records' `common_type`; the same declaration, by whatever process, has the same id.
+    ///
+    /// # Errors
+    /// [`AttachError::Refused`] with the host's sentence where it is no event, or differs from one declared under
+    /// this name.
+    pub fn register_event(&self, system: &str, name: &str, format: &str) -> Result<u16, AttachError> {
+        // A line break would move the border between the texts; no name has one.
+        if system.contains('\n') || name.contains('\n') {
+            return Err(AttachError::Refused {
+                errno: rustix::io::Errno::INVAL.raw_os_error(),
+                reason: "an event's names cannot contain line breaks: use letters, digits and underscores"
+                    .into(),
+            });
+        }
+        let body = format!("{system}\n{name}\n{format}");
+        let mut link = self.link();
+        let reply = link.ask(&request(request::REGISTER, 0, 0), body.as_bytes())?;
+        u16::try_from(reply.value).map_err(|_| AttachError::Protocol("its event id is above 65,535"))
+    }
+
+    /// The event with the lowest id above `id`; `None` after the last one.
+    ///
+    /// # Errors
+    /// [`AttachError`].
+    pub fn next_event(&self, id: u16) -> Result<Option<Event>, AttachError> {
+        let mut link = self.link();
+        match link.ask(&request(request::NEXT_EVENT, 0, id.into()), &[])? {
+            Reply { value: 0, .. } => Ok(None),
+            Reply { value, body, .. } => {
+                let next = u16::try_from(value).ok().filter(|&next| next > id).zip(split_event(body));
+                let (id, (system, name, format)) = next.ok_or(AttachError::Protocol("its event is none"))?;
+                Ok(Some(Event {
+                    id,
+                    system: system.to_owned(),
+                    name: name.to_owned(),
+                    format: format.to_owned(),
+                }))
+            }
+        }
+    }
+
+    /// All events declared, in the order of their ids.
+    ///
+    /// # Errors
+    /// [`AttachError`].
+    pub fn events(&self) -> Result<Vec<Event>, AttachError> {
+        let mut events: Vec<Event> = Vec::new();
+        // Ids grow with each answer, so there are 65,535 at most.
+        while let Some(event) = self.next_event(events.last().map_or(0, |event| event.id))? {
+            events.push(event);
+        }
+        Ok(events)
+    }
+
+    fn map(&self, cpu: u32, access: Access) -> Result<Mapping, AttachError> {
+        let descriptor = self.descriptor(cpu)?;
+        let mapping =
+            map::open(descriptor.as_fd(), access).map_err(|source| AttachError::Map { cpu, source })?;
+        if mapping.ring().meta().identity.cpu.load(Relaxed) != cpu {
+            return Err(AttachError::Protocol("it gave the buffer of another CPU"));
+        }
+        Ok(mapping)
+    }
+
+    fn ask(&self, kind: u32, cpu: u32, value: u64) -> Result<u64, AttachError> {
+        Ok(self.link().ask(&request(kind, cpu, value), &[])?.value)
+    }
+
+    /// The socket. Nothing panics between a request and its answer, so a poisoned lock says nothing about it.
+    fn link(&self) -> MutexGuard<'_, Link> {
+        self.link.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What the connection is for.
+    #[must_use]
+    pub fn role(&self) -> Role {
+        self.role
+    }
+}
+
+fn request(kind: u32, cpu: u32, value: u64) -> Header {
+    Header { kind, cpu, value }
+}
+
+/// The consuming reader's hold on one CPU's buffer: its mapping, and the calls that the host performs for it.
+#[derive(Debug)]
+pub struct ReaderHandle {
+    mapping: Arc<Mapping>,
+    claim: Claim,
+}
+
+/// The right to consume a buffer. Dropped, it is given back to the host.
+#[derive(Debug)]
+struct Claim {
+    connection: Arc<Connection>,
+    cpu: u32,
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        // If the host is gone, so is the claim.
+        let _ = self.connection.ask(request::RELEASE, self.cpu, 0);
+    }
+}
+
+impl ReaderHandle {
+    /// The buffer's CPU.
+    #[must_use]
+    pub fn cpu(&self) -> u32 {
+        self.claim.cpu
+    }
+
+    /// The connection it came from.
+    #[must_use]
+    pub fn connection(&self) -> &Arc<Connection> {
+        &self.claim.connection
+    }
+
+    /// Has the host hand out what is new on the reader page, or the next page; the results are on the meta-page.
+    ///
+    /// # Errors
+    /// [`AttachError`].
+    pub fn get_reader(&self) -> Result<(), AttachError> {
+        self.connection().ask(request::GET_READER, self.cpu(), 0).map(|_| ())
+    }
+
+    /// As [`Connection::arm`].
+    ///
+    /// # Errors
+    /// [`AttachError`].
+    pub fn arm(&self, percent: u8) -> Result<bool, AttachError> {
+        self.connection().arm(self.cpu(), percent)
+    }
+
+    /// As [`Connection::wake_all`].
+    ///
+    /// # Errors
+    /// [`AttachError`].
+    pub fn wake_all(&self) -> Result<(), AttachError> {
+        self.connection().wake_all(self.cpu())
+    }
+
+    /// Waits until the buffer is `percent` full (0: until there is anything to read), for `timeout` at most, or
+    /// until somebody sends the sleepers away.
+    ///
+    /// # Errors
+    /// [`AttachError`].
+    pub fn wait(&self, percent: u8, timeout: Option<Duration>) -> Result<Waited, AttachError> {
+        wake::wait(&self.mapping.ring(), timeout, || self.arm(percent))
+    }
+}

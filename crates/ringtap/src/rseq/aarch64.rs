@@ -1,0 +1,1 @@
+//! The sections in aarch64 assembly.

@@ -1,0 +1,252 @@
+//! What a host answers to each request.
+
+use crate::event::registry::RegisterError;
+use crate::host::{Claim, Host, HostError};
+use ringtap_abi::control::{Counters, Header, HostInfo, PROTOCOL, Part, answer, request, role};
+use ringtap_abi::control::{set_cpu, split_event};
+use rustix::fd::BorrowedFd;
+use rustix::io::Errno;
+
+/// What a connection is and has.
+#[derive(Debug)]
+pub(super) struct Session {
+    pid: u32,
+    /// `None` before HELLO.
+    role: Option<Role>,
+    /// The buffers that it consumes: one for each CPU at most.
+    claims: Vec<Claim>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Role {
+    Writer,
+    Reader,
+}
+
+impl Session {
+    pub(super) fn new(pid: u32) -> Self {
+        Self { pid, role: None, claims: Vec::new() }
+    }
+
+    /// Whether HELLO was said and accepted.
+    pub(super) fn is_open(&self) -> bool {
+        self.role.is_some()
+    }
+}
+
+/// One packet to send.
+#[derive(Debug)]
+pub(super) struct Answer {
+    pub(super) header: Header,
+    pub(super) body: Vec<u8>,
+    pub(super) descriptor: Option<Descriptor>,
+    /// The connection ends with it.
+    pub(super) is_last: bool,
+}
+
+/// A descriptor of the host's, borrowed when it is sent.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Descriptor {
+    cpu: u32,
+    role: Role,
+}
+
+impl Descriptor {
+    pub(super) fn of(self, host: &Host) -> Option<BorrowedFd<'_>> {
+        match self.role {
+            Role::Writer => host.read_write(self.cpu).ok(),
+            Role::Reader => host.read_only(self.cpu).ok(),
+        }
+    }
+}
+
+/// What a request takes of the host's time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Cost {
+    /// Some microseconds.
+    Low,
+    /// It walks a ring, or allocates: the client's turn ends with it.
+    High,
+}
+
+/// Why a request is refused.
+struct Refusal {
+    errno: Errno,
+    reason: String,
+    is_last: bool,
+}
+
+impl From<HostError> for Refusal {
+    fn from(error: HostError) -> Self {
+        let errno = match error {
+            HostError::NoSuchCpu(_) => Errno::NODEV,
+            HostError::Percent(_) => Errno::INVAL,
+            HostError::Busy(_) => Errno::AGAIN,
+            HostError::Claimed { .. } => Errno::BUSY,
+            _ => Errno::IO,
+        };
+        refusal(errno, error.to_string())
+    }
+}
+
+impl From<RegisterError> for Refusal {
+    fn from(error: RegisterError) -> Self {
+        let errno = match error {
+            RegisterError::Conflict { .. } => Errno::EXIST,
+            RegisterError::Full { .. } => Errno::NOSPC,
+            RegisterError::TooLong { .. } => Errno::TOOBIG,
+            _ => Errno::INVAL,
+        };
+        refusal(errno, error.to_string())
+    }
+}
+
+fn refusal(errno: Errno, reason: impl Into<String>) -> Refusal {
+    Refusal { errno, reason: reason.into(), is_last: false }
+}
+
+/// What is no request: nothing that follows on this connection can be trusted to be one.
+fn violation(errno: Errno, reason: impl Into<String>) -> Refusal {
+    Refusal { is_last: true, ..refusal(errno, reason) }
+}
+
+/// Answers a packet; `None` is one that was too long.
+pub(super) fn answer(host: &Host, session: &mut Session, packet: Option<&[u8]>) -> (Answer, Cost) {
+    let Some((header, body)) = packet.and_then(Header::split) else {
+        let reason =
+            "the packet is no request: it is too short or too long; attach with ringtap's own client";
+        return (refused(violation(Errno::PROTO, reason)), Cost::Low);
+    };
+    let cost = match header.kind {
+        request::STATS | request::RESET | request::REGISTER | request::NEXT_EVENT => Cost::High,
+        _ => Cost::Low,
+    };
+    (answer_request(host, session, &header, body).unwrap_or_else(refused), cost)
+}
+
+fn answer_request(
+    host: &Host,
+    session: &mut Session,
+    header: &Header,
+    body: &[u8],
+) -> Result<Answer, Refusal> {
+    let &Header { kind, cpu, value } = header;
+    let Some(role) = session.role else { return hello(host, session, header) };
+    match kind {
+        request::GET_BUFFER => get_buffer(host, cpu, role),
+        request::CLAIM => claim(host, session, cpu, role),
+        request::RELEASE => {
+            session.claims.retain(|claim| claim.cpu() != cpu);
+            Ok(ok(0))
+        }
+        request::GET_READER if !session.claims.iter().any(|claim| claim.cpu() == cpu) => Err(refusal(
+            Errno::PERM,
+            format!("this connection does not consume the buffer of CPU {cpu}: claim it first"),
+        )),
+        request::GET_READER => Ok(host.get_reader(cpu).map(|()| ok(0))?),
+        request::ARM => {
+            let percent = u8::try_from(value).map_err(|_| HostError::Percent(value))?;
+            Ok(ok(host.arm(cpu, percent)?.into()))
+        }
+        request::WAKE_ALL => Ok(host.wake_all(cpu).map(|()| ok(0))?),
+        request::STATS => {
+            let counters = Counters(host.stats(cpu)?.to_array());
+            Ok(Answer { body: counters.bytes().to_vec(), ..ok(0) })
+        }
+        request::RESET => Ok(host.reset().map(|()| ok(0))?),
+        request::RECORD => {
+            host.set_recording(value != 0);
+            Ok(ok(0))
+        }
+        request::REGISTER => register(host, body),
+        request::NEXT_EVENT => Ok(next_event(host, value)),
+        request::HELLO => {
+            Err(refusal(Errno::INVAL, "this connection has said HELLO already: open another one"))
+        }
+        kind => Err(refusal(
+            Errno::NOSYS,
+            format!("request {kind} is unknown to this host: use the same release"),
+        )),
+    }
+}
+
+fn hello(host: &Host, session: &mut Session, header: &Header) -> Result<Answer, Refusal> {
+    if header.kind != request::HELLO {
+        return Err(violation(
+            Errno::PROTO,
+            "the first packet is no HELLO: attach with ringtap's own client",
+        ));
+    }
+    if header.cpu != PROTOCOL {
+        let reason = format!(
+            "the client speaks version {} and this host version {PROTOCOL}: use the same release of ringtap on both sides",
+            header.cpu
+        );
+        return Err(violation(Errno::PROTONOSUPPORT, reason));
+    }
+    session.role = Some(match header.value {
+        role::WRITER => Role::Writer,
+        role::READER => Role::Reader,
+        other => {
+            return Err(violation(
+                Errno::PROTO,
+                format!("{other} is no role: be a writer (1) or a reader (2)"),
+            ));
+        }
+    });
+    let info = HostInfo { clock: host.clock() as u32, buffer_percent: host.buffer_percent().into() };
+    let cpus = host.cpus();
+    let mut bitmap = vec![0; cpus.iter().max().map_or(0, |&last| last as usize / 8 + 1)];
+    for cpu in cpus {
+        set_cpu(&mut bitmap, cpu);
+    }
+    Ok(Answer { body: [info.bytes(), &bitmap].concat(), ..ok(0) })
+}
+
+fn get_buffer(host: &Host, cpu: u32, role: Role) -> Result<Answer, Refusal> {
+    let len = rustix::fs::fstat(host.read_only(cpu)?).map_or(0, |status| status.st_size.cast_unsigned());
+    Ok(Answer { descriptor: Some(Descriptor { cpu, role }), ..ok(len) })
+}
+
+fn claim(host: &Host, session: &mut Session, cpu: u32, role: Role) -> Result<Answer, Refusal> {
+    if role != Role::Reader {
+        return Err(refusal(Errno::PERM, "a writer's connection cannot consume: attach as a reader"));
+    }
+    session.claims.push(host.claim(cpu, session.pid.max(1))?);
+    Ok(ok(0))
+}
+
+fn register(host: &Host, body: &[u8]) -> Result<Answer, Refusal> {
+    let no_event =
+        || refusal(Errno::INVAL, "the body declares no event: send system, name and format as lines");
+    let (system, name, format) = split_event(body).ok_or_else(no_event)?;
+    Ok(ok(host.register_event(system, name, format)?.into()))
+}
+
+fn next_event(host: &Host, after: u64) -> Answer {
+    match u16::try_from(after).ok().and_then(|after| host.next_event(after)) {
+        Some(event) => {
+            let body = format!("{}\n{}\n{}", event.system, event.name, event.format).into_bytes();
+            Answer { body, ..ok(event.id.into()) }
+        }
+        None => ok(0),
+    }
+}
+
+/// Instead of an answer whose descriptor the kernel does not take.
+pub(super) fn no_room_for_descriptor() -> Answer {
+    let reason =
+        "this user has more descriptors in flight between processes than RLIMIT_NOFILE: try again later";
+    refused(refusal(Errno::TOOMANYREFS, reason))
+}
+
+fn ok(value: u64) -> Answer {
+    let header = Header { kind: answer::OK, cpu: 0, value };
+    Answer { header, body: Vec::new(), descriptor: None, is_last: false }
+}
+
+fn refused(refusal: Refusal) -> Answer {
+    let value = u64::from(refusal.errno.raw_os_error().cast_unsigned());
+    let header = Header { kind: answer::ERROR, ..ok(value).header };
+    Answer { header, body: refusal.reason.into_bytes(), descriptor: None, is_last: refusal.is_last }
+}

@@ -1,0 +1,124 @@
+//! The loop: one thread that waits for whatever comes first, and gives each client its share of a turn.
+
+use super::client::{Client, refuse};
+use super::limits;
+use super::socket::{self, Listener};
+use crate::host::Host;
+use ringtap_abi::control::MAX_PACKET;
+use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::fd::OwnedFd;
+use rustix::io::Errno;
+use rustix::net::SocketFlags;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// Longest wait while there are clients: the clock's conversion must not grow old for them, and those that ran
+/// out of patience must go.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
+
+pub(super) struct Loop {
+    host: Host,
+    listener: Arc<Listener>,
+    stop: Arc<OwnedFd>,
+    clients: Vec<Client>,
+    /// Who may attach, besides root.
+    owner: u32,
+    /// No connection is taken before.
+    accept_after: Option<Instant>,
+    /// Takes the largest packet.
+    packet: Box<[u8]>,
+}
+
+/// What a turn has to do.
+struct Ready {
+    stop: bool,
+    listener: bool,
+    /// As many as there are clients.
+    clients: Vec<bool>,
+}
+
+impl Loop {
+    pub(super) fn new(host: Host, listener: Arc<Listener>, stop: Arc<OwnedFd>) -> Self {
+        let owner = rustix::process::geteuid().as_raw();
+        let packet = vec![0; MAX_PACKET].into();
+        Self { host, listener, stop, clients: Vec::new(), owner, accept_after: None, packet }
+    }
+
+    pub(super) fn run(mut self) {
+        while self.turn() {}
+    }
+
+    /// One turn; `false` after the last.
+    fn turn(&mut self) -> bool {
+        let ready = match self.wait() {
+            Ok(ready) => ready,
+            Err(Errno::INTR) => return true,
+            // Out of memory, say. Without a wait it would be tried again without a rest.
+            Err(_) => {
+                std::thread::sleep(limits::ACCEPT_PAUSE);
+                return true;
+            }
+        };
+        for (client, _) in self.clients.iter_mut().zip(&ready.clients).filter(|(_, ready)| **ready) {
+            client.turn(&self.host, &mut self.packet);
+        }
+        let now = Instant::now();
+        self.clients.retain(|client| !client.is_over(now));
+        if ready.listener {
+            self.accept();
+        }
+        self.host.calibrate();
+        !ready.stop
+    }
+
+    fn wait(&mut self) -> Result<Ready, Errno> {
+        let now = Instant::now();
+        self.accept_after = self.accept_after.filter(|&after| after > now);
+        let rest = self.accept_after.map(|after| after - now);
+        let look_again = (!self.clients.is_empty()).then_some(LOOK_AGAIN);
+        let timeout = rest.into_iter().chain(look_again).min().and_then(|wait| Timespec::try_from(wait).ok());
+        let accepting = if rest.is_none() { PollFlags::IN } else { PollFlags::empty() };
+        let mut fds =
+            vec![PollFd::new(&*self.stop, PollFlags::IN), PollFd::new(&self.listener.socket, accepting)];
+        fds.extend(self.clients.iter().map(|client| PollFd::new(client, client.waits_for())));
+        rustix::event::poll(&mut fds, timeout.as_ref())?;
+        let mut ready = fds.iter().map(|fd| !fd.revents().is_empty());
+        let stop = ready.next().unwrap_or(false);
+        let listener = ready.next().unwrap_or(false) && rest.is_none();
+        Ok(Ready { stop, listener, clients: ready.collect() })
+    }
+
+    fn accept(&mut self) {
+        for _ in 0..limits::ACCEPTS_PER_TURN {
+            let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+            match rustix::net::accept_with(&self.listener.socket, flags) {
+                Ok(socket) => self.admit(socket),
+                // The client gave up, or a signal came.
+                Err(Errno::CONNABORTED | Errno::INTR) => {}
+                Err(Errno::AGAIN) => return,
+                Err(_) => {
+                    self.accept_after = Some(Instant::now() + limits::ACCEPT_PAUSE);
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Makes a connection a client, or says why not.
+    fn admit(&mut self, socket: OwnedFd) {
+        let Ok(peer) = socket::peer(&socket) else { return };
+        if peer.uid != self.owner && peer.uid != 0 {
+            let reason = format!(
+                "user {} may not attach: this host serves user {} and root; run as one of them",
+                peer.uid, self.owner
+            );
+            return refuse(&socket, Errno::ACCESS, &reason);
+        }
+        if self.clients.len() >= limits::CLIENTS {
+            let reason =
+                format!("this host has {} clients, which is all it takes: end some first", limits::CLIENTS);
+            return refuse(&socket, Errno::USERS, &reason);
+        }
+        self.clients.push(Client::new(socket, peer.pid));
+    }
+}

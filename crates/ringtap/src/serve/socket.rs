@@ -1,0 +1,152 @@
+//! The host's socket in the file system: where it is, whose it is, and how a dead host's is replaced.
+//!
+//! Hosts that start at the same time in one directory take turns, by a lock on the directory: otherwise two of
+//! them could find the same dead socket, and the second would remove the first one's new one.
+
+use super::{ServeError, limits};
+use rustix::fd::{AsFd, AsRawFd, OwnedFd};
+use rustix::fs::{AtFlags, CWD, FileType, FlockOperation, Mode, OFlags, Stat};
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+/// The socket, and what is needed to remove it and nothing else.
+#[derive(Debug)]
+pub(super) struct Listener {
+    pub(super) socket: OwnedFd,
+    path: PathBuf,
+    inode: (u64, u64),
+}
+
+impl Listener {
+    /// Makes the socket, in the place of a dead host's where there is one.
+    pub(super) fn bind(path: &Path) -> Result<Self, ServeError> {
+        let address = address(path).map_err(|_| ServeError::PathTooLong { path: path.to_owned() })?;
+        let failed = |action| {
+            move |errno: Errno| ServeError::System { action, path: path.to_owned(), source: errno.into() }
+        };
+        let directory = open_directory(path)?;
+        let socket = new_socket().map_err(failed("make a socket for"))?;
+        // The file gets the socket's mode when it is bound, so it is never open to others for a moment.
+        rustix::fs::fchmod(&socket, Mode::RUSR | Mode::WUSR).map_err(failed("protect"))?;
+        lock(&directory, path)?;
+        match rustix::net::bind(&socket, &address) {
+            Err(Errno::ADDRINUSE) => {
+                remove_dead(path, &address)?;
+                rustix::net::bind(&socket, &address).map_err(failed("bind"))?;
+            }
+            bound => bound.map_err(failed("bind"))?,
+        }
+        let inode = inode(&status(path).map_err(failed("look at"))?);
+        let listener = Self { socket, path: path.to_owned(), inode };
+        rustix::net::listen(&listener.socket, limits::BACKLOG).map_err(failed("listen on"))?;
+        Ok(listener)
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Removes the socket's file, unless it was replaced by another.
+    pub(super) fn remove(&self) {
+        if status(&self.path).is_ok_and(|status| inode(&status) == self.inode) {
+            // Where the directory became read-only meanwhile, the next host finds a dead socket.
+            let _ = rustix::fs::unlink(&self.path);
+        }
+    }
+}
+
+/// The address of a path, relative or not.
+pub(crate) fn address(path: &Path) -> Result<SocketAddrUnix, Errno> {
+    SocketAddrUnix::new(path)
+}
+
+/// A socket of the host's kind.
+pub(crate) fn new_socket() -> Result<OwnedFd, Errno> {
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    rustix::net::socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)
+}
+
+/// The directory of the socket; made, for its owner alone, where there is none.
+fn open_directory(path: &Path) -> Result<OwnedFd, ServeError> {
+    let parent = match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    let failed = |action| {
+        move |errno: Errno| ServeError::System { action, path: parent.to_owned(), source: errno.into() }
+    };
+    match rustix::fs::mkdir(parent, Mode::RWXU) {
+        Ok(()) | Err(Errno::EXIST) => {}
+        Err(errno) => return Err(failed("make the directory")(errno)),
+    }
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    rustix::fs::open(parent, flags, Mode::empty()).map_err(failed("open the directory"))
+}
+
+/// Locks the directory until its descriptor is closed.
+fn lock(directory: &OwnedFd, path: &Path) -> Result<(), ServeError> {
+    let deadline = Instant::now() + limits::DIRECTORY_LOCK;
+    loop {
+        match rustix::fs::flock(directory, FlockOperation::NonBlockingLockExclusive) {
+            Err(Errno::WOULDBLOCK) if Instant::now() < deadline => {
+                std::thread::sleep(Duration::from_millis(1))
+            }
+            Err(Errno::WOULDBLOCK) => return Err(ServeError::DirectoryLocked { path: path.to_owned() }),
+            Err(Errno::INTR) => {}
+            // Some file systems have no locks: then hosts that start at the same time are on their own.
+            _ => return Ok(()),
+        }
+    }
+}
+
+/// Removes the socket of a host that does not listen any more.
+fn remove_dead(path: &Path, address: &SocketAddrUnix) -> Result<(), ServeError> {
+    let failed =
+        |errno: Errno| ServeError::System { action: "replace", path: path.to_owned(), source: errno.into() };
+    // To connect to what is no socket is refused as well.
+    let status = status(path).map_err(failed)?;
+    if FileType::from_raw_mode(status.st_mode) != FileType::Socket {
+        return Err(ServeError::NotASocket { path: path.to_owned() });
+    }
+    let probe = new_socket().map_err(failed)?;
+    match rustix::net::connect(&probe, address) {
+        Err(Errno::CONNREFUSED) => rustix::fs::unlink(path).map_err(failed),
+        // AGAIN: it listens, and many wait to be taken. PROTOTYPE: some other program listens.
+        Ok(()) | Err(Errno::AGAIN | Errno::PROTOTYPE) => Err(ServeError::InUse { path: path.to_owned() }),
+        Err(errno) => Err(failed(errno)),
+    }
+}
+
+fn status(path: &Path) -> Result<Stat, Errno> {
+    rustix::fs::statat(CWD, path, AtFlags::SYMLINK_NOFOLLOW)
+}
+
+fn inode(status: &Stat) -> (u64, u64) {
+    (status.st_dev, status.st_ino)
+}
+
+/// Who is at the other end.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Peer {
+    pub(super) uid: u32,
+    /// 0 where it has none in our pid namespace.
+    pub(super) pid: u32,
+}
+
+/// Asks the kernel who connected. By libc, because rustix takes a process id for never 0, and it is 0 for a
+/// peer of a pid namespace that we cannot see.
+pub(super) fn peer(socket: impl AsFd) -> Result<Peer, std::io::Error> {
+    let mut peer = libc::ucred { pid: 0, uid: 0, gid: 0 };
+    let mut len = libc::socklen_t::try_from(size_of::<libc::ucred>()).unwrap_or_default();
+    let fd = socket.as_fd().as_raw_fd();
+    // SAFETY: the kernel writes at most `len` bytes, to two variables that outlive the call.
+    let done = unsafe {
+        libc::getsockopt(fd, libc::SOL_SOCKET, libc::SO_PEERCRED, (&raw mut peer).cast(), &raw mut len)
+    };
+    if done != 0 {
+        return Err(std::io::Error::last_os_error());
+    }
+    Ok(Peer { uid: peer.uid, pid: peer.pid.cast_unsigned() })
+}

@@ -1,0 +1,36 @@
+//! The project's own commands. `cargo xtask test` is what CI runs, and what the README names.
+
+mod layout;
+mod steps;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+#[derive(Parser)]
+#[command(about = "ringtap's own commands: checks, tests, documents that are made from the code")]
+struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Formats, lints, tests, counts: everything that CI runs, in the same order.
+    Test,
+    /// Formats, lints and unit tests alone: the loop while you write.
+    Quick,
+    /// Prints each offset of the shared memory into docs/layout.txt, so that a change shows as a difference.
+    Layout {
+        /// Compare instead of writing, and fail where they differ.
+        #[arg(long)]
+        check: bool,
+    },
+}
+
+fn main() -> Result<()> {
+    match Args::parse().command {
+        Command::Test => steps::run(steps::ALL),
+        Command::Quick => steps::run(steps::QUICK),
+        Command::Layout { check } => layout::run(check),
+    }
+}

@@ -1,0 +1,67 @@
+//! What `cargo xtask test` does, as a table.
+
+use anyhow::{Context, Result, bail};
+use std::process::Command;
+use std::time::Instant;
+
+/// One step: its name, the environment it adds, and the command line.
+pub(crate) struct Step {
+    name: &'static str,
+    environment: &'static [(&'static str, &'static str)],
+    command: &'static [&'static str],
+}
+
+const fn step(name: &'static str, command: &'static [&'static str]) -> Step {
+    Step { name, environment: &[], command }
+}
+
+const FORMAT: Step = step("format", &["cargo", "fmt", "--all", "--check"]);
+const LINT: Step =
+    step("lint", &["cargo", "clippy", "--quiet", "--workspace", "--all-targets", "--", "-D", "warnings"]);
+
+/// While one writes.
+pub(crate) const QUICK: &[Step] =
+    &[FORMAT, LINT, step("unit tests", &["cargo", "test", "--quiet", "--workspace", "--lib"])];
+
+/// All that CI runs.
+pub(crate) const ALL: &[Step] = &[
+    FORMAT,
+    LINT,
+    step("tests", &["cargo", "test", "--workspace"]),
+    Step {
+        name: "tests of the ring without restartable sequences",
+        environment: &[("GLIBC_TUNABLES", "glibc.pthread.rseq=0")],
+        command: &["cargo", "test", "--package", "ringtap"],
+    },
+    Step {
+        name: "documentation",
+        environment: &[("RUSTDOCFLAGS", "-D warnings")],
+        command: &["cargo", "doc", "--quiet", "--workspace", "--no-deps"],
+    },
+    step("layout of the shared memory", &["cargo", "xtask", "layout", "--check"]),
+    step(
+        "instruction budgets",
+        &["cargo", "run", "--quiet", "--release", "--package", "ringtap-benches", "--bin", "instructions"],
+    ),
+];
+
+/// Runs the steps in order and stops at the first that fails.
+pub(crate) fn run(steps: &[Step]) -> Result<()> {
+    let begun = Instant::now();
+    for step in steps {
+        println!("== {}: {}", step.name, step.command.join(" "));
+        let started = Instant::now();
+        let (program, arguments) = step.command.split_first().context("a step has a command")?;
+        let status = Command::new(program)
+            .args(arguments)
+            .envs(step.environment.iter().copied())
+            .status()
+            .with_context(|| format!("failed to start {program}"))?;
+        if !status.success() {
+            bail!("{} failed: {} ({status})", step.name, step.command.join(" "));
+        }
+        println!("== {}: done in {:.0} s", step.name, started.elapsed().as_secs_f64());
+    }
+    println!("== all {} steps done in {:.0} s", steps.len(), begun.elapsed().as_secs_f64());
+    Ok(())
+}
