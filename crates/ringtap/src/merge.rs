@@ -1,13 +1,15 @@
 //! Several buffers as one stream in the order of time: ringtap's and the kernel's, consumed or followed.
 //!
 //! A record is handed out once no other buffer can bring an earlier one. A buffer that was found empty cannot
-//! bring one from before the moment of that look, so where a record is younger than the last look at an empty
-//! buffer, that buffer is looked at again first; nothing waits. Two things limit this:
+//! bring one from much before that look, so where a record is younger, the empty buffers are looked at again
+//! first. Three things limit this:
 //!
+//! * A writer looks at the clock before it commits, so that records of the last ten microseconds are held back
+//!   while another buffer is empty.
 //! * A clock's conversion may be some microseconds off, so that a record seems to come from the future. It is
 //!   held back until its time has come, for [`HOLD`] at most.
 //! * A writer that is preempted between its look at the clock and its commit brings its record late. It is then
-//!   handed out late, with the time of its neighbour ([`Merged::ns`] never goes back within one buffer).
+//!   handed out late, with its own time; within one buffer [`Merged::ns`] never goes back.
 
 use crate::clock;
 use crate::cursor::Cursor;
@@ -21,6 +23,8 @@ use std::time::{Duration, Instant};
 /// Longest time that a record from the future is held back. One from farther away tells no time that means
 /// anything here.
 pub const HOLD: Duration = Duration::from_millis(1);
+/// How old a look at the clock may be when its event is committed, unless the writer was preempted in between.
+const IN_FLIGHT: Duration = Duration::from_micros(10);
 /// Shortest and longest pause between two looks of a wait: the longer nothing comes, the longer.
 const PAUSES: (Duration, Duration) = (Duration::from_micros(500), Duration::from_millis(10));
 
@@ -109,7 +113,7 @@ struct Lane {
 enum State {
     /// Has an item, which is in `heads` or lent.
     Has(Found),
-    /// Was empty when looked at, at this time.
+    /// Was found empty, so that nothing from before this time comes any more.
     Empty(u64),
     /// Failed, which was told.
     Failed,
@@ -154,7 +158,8 @@ impl Merge {
         }
     }
 
-    /// Looks again at the empty lanes that were last looked at before `ns`; whether one of them has an item now.
+    /// Looks again at the empty lanes that may bring something from before `ns`; whether one of them has an item
+    /// now.
     fn look_again(&mut self, ns: u64) -> Result<bool, ReadError> {
         let mut now = None;
         let mut found = false;
@@ -162,8 +167,8 @@ impl Merge {
             if let State::Empty(looked) = self.lanes[at].state
                 && looked <= ns
             {
-                // Before the look: what comes later is younger.
-                let now = *now.get_or_insert_with(clock::monotonic_ns);
+                // Before the look.
+                let now = *now.get_or_insert_with(settled_ns);
                 if looked < now {
                     found |= self.look(at, Some(now))?;
                 }
@@ -190,7 +195,8 @@ impl Merge {
         Ok(true)
     }
 
-    /// Whether an item of this time may go out: every empty lane was looked at later, or it makes no sense to wait.
+    /// Whether an item of this time may go out: no empty lane can bring an earlier one, or it makes no sense to
+    /// wait for that.
     fn is_due(&self, ns: u64) -> bool {
         let bound = self.lanes.iter().filter_map(|lane| match lane.state {
             State::Empty(looked) => Some(looked),
@@ -216,15 +222,18 @@ impl Merge {
             if left.is_zero() {
                 return Ok(Waited::TimedOut);
             }
+            if !self.heads.is_empty() {
+                pause = IN_FLIGHT;
+            }
             std::thread::sleep(left.min(pause));
-            pause = (pause * 2).min(PAUSES.1);
+            pause = (pause * 2).clamp(PAUSES.0, PAUSES.1);
         }
     }
 
     /// Whether any lane has something. An item whose time has not come does not count until it has.
     fn has_more(&mut self) -> Result<bool, ReadError> {
         if let Some(Reverse((ns, _))) = self.heads.peek() {
-            return Ok(*ns < clock::monotonic_ns() || self.is_due(*ns));
+            return Ok(*ns < settled_ns() || self.is_due(*ns));
         }
         if let Some(lent) = self.lent.take()
             && self.look(lent, None)?
@@ -240,4 +249,9 @@ impl Merge {
         }
         Ok(false)
     }
+}
+
+/// The time from before which nothing comes any more to a buffer that is found empty after this call.
+fn settled_ns() -> u64 {
+    clock::monotonic_ns().saturating_sub(IN_FLIGHT.as_nanos() as u64)
 }
