@@ -34,7 +34,10 @@ fn a_reset_empties_every_buffer_and_counts_anew() {
                 assert_eq!(written(&host), 0, "{mode:?}, round {round}");
                 for cpu in host.cpus() {
                     let stats = host.stats(cpu).expect("it counts");
-                    assert_eq!((stats.overrun, stats.dropped_events, stats.read_events, stats.bytes), (0, 0, 0, 0));
+                    assert_eq!(
+                        (stats.overrun, stats.dropped_events, stats.read_events, stats.bytes),
+                        (0, 0, 0, 0)
+                    );
                 }
                 for _ in 0..100 {
                     writer.write(&PAYLOAD).expect("an empty ring takes events");
