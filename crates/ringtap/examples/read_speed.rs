@@ -3,8 +3,8 @@
 //! Each figure is the median of interleaved rounds: a ring is filled, and read.
 
 use ringtap::{Config, Cursor, Host, Item, Mode, Reader, Start};
-use std::hint::black_box;
 use rustix::time::{ClockId, clock_gettime};
+use std::hint::black_box;
 use std::time::Duration;
 
 const ROUNDS: usize = 31;
@@ -17,13 +17,19 @@ fn main() -> Outcome<()> {
         let (reader, cursor) = (host.reader(cpu), host.cursor(cpu, Start::Oldest));
         (size, host, reader, cursor, Vec::new(), Vec::new())
     });
-    let mut calls =
-        [("1 event", host(4096, 64)?, 4000), ("255 events", host(4096, 64)?, 8), ("1 event, 512 KiB", host(512 * 1024, 64)?, 524_000), ("32,767 events, 512 KiB", host(512 * 1024, 64)?, 8)]
-            .map(|(page, host, payload)| (page, host, payload, Vec::new()));
+    let mut calls = [
+        ("1 event", host(4096, 64)?, 4000),
+        ("255 events", host(4096, 64)?, 8),
+        ("1 event, 512 KiB", host(512 * 1024, 64)?, 524_000),
+        ("32,767 events, 512 KiB", host(512 * 1024, 64)?, 8),
+    ]
+    .map(|(page, host, payload)| (page, host, payload, Vec::new()));
     // The first laps measure the kernel's page faults, and do not count for a median of this many.
     for _ in 0..ROUNDS {
         for (_, host, reader, cursor, reads, follows) in &mut walks {
-            let (Ok(reader), Ok(cursor)) = (reader, cursor) else { return Err("cannot map the buffer".into()) };
+            let (Ok(reader), Ok(cursor)) = (reader, cursor) else {
+                return Err("cannot map the buffer".into());
+            };
             fill(host, 8);
             follows.push(follow(cursor)?);
             reads.push(read(reader)?);
