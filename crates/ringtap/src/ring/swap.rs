@@ -154,8 +154,12 @@ fn hand_out(ring: &Ring<'_>, reader: &mut Reader) -> Result<Handed, Corrupt> {
     let first = old.first;
     reader.lost = first.wrapping_sub(reader.next_index);
     reader.next_index = first;
+    // Before its bytes are counted: if the tail has left the page, they are all that it will ever hold.
+    let is_final = !reader.holds(ring.tail()?);
     take_more(ring, reader)?;
-    mark_lost(ring, reader)?;
+    if is_final {
+        mark_lost(ring, reader);
+    }
     Ok(Handed::Page)
 }
 
@@ -203,11 +207,12 @@ fn swap(ring: &Ring<'_>, reader: &mut Reader) -> Result<Option<Oldest>, Corrupt>
     Ok(None)
 }
 
-/// Notes on the page itself that events were lost before it, as the kernel does: unless it is still being
-/// written, and with their number where there is room behind the events.
-fn mark_lost(ring: &Ring<'_>, reader: &Reader) -> Result<(), Corrupt> {
-    if reader.lost == 0 || reader.holds(ring.tail()?) {
-        return Ok(());
+/// Notes on the page itself that events were lost before it, as the kernel does, with their number where there is
+/// room behind the events. Not for a page to which events may have been added since its bytes were counted: the
+/// number would stand in their place.
+fn mark_lost(ring: &Ring<'_>, reader: &Reader) {
+    if reader.lost == 0 {
+        return;
     }
     let len = reader.handed_bytes;
     let has_room = ring.geometry().capacity() - len >= 8;
@@ -218,7 +223,6 @@ fn mark_lost(ring: &Ring<'_>, reader: &Reader) -> Result<(), Corrupt> {
     }
     let commit = PageCommit::new(len).with_missed(has_room);
     ring.data().header(reader.page).commit.store(commit.pack(), Relaxed);
-    Ok(())
 }
 
 /// Rewrites the kernel's part of the meta-page, as each GET_READER does.
