@@ -22,7 +22,7 @@ pub(crate) use data::Data;
 
 use ringtap_abi::meta::{Desc, MetaPage};
 use ringtap_abi::sync::AtomicU64;
-use ringtap_abi::words::{Commit, Place, Slot};
+use ringtap_abi::words::{Commit, MAX_SEQ, Place, Slot};
 use ringtap_abi::{Geometry, SubbufId};
 use std::sync::atomic::Ordering::{Acquire, Relaxed};
 
@@ -95,7 +95,8 @@ impl<'m> Ring<'m> {
         // E2: pairs with the store of `tail` in the turn section.
         let tail = Place::unpack(self.meta.writer.tail.load(Acquire));
         self.checked(tail.page())?;
-        Ok(tail)
+        // The last position has no next one, and is only reached by scribbling.
+        if tail.seq() < MAX_SEQ { Ok(tail) } else { Err(Corrupt) }
     }
 
     /// How far a checked sub-buffer is committed.

@@ -12,7 +12,7 @@ const ROUNDS: u32 = 10_000;
 
 /// Moves the tail to a fresh sub-buffer, by the sections of the ring's CPU, and drops what was before it.
 ///
-/// `false`: the writers gave no chance to; nothing was dropped that a reader would not have lost anyway.
+/// `false`: the writers gave no chance to. What was dropped until then counts as overwritten, and the counters go on.
 pub(crate) fn reset(
     ring: &Ring<'_>,
     reader: &mut Reader,

@@ -160,10 +160,10 @@ fn hand_out(ring: &Ring<'_>, reader: &mut Reader) -> Result<Handed, Corrupt> {
     let first = old.first;
     reader.lost = first.wrapping_sub(reader.next_index);
     reader.next_index = first;
-    // Before the page is taken: what is committed to a page that the writers have left is final.
-    let is_left = !reader.holds(ring.tail()?);
+    // Before its bytes are counted: if the tail has left the page, they are all that it will ever hold.
+    let is_final = !reader.holds(ring.tail()?);
     take_more(ring, reader)?;
-    if is_left {
+    if is_final {
         mark_lost(ring, reader);
     }
     Ok(Handed::Page)
@@ -213,8 +213,9 @@ fn swap(ring: &Ring<'_>, reader: &mut Reader) -> Result<Option<Oldest>, Corrupt>
     Ok(None)
 }
 
-/// Notes on the page itself that events were lost before it, as the kernel does: with their number where there
-/// is room behind the events. Not for a page that is still being written, whose next record would stand there.
+/// Notes on the page itself that events were lost before it, as the kernel does, with their number where there is
+/// room behind the events. Not for a page to which events may have been added since its bytes were counted: the
+/// number would stand in their place.
 fn mark_lost(ring: &Ring<'_>, reader: &Reader) {
     if reader.lost == 0 {
         return;
