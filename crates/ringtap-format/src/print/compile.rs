@@ -731,6 +731,25 @@ impl<'a> Compiler<'a> {
                 let (kind, _) = self.int(kind)?;
                 self.text_value(Text::MemoryError(kind))
             }
+            ("__caller", [address]) => {
+                let (address, _) = self.int(address)?;
+                self.text_value(Text::Caller(address))
+            }
+            ("__function", [address]) => {
+                let (address, _) = self.int(address)?;
+                self.text_value(Text::Function(address))
+            }
+            // Printed where the bit is set in the mask.
+            ("__argument", [mask, bit, name, value, digits]) => {
+                let ((mask, _), (bit, _)) = (self.int(mask)?, self.int(bit)?);
+                let shifted = self.operation(Binary::Shr, mask, bit, IntType::U64)?;
+                let one = self.push_const(1)?;
+                let condition = self.operation(Binary::And, shifted, one, IntType::U64)?;
+                let name = self.literal(name)?;
+                let (value, _) = self.int(value)?;
+                let digits = u8::try_from(self.fixed(digits)?).unwrap_or(0);
+                self.text_value(Text::Argument { condition, name, value, digits })
+            }
             (name, [value]) if let Some((size, always)) = swap(name) => self.swapped(value, size, always),
             _ => self.cannot(format!("a call of {name}()")),
         }

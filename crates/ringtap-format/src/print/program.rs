@@ -243,6 +243,18 @@ pub(super) enum Text {
         yes: Id,
         no: Id,
     },
+    /// Of libtraceevent's plugins: `(symbol+0x1) `, or nothing where the address has no name.
+    Caller(Id),
+    /// Of libtraceevent's plugins: `symbol/0x0`.
+    Function(Id),
+    /// Of libtraceevent's plugins: a name and a number where the condition holds; in hexadecimal where it has a
+    /// least number of digits.
+    Argument {
+        condition: Id,
+        name: Box<[u8]>,
+        value: Id,
+        digits: u8,
+    },
     /// `mc_event_error_type()`, which a `print fmt` of the kernel calls.
     MemoryError(Id),
 }
