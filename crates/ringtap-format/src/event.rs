@@ -5,6 +5,7 @@ use crate::format::{Field, Format, FormatError};
 use crate::print::{self, Compiled, Context, Dialect, Environment, Stop, Unprintable, fields};
 use crate::target::Target;
 use crate::text::ByCode;
+use crate::value::IntField;
 use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};
 
@@ -56,6 +57,12 @@ impl Event {
     #[must_use]
     pub fn field(&self, name: &str) -> Option<&Field> {
         self.format.field(name)
+    }
+
+    /// The integer field of this name, resolved for reading it from many records.
+    #[must_use]
+    pub fn int_field(&self, name: &str) -> Option<IntField> {
+        IntField::new(self.field(name)?, self.target)
     }
 
     /// The format file, taken apart.

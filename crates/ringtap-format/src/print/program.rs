@@ -2,6 +2,7 @@
 
 use super::ast::Binary;
 use crate::format::ctype::IntType;
+use crate::value::IntField;
 
 /// An index into one of a program's lists; which one, the field that holds it says.
 pub(super) type Id = u32;
@@ -119,11 +120,7 @@ pub(super) enum PointerFormat {
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Int {
     Const(u64),
-    Field {
-        offset: u32,
-        size: u8,
-        signed: bool,
-    },
+    Field(IntField),
     Bits {
         offset: u32,
         size: u8,
