@@ -57,4 +57,4 @@ pub use format::{Field, Format, FormatError};
 pub use print::{Context, Dialect, Stop, Unprintable};
 pub use symbols::{Resolved, Strings, Symbols, Tasks};
 pub use target::{ByteOrder, Target};
-pub use value::Value;
+pub use value::{IntField, Value};
