@@ -31,7 +31,6 @@ const PAUSES: (Duration, Duration) = (Duration::from_micros(500), Duration::from
 
 /// A buffer to be merged.
 #[derive(Debug)]
-#[expect(clippy::large_enum_variant, reason = "there are as many as CPUs, and they are used by each event")]
 pub enum Input {
     /// Consumed.
     Reader(Reader),

@@ -314,7 +314,7 @@ impl Connection {
     /// The consuming reader of a CPU's buffer.
     ///
     /// # Errors
-    /// [`AttachError::is_busy`] while there is another one; [`ReadError`] where the buffer cannot be mapped.
+    /// [`AttachError::is_busy`](crate::attach::AttachError::is_busy) while there is another one; [`ReadError`] where the buffer cannot be mapped.
     pub fn reader(self: &Arc<Self>, cpu: u32) -> Result<Reader, ReadError> {
         let source = Arc::new(self.consume(cpu)?);
         Reader::of_ringtap(self.descriptor(cpu)?.as_fd(), cpu, self.buffer_percent(), source)
