@@ -39,6 +39,7 @@
 pub mod btf;
 mod constants;
 mod event;
+pub mod filter;
 pub mod format;
 pub mod header;
 pub mod merge;
@@ -53,6 +54,7 @@ mod value;
 
 pub use constants::Constants;
 pub use event::{Event, Formats};
+pub use filter::{Filter, FilterError};
 pub use format::{Field, Format, FormatError};
 pub use print::{Context, Dialect, Stop, Unprintable};
 pub use symbols::{Resolved, Strings, Symbols, Tasks};
