@@ -9,7 +9,7 @@ pub struct FilterError {
     pub kind: FilterErrorKind,
     /// The filter.
     pub text: String,
-    /// The byte of it that the caret points at.
+    /// The byte of it that the caret points at; at most two behind its end.
     pub place: usize,
 }
 

@@ -76,6 +76,10 @@ pub fn check_filter(text: &str, event: &Event, record: &[u8]) {
         Ok(filter) => {
             let _ = filter.matches(&Entry { cpu: 0, time: 0, record }, &Tasks::default());
         }
-        Err(error) => assert!(error.place <= text.len(), "{error:?} lies behind {text:?}"),
+        // A value that is missing at the end is looked for behind it.
+        Err(error) => {
+            assert!(error.place <= text.len().saturating_add(2), "{error:?} lies behind {text:?}");
+            assert!(error.to_string().ends_with('^'));
+        }
     }
 }

@@ -28,13 +28,7 @@ pub(super) fn filter(text: &str, event: &Event, symbols: &Symbols) -> Result<Fil
     let root = balanced(text.as_bytes()).and_then(|()| parser.whole());
     match root {
         Ok(root) => Ok(Filter { predicates: parser.predicates, root }),
-        Err((kind, place)) => {
-            let mut place = place.min(text.len());
-            while !text.is_char_boundary(place) {
-                place = place.saturating_sub(1);
-            }
-            Err(FilterError { kind, text: text.to_owned(), place })
-        }
+        Err((kind, place)) => Err(FilterError { kind, text: text.to_owned(), place }),
     }
 }
 
@@ -129,7 +123,8 @@ impl<'a> Parser<'a> {
             self.step(mark.len());
             self.spaces();
             // The kernel lets an operator at the end join nothing.
-            if self.first().is_none() {
+            if self.rest().iter().all(|byte| *byte == b'!' || byte.is_ascii_whitespace()) {
+                self.at = self.text.len();
                 break;
             }
             nodes.push(part(self)?);
