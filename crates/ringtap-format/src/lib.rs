@@ -37,6 +37,7 @@
 )]
 
 pub mod btf;
+pub mod check;
 mod constants;
 mod event;
 pub mod filter;

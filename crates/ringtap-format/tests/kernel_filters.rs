@@ -47,7 +47,7 @@ impl Instance {
 
     /// The records of this task, with their CPUs.
     fn records(&self, target: Target) -> Vec<(u32, Vec<u8>)> {
-        let me = i32::try_from(rustix::thread::gettid().as_raw_nonzero().get()).unwrap();
+        let me = rustix::thread::gettid().as_raw_nonzero().get();
         let mut records = Vec::new();
         for cpu in 0.. {
             let path = self.0.join(format!("per_cpu/cpu{cpu}/trace_pipe_raw"));

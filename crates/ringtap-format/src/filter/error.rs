@@ -50,6 +50,8 @@ pub enum FilterErrorKind {
     FunctionNotFound,
     /// No comparison at all, or none where one should be.
     Other,
+    /// A filter as long as a page or longer.
+    TooLong,
     /// Parentheses nested deeper than is supported here; the kernel has no such limit.
     TooDeep,
     /// Text behind a pointer: only the running kernel has it.
@@ -78,6 +80,7 @@ impl FilterErrorKind {
             Self::InvalidValue => "Invalid value (did you forget quotes)?",
             Self::FunctionNotFound => "Function not found",
             Self::Other => "Error",
+            Self::TooLong => "Filter of 4096 bytes or more",
             Self::TooDeep => "Parentheses nested too deeply",
             Self::NotInRecord => "Text behind a pointer is not in the record",
         }

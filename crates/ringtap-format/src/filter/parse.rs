@@ -13,6 +13,8 @@ use crate::value::IntField;
 
 /// Deepest nesting of parentheses.
 const MAX_DEPTH: usize = 128;
+/// Longest filter that the kernel takes.
+const MAX_FILTER: usize = 4095;
 /// Longest text between quotes.
 const MAX_TEXT: usize = 256;
 /// Longest number.
@@ -23,6 +25,11 @@ type Refused = (Kind, usize);
 
 pub(super) fn filter(text: &str, event: &Event, symbols: &Symbols) -> Result<Filter, FilterError> {
     let text = text.trim();
+    if text.len() > MAX_FILTER {
+        let cut = text.char_indices().map(|(place, _)| place).take_while(|place| *place <= MAX_FILTER).last();
+        let text = text.get(..cut.unwrap_or(0)).unwrap_or_default().to_owned();
+        return Err(FilterError { kind: Kind::TooLong, place: text.len(), text });
+    }
     let mut parser =
         Parser { text: text.as_bytes(), at: 0, depth: 0, predicates: Vec::new(), event, symbols };
     let root = balanced(text.as_bytes()).and_then(|()| parser.whole());
@@ -38,18 +45,11 @@ fn balanced(text: &[u8]) -> Result<(), Refused> {
     let mut quote = None;
     for (place, byte) in text.iter().enumerate() {
         match (quote, byte) {
-            (Some((mark, _)), _) => {
-                if mark == byte {
-                    quote = None;
-                }
-            }
+            (Some((mark, _)), _) if mark == byte => quote = None,
+            (Some(_), _) => {}
             (None, b'"' | b'\'') => quote = Some((byte, place)),
             (None, b'(') => open.push(place),
-            (None, b')') => {
-                if open.pop().is_none() {
-                    return Err((Kind::TooManyClose, place));
-                }
-            }
+            (None, b')') if open.pop().is_none() => return Err((Kind::TooManyClose, place)),
             _ => {}
         }
     }
