@@ -112,6 +112,19 @@ impl Symbols {
         self.resolved(*self.symbols.get(first)?, after, address)
     }
 
+    /// Start and end of the function that `address` lies in.
+    pub(crate) fn function_at(&self, address: u64) -> Option<(u64, u64)> {
+        let found = self.resolve(address)?;
+        let start = address.checked_sub(found.offset)?;
+        Some((start, start.saturating_add(found.size.max(1))))
+    }
+
+    /// Start and end of the function of this name, the first there is.
+    pub(crate) fn function_named(&self, name: &str) -> Option<(u64, u64)> {
+        let named = self.symbols.iter().find(|symbol| self.text(symbol.name) == name)?;
+        self.function_at(named.address)
+    }
+
     /// The symbol that libtraceevent names: of several at one address the one that a binary search meets first.
     fn resolve_as_trace_cmd(&self, address: u64) -> Option<Resolved<'_>> {
         let (mut low, mut high) = (0usize, self.symbols.len().checked_sub(1)?);

@@ -2,10 +2,12 @@
 
 mod flags;
 mod ftrace;
+mod json;
 mod trace;
 mod trace_cmd;
 
 pub(crate) use ftrace::ByCode;
+pub use json::JsonLines;
 pub use trace::TraceText;
 pub use trace_cmd::TraceCmdText;
 
