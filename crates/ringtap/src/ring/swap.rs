@@ -121,8 +121,15 @@ impl Reader {
         update_meta(ring, self)
     }
 
+    /// No cursor finds the reader page from here on until [`publish`](Self::publish). Before any slot is marked
+    /// consumed: a cursor that finds the mark must not be led to a page of another use.
+    pub(super) fn conceal(&self, ring: &Ring<'_>) {
+        // Relaxed: the CAS that marks the slot is a Release.
+        ring.meta().host.reader.store(Place::new(self.page, 0).pack(), Relaxed);
+    }
+
     /// Writes the copy that cursors and a successor look at.
-    fn publish(&self, ring: &Ring<'_>) {
+    pub(super) fn publish(&self, ring: &Ring<'_>) {
         let host = &ring.meta().host;
         host.next_index.store(self.next_index, Relaxed);
         host.base_index.store(self.base_index, Relaxed);
@@ -196,8 +203,7 @@ fn swap(ring: &Ring<'_>, reader: &mut Reader) -> Result<Option<Oldest>, Corrupt>
             // The tail, with nothing on it yet.
             return Ok(None);
         }
-        // A cursor that looks for the old reader page must not find it once a writer may take it.
-        ring.meta().host.reader.store(Place::new(reader.page, 0).pack(), Relaxed);
+        reader.conceal(ring);
         let (held, freed) =
             (Slot::unconsumed(oldest.page, oldest.seq), Slot::consumed(reader.page, oldest.seq));
         // E5: pairs with the claim's CAS. Release: the next writer of the old reader page comes after our reads.
