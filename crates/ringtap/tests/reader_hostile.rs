@@ -32,13 +32,15 @@ impl Chance {
 fn scribbled(cpu: u32) -> &'static [AtomicU64] {
     let name = format!("/memfd:ringtap-cpu{cpu} (deleted)");
     let fds = std::fs::read_dir("/proc/self/fd").unwrap().map(|entry| entry.unwrap().path());
-    let path = fds.into_iter().find(|path| std::fs::read_link(path).is_ok_and(|link| link.as_os_str() == &*name));
+    let path =
+        fds.into_iter().find(|path| std::fs::read_link(path).is_ok_and(|link| link.as_os_str() == &*name));
     // Its mode allows root, and nobody but its owner, to open it again.
     let file = File::options().read(true).write(true).open(path.expect("the host's memfd")).unwrap();
     let len = usize::try_from(file.metadata().unwrap().len()).unwrap();
     let protection = ProtFlags::READ | ProtFlags::WRITE;
     // SAFETY: a new mapping at a place of the kernel's choice touches nothing that exists.
-    let start = unsafe { rustix::mm::mmap(std::ptr::null_mut(), len, protection, MapFlags::SHARED, &file, 0) };
+    let start =
+        unsafe { rustix::mm::mmap(std::ptr::null_mut(), len, protection, MapFlags::SHARED, &file, 0) };
     // SAFETY: page-aligned, this long, never unmapped, and used as atomics alone.
     unsafe { std::slice::from_raw_parts(start.unwrap().cast(), len / 8) }
 }
@@ -70,7 +72,12 @@ fn scribble(memory: &[AtomicU64], meta_words: usize, chance: &mut Chance) {
 fn use_item(item: Item<'_>) {
     if let Item::Record(record) = item {
         let payload = record.payload;
-        black_box((record.ns(), payload.u64_at(0), payload.u16_at(payload.len().wrapping_sub(2)), payload.to_vec()));
+        black_box((
+            record.ns(),
+            payload.u64_at(0),
+            payload.u16_at(payload.len().wrapping_sub(2)),
+            payload.to_vec(),
+        ));
     } else {
         black_box(item);
     }
@@ -182,7 +189,11 @@ fn torment(host: &Host, cpu: u32, seed: u64, time: Duration) {
         scope.spawn(|| {
             act(until, &rounds[5], || {
                 black_box((host.stats(cpu).is_ok(), host.get_reader(cpu).is_ok()));
-                black_box((host.wait(cpu, 50, nap).is_ok(), host.reset().is_ok(), host.wake_all(cpu).is_ok()));
+                black_box((
+                    host.wait(cpu, 50, nap).is_ok(),
+                    host.reset().is_ok(),
+                    host.wake_all(cpu).is_ok(),
+                ));
             });
         });
         // Everybody moves on, all the time.

@@ -164,6 +164,14 @@ impl Instance {
         self.write("set_event_pid", &pid.to_string())
     }
 
+    /// Records no events while this process runs: one that prints what it traces would trace its printing.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub fn ignore(&self, pid: u32) -> Result<(), Error> {
+        self.write("set_event_notrace_pid", &pid.to_string())
+    }
+
     /// Writes a text into the trace, as a `print` event.
     ///
     /// # Errors
