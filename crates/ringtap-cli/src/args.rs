@@ -25,6 +25,8 @@ pub struct Args {
 /// The subcommands; each has its file in `command/`.
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    /// See it work: processes read the files of a folder and trace what they do
+    Demo(demo::Args),
     /// Show each CPU's counters: events held, read, overwritten and dropped
     Stat(stat::Args),
     /// Print a shell's completion script
