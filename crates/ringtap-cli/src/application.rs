@@ -5,7 +5,7 @@ use anyhow::{Context, Result};
 use ringtap::Host;
 use ringtap::attach::Connection;
 use ringtap::tracefs::EventName;
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 /// Who knows the events.
@@ -53,6 +53,8 @@ pub struct Application {
     last_id: u16,
     /// Ids that no event has. Nobody is asked twice about one: a writer can put any id into its records.
     unknown: BTreeSet<u16>,
+    /// Whether an event is wanted, by its id.
+    wanted: HashMap<u16, bool>,
 }
 
 impl Application {
@@ -62,7 +64,7 @@ impl Application {
     /// The host is gone.
     pub fn new(registry: Registry) -> Result<Self> {
         let (decoder, events, unknown) = (Decoder::of_application(), Vec::new(), BTreeSet::new());
-        let mut application = Self { decoder, registry, events, last_id: 0, unknown };
+        let mut application = Self { decoder, registry, events, last_id: 0, unknown, wanted: HashMap::new() };
         application.learn()?;
         Ok(application)
     }
@@ -82,6 +84,20 @@ impl Application {
             }
         }
         Ok(())
+    }
+
+    /// Whether a record's event is one of those wanted. An unknown event is nobody's, and wanted only with all.
+    pub fn admits(&mut self, record: &[u8], is_wanted: impl Fn(&EventName) -> bool) -> bool {
+        let name = |event: &ringtap_format::Event| EventName {
+            system: event.system().to_owned(),
+            name: event.name().to_owned(),
+        };
+        let nobody = || EventName { system: String::new(), name: String::new() };
+        let Some(&id) = record.first_chunk() else { return is_wanted(&nobody()) };
+        let decoder = &self.decoder;
+        *self.wanted.entry(u16::from_le_bytes(id)).or_insert_with(|| {
+            is_wanted(&decoder.event(record).map_or_else(nobody, name))
+        })
     }
 
     fn learn(&mut self) -> Result<()> {

@@ -46,6 +46,7 @@ pub fn main() -> ExitCode {
 fn run(command: Command, output: &mut Output) -> anyhow::Result<Outcome> {
     match command {
         Command::Demo(args) => command::demo::run(&args, output),
+        Command::Stream(args) => command::stream::run(&args, output),
         Command::Stat(args) => command::stat::run(&args, output),
         Command::Completions(args) => command::completions::run(&args, output),
         Command::Man(args) => command::man::run(&args, output),
