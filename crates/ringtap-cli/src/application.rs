@@ -95,9 +95,10 @@ impl Application {
         let nobody = || EventName { system: String::new(), name: String::new() };
         let Some(&id) = record.first_chunk() else { return is_wanted(&nobody()) };
         let decoder = &self.decoder;
-        *self.wanted.entry(u16::from_le_bytes(id)).or_insert_with(|| {
-            is_wanted(&decoder.event(record).map_or_else(nobody, name))
-        })
+        *self
+            .wanted
+            .entry(u16::from_le_bytes(id))
+            .or_insert_with(|| is_wanted(&decoder.event(record).map_or_else(nobody, name)))
     }
 
     fn learn(&mut self) -> Result<()> {

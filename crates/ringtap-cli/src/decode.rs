@@ -10,6 +10,7 @@ use serde::ser::{SerializeMap, Serializer};
 use std::collections::HashMap;
 use std::fs;
 use std::io::{self, Write};
+use std::time::{Duration, Instant};
 
 /// How lines look.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,12 +56,45 @@ pub struct Decoder {
     symbols: Symbols,
     strings: Strings,
     /// Fields that name tasks, by event.
-    naming: HashMap<u16, Vec<Naming>>,
+    naming: HashMap<u16, Naming>,
+    /// Names that the kernel keeps of tasks that may be gone; old ones, where their number was given again.
+    saved: Saved,
 }
 
-/// Fields of an event that tell a task's name.
-#[derive(Clone, Debug)]
+/// The kernel's `saved_cmdlines`, as of some moment.
+#[derive(Debug, Default)]
+struct Saved {
+    tracefs: Option<Tracefs>,
+    tasks: Tasks,
+    read: Option<Instant>,
+}
+
+/// How old the kernel's names may be.
+const SAVED_AGE: Duration = Duration::from_millis(100);
+/// How the kernel and we name a task that nobody knows.
+const UNNAMED: &[u8] = b"<...>";
+
+impl Saved {
+    fn name(&mut self, pid: i32) -> &[u8] {
+        if let Some(tracefs) = &self.tracefs
+            && self.read.is_none_or(|read| read.elapsed() > SAVED_AGE)
+        {
+            self.tasks = Tasks::parse(tracefs.saved_cmdlines().unwrap_or_default().as_bytes());
+            self.read = Some(Instant::now());
+        }
+        self.tasks.name(pid)
+    }
+}
+
+/// Fields of an event that tell tasks' names.
+#[derive(Debug, Default)]
 struct Naming {
+    names: Vec<Named>,
+    born: Option<Field>,
+}
+
+#[derive(Debug)]
+struct Named {
     pid: Field,
     name: Field,
     /// The name is the last part of a path.
@@ -68,15 +102,15 @@ struct Naming {
 }
 
 /// Pairs of fields that tell a task's name, in the kernel's events of tasks.
-const NAMING: [(&str, &str); 7] = [
+const NAMING: [(&str, &str); 5] = [
     ("prev_pid", "prev_comm"),
     ("next_pid", "next_comm"),
-    ("parent_pid", "parent_comm"),
-    ("child_pid", "child_comm"),
     ("pid", "comm"),
     ("pid", "newcomm"),
     ("pid", "filename"),
 ];
+/// The field of a new task, whose number may have been another's before.
+const BORN: &str = "child_pid";
 /// Longest name of a task, in bytes.
 const COMM_LEN: usize = 15;
 
@@ -89,9 +123,12 @@ impl Decoder {
 
     /// For the kernel's records of these events.
     #[must_use]
-    pub fn of_kernel(tracefs: &Tracefs, events: &[(EventName, String)]) -> Self {
+    pub fn of_kernel<'e, E>(tracefs: &Tracefs, events: E) -> Self
+    where
+        E: Iterator<Item = &'e (EventName, String)> + Clone,
+    {
         let mut decoder = Self::new(Source::Kernel, Constants::new());
-        events.iter().for_each(|(event, format)| decoder.learn(&event.system, format));
+        events.clone().for_each(|(event, format)| decoder.learn(&event.system, format));
         if decoder.formats.iter().any(|event| !event.unresolved().is_empty()) {
             // Some name constants whose values only the kernel's type information tells.
             let mut constants = Constants::new();
@@ -99,7 +136,7 @@ impl Decoder {
                 && ringtap_format::btf::define(&btf, &mut constants).is_ok()
             {
                 decoder = Self::new(Source::Kernel, constants);
-                events.iter().for_each(|(event, format)| decoder.learn(&event.system, format));
+                events.for_each(|(event, format)| decoder.learn(&event.system, format));
             }
         }
         let needs_symbols = |event: &Event| event.format().print_fmt.contains("%p");
@@ -108,7 +145,7 @@ impl Decoder {
         }
         let strings = fs::read_to_string(tracefs.root().join("printk_formats")).unwrap_or_default();
         decoder.strings = Strings::parse(&strings);
-        decoder.tasks = Tasks::parse(tracefs.saved_cmdlines().unwrap_or_default().as_bytes());
+        decoder.saved.tracefs = Some(tracefs.clone());
         decoder
     }
 
@@ -123,6 +160,7 @@ impl Decoder {
             symbols: Symbols::default(),
             strings: Strings::default(),
             naming: HashMap::new(),
+            saved: Saved::default(),
         }
     }
 
@@ -142,6 +180,11 @@ impl Decoder {
     #[must_use]
     pub fn event(&self, record: &[u8]) -> Option<&Event> {
         self.formats.of_record(record)
+    }
+
+    /// Takes what a record that is not to be printed tells of tasks.
+    pub fn note(&mut self, record: &[u8]) {
+        self.learn_names(Common::of(record, self.formats.target()), record);
     }
 
     /// Appends the line of a record, ended by a newline.
@@ -242,30 +285,34 @@ impl Decoder {
     /// Takes the names of tasks from a record, and asks the system for the writer's where nobody told it.
     fn learn_names(&mut self, common: Common, record: &[u8]) {
         let target = self.formats.target();
-        for naming in self.naming.get(&common.id).into_iter().flatten() {
-            let pid = naming.pid.int(record, target).and_then(|pid| i32::try_from(pid).ok());
-            let Some((pid, name)) = pid.zip(naming.name.text(record, target)) else { continue };
-            let name = match naming.is_path {
+        let naming = self.naming.get(&common.id);
+        let pid_of = |field: &Field| field.int(record, target).and_then(|pid| i32::try_from(pid).ok());
+        for named in naming.map_or(&[][..], |naming| &naming.names) {
+            let Some((pid, name)) = pid_of(&named.pid).zip(named.name.text(record, target)) else { continue };
+            let name = match named.is_path {
                 true => name.rsplit(|&byte| byte == b'/').next().unwrap_or(name),
                 false => name,
             };
             self.tasks.set(pid, &name[..name.len().min(COMM_LEN)]);
         }
-        if common.pid > 0
-            && self.tasks.name(common.pid) == b"<...>"
-            && let Ok(comm) = fs::read(format!("/proc/{}/comm", common.pid))
-        {
-            self.tasks.set(common.pid, comm.trim_ascii_end());
+        if let Some(born) = naming.and_then(|naming| pid_of(naming.born.as_ref()?)) {
+            self.tasks.set(born, UNNAMED);
+        }
+        if common.pid > 0 && self.tasks.name(common.pid) == UNNAMED {
+            match fs::read(format!("/proc/{}/comm", common.pid)) {
+                Ok(comm) => self.tasks.set(common.pid, comm.trim_ascii_end()),
+                Err(_) => self.tasks.set(common.pid, self.saved.name(common.pid)),
+            }
         }
     }
 }
 
-fn naming(event: &Event) -> Vec<Naming> {
-    let fields = NAMING.iter().filter_map(|&(pid, name)| {
+fn naming(event: &Event) -> Naming {
+    let names = NAMING.iter().filter_map(|&(pid, name)| {
         let (pid, text) = (event.field(pid)?.clone(), event.field(name)?.clone());
-        text.is_text().then(|| Naming { pid, name: text, is_path: name == "filename" })
+        text.is_text().then(|| Named { pid, name: text, is_path: name == "filename" })
     });
-    fields.collect()
+    Naming { names: names.collect(), born: event.field(BORN).cloned() }
 }
 
 /// Appends the line that stands for lost events.

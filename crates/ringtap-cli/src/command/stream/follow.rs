@@ -17,6 +17,7 @@ use ringtap::attach::{AttachError, Connection, Role, SOCKET_VARIABLE};
 use ringtap::serve::Server;
 use ringtap::tracefs::EventName;
 use ringtap::{Config, Host, Input, Item, Merge, Merged, ReadError, Start, Waited};
+use ringtap_format::Event;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
@@ -82,9 +83,18 @@ pub(super) fn run(plan: &Plan, output: &mut Output) -> Result<Outcome> {
 
 /// The host whose events are followed: another process's, or one of our own.
 enum HostSide {
-    Attached { connection: Arc<Connection>, socket: PathBuf, consume: bool, new: bool },
+    Attached {
+        connection: Arc<Connection>,
+        socket: PathBuf,
+        consume: bool,
+        new: bool,
+    },
     /// The server goes before the folder of its socket.
-    Embedded { host: Host, server: Server, _folder: Folder },
+    Embedded {
+        host: Host,
+        server: Server,
+        _folder: Folder,
+    },
 }
 
 impl HostSide {
@@ -171,6 +181,8 @@ struct Stream {
     /// Inputs below this number are the kernel's.
     kernel_inputs: usize,
     kernel: Option<Decoder>,
+    /// Events of the kernel's that are not printed.
+    hidden: Vec<EventName>,
     application: Option<Application>,
     peer: Option<Peer>,
     filter: Filter,
@@ -214,7 +226,12 @@ impl Stream {
         Ok(Self {
             merge,
             kernel_inputs,
-            kernel: kernel.map(|(tracefs, session)| Decoder::of_kernel(tracefs, &session.formats)),
+            kernel: kernel.map(|(tracefs, session)| {
+                Decoder::of_kernel(tracefs, session.formats.iter().chain(&session.hidden))
+            }),
+            hidden: session.map_or_else(Vec::new, |session| {
+                session.hidden.iter().map(|(event, _)| event.clone()).collect()
+            }),
             application,
             peer,
             filter: plan.filter.clone(),
@@ -280,6 +297,7 @@ impl Stream {
                         let decoder = if is_kernel { self.kernel.as_mut() } else { None };
                         let printer = Printer {
                             filter: &self.filter,
+                            hidden: &self.hidden,
                             layout: self.layout,
                             is_coloured: self.is_coloured,
                             record: &mut self.record,
@@ -327,6 +345,7 @@ impl Stream {
 /// Appends an item's lines.
 struct Printer<'a> {
     filter: &'a Filter,
+    hidden: &'a [EventName],
     layout: Layout,
     is_coloured: bool,
     record: &'a mut Vec<u8>,
@@ -346,7 +365,13 @@ impl Printer<'_> {
                 self.record.clear();
                 record.payload.copy_to(self.record);
                 let decoder = match (kernel, application) {
-                    (Some(kernel), _) => kernel,
+                    (Some(kernel), _) => {
+                        if self.hides(kernel.event(self.record)) {
+                            kernel.note(self.record);
+                            return Ok(());
+                        }
+                        kernel
+                    }
                     (None, Some(application)) => {
                         application.prepare(self.record)?;
                         if !application.admits(self.record, |event| self.filter.admits(event)) {
@@ -367,6 +392,15 @@ impl Printer<'_> {
     }
 }
 
+impl Printer<'_> {
+    fn hides(&self, event: Option<&Event>) -> bool {
+        let is = |event: &Event, hidden: &EventName| {
+            hidden.name == event.name() && hidden.system == event.system()
+        };
+        event.is_some_and(|event| self.hidden.iter().any(|hidden| is(event, hidden)))
+    }
+}
+
 fn unknown(pattern: &str, socket: &Path, events: &[EventName]) -> String {
     format!("no event of {} matches '{pattern}'; it has {}", socket.display(), list(events))
 }
@@ -374,7 +408,8 @@ fn unknown(pattern: &str, socket: &Path, events: &[EventName]) -> String {
 /// What an application declared, shortened.
 fn list(events: &[EventName]) -> String {
     const SHOWN: usize = 8;
-    let own: Vec<_> = events.iter().filter(|event| event.system != "ftrace").map(EventName::to_string).collect();
+    let own: Vec<_> =
+        events.iter().filter(|event| event.system != "ftrace").map(EventName::to_string).collect();
     match own.len() {
         0 => "none".to_owned(),
         1..=SHOWN => own.join(", "),

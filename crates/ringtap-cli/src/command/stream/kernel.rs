@@ -12,6 +12,8 @@ use std::os::fd::OwnedFd;
 /// What is followed when nothing was asked for: few events, and everybody knows what they mean.
 const DEFAULT_EVENTS: [&str; 3] =
     ["sched:sched_process_fork", "sched:sched_process_exec", "sched:sched_process_exit"];
+/// What else is recorded, to know the names of tasks that are gone when their events are printed.
+const NAMING_EVENTS: [&str; 3] = ["sched:sched_process_fork", "sched:sched_process_exec", "task:task_rename"];
 /// The clock that an application's times are converted to.
 pub(super) const CLOCK: ClockId = ClockId::Mono;
 /// In KiB: larger than a page, because each swap of the kernel's reader page costs a system call.
@@ -65,6 +67,8 @@ fn names_system_of(pattern: &str, all: &[EventName]) -> bool {
 pub(super) struct KernelSession {
     /// The text of each event's `format` file.
     pub(super) formats: Vec<(EventName, String)>,
+    /// As `formats`, of events that are recorded for the names of tasks only.
+    pub(super) hidden: Vec<(EventName, String)>,
     cpus: Vec<u32>,
     instance: Instance,
 }
@@ -89,7 +93,17 @@ impl KernelSession {
             formats.push((event.clone(), plan.tracefs.format(event)?));
             instance.enable(event).with_context(|| format!("cannot enable {event}"))?;
         }
-        Ok(Self { formats, cpus: plan.tracefs.cpus()?, instance })
+        let mut hidden = Vec::new();
+        for event in NAMING_EVENTS.iter().filter_map(|event| EventName::parse(event)) {
+            // One that is missing is missed by nobody but the names.
+            if !plan.events.contains(&event)
+                && let Ok(format) = plan.tracefs.format(&event)
+                && instance.enable(&event).is_ok()
+            {
+                hidden.push((event, format));
+            }
+        }
+        Ok(Self { formats, hidden, cpus: plan.tracefs.cpus()?, instance })
     }
 
     /// Maps each CPU's buffer. All readers must be gone before the session is.

@@ -89,15 +89,9 @@ pub struct Plan {
 #[derive(Clone, Debug)]
 enum ApplicationPlan {
     /// A host of another process.
-    Attach {
-        socket: PathBuf,
-        consume: bool,
-        new: bool,
-    },
+    Attach { socket: PathBuf, consume: bool, new: bool },
     /// A host of our own, for the command.
-    Embed {
-        buffer_kib: u32,
-    },
+    Embed { buffer_kib: u32 },
 }
 
 /// The events asked for; all, where none was named.
@@ -114,9 +108,7 @@ impl Filter {
     /// The first pattern that means none of these, nor any of the kernel's that were found.
     fn unmet<'f>(&'f self, kernel: Option<&KernelPlan>, events: &[EventName]) -> Option<&'f str> {
         let kernel = kernel.map_or(&[][..], |kernel| &kernel.events);
-        let is_met = |pattern: &&String| {
-            kernel.iter().chain(events).any(|event| event.is_meant_by(pattern))
-        };
+        let is_met = |pattern: &&String| kernel.iter().chain(events).any(|event| event.is_meant_by(pattern));
         self.patterns.iter().find(|pattern| !is_met(pattern)).map(String::as_str)
     }
 }
