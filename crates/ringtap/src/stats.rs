@@ -7,7 +7,7 @@ use ringtap_abi::words::Slot;
 use std::sync::atomic::Ordering::{Acquire, Relaxed};
 
 /// One buffer's counters since its last reset, in the kernel's order and meaning.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Stats {
     /// Events in the buffer, not yet read.
     pub entries: u64,

@@ -177,7 +177,7 @@ macro_rules! __event {
                     } else if const { LEN == PLAIN } {
                         writer.write_array($crate::event::private::view::<WORDS, PLAIN>(&words))
                     } else {
-                        writer.write($crate::event::private::view::<WORDS, LEN>(&words))
+                        writer.write_array($crate::event::private::view::<WORDS, LEN>(&words))
                     }
                 }
             }
