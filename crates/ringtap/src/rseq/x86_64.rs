@@ -80,7 +80,7 @@ pub(crate) unsafe fn append_plain<const N: usize>(
     writer: u64,
     payload: &[u8; N],
 ) -> Plain {
-    const { assert!(is_plain(N)) };
+    debug_assert!(is_plain(N));
     // SAFETY: by 2 the spot and the area that it names are the thread's own, or the area is a dummy on no CPU. Once
     // the writer's number compared equal, by 1, the spot's addresses lie in a mapping of that writer, and `desc`
     // and `data` are those of the tail page that it names. The record ends within the page: that is compared.
