@@ -15,11 +15,13 @@
 pub mod callgrind;
 pub mod clock;
 pub mod cpu;
+pub mod cursors;
 pub mod guest;
 pub mod kill_test;
 pub mod lttng;
 pub mod marker;
 pub mod process;
+pub mod reading;
 pub mod rotation;
 pub mod sandbox;
 pub mod stats;

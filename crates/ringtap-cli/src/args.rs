@@ -1,6 +1,6 @@
 //! What can be typed. Help, completions and man pages are made from these definitions.
 
-use crate::command::{completions, demo, held, man, stat};
+use crate::command::{completions, demo, held, man, stat, stream};
 use clap::{ColorChoice, Parser, Subcommand};
 
 const EXAMPLES: &str = "\
@@ -25,6 +25,10 @@ pub struct Args {
 /// The subcommands; each has its file in `command/`.
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    /// See it work: processes read the files of a folder and trace what they do
+    Demo(demo::Args),
+    /// Follow events live: an application's, the kernel's, or both on one timeline
+    Stream(stream::Args),
     /// Show each CPU's counters: events held, read, overwritten and dropped
     Stat(stat::Args),
     /// Print a shell's completion script

@@ -7,11 +7,14 @@
 //!   Outcome  becomes the exit status         outcome.rs
 //! ```
 
+pub mod application;
 pub mod args;
 pub mod child;
 pub mod command;
+pub mod decode;
 pub mod outcome;
 pub mod output;
+pub mod private;
 pub mod signals;
 
 use args::{Args, Command};
@@ -42,6 +45,8 @@ pub fn main() -> ExitCode {
 
 fn run(command: Command, output: &mut Output) -> anyhow::Result<Outcome> {
     match command {
+        Command::Demo(args) => command::demo::run(&args, output),
+        Command::Stream(args) => command::stream::run(&args, output),
         Command::Stat(args) => command::stat::run(&args, output),
         Command::Completions(args) => command::completions::run(&args, output),
         Command::Man(args) => command::man::run(&args, output),

@@ -16,11 +16,16 @@ pub const FAINT: Style = Style::new().dimmed();
 /// Losses.
 pub const LOSS: Style = AnsiColor::Red.on_default().bold();
 
+/// Bytes gathered before they are written.
+const BUFFER_LEN: usize = 1 << 16;
+
 /// The standard output, buffered. Styles written to it vanish where they are not wanted: no terminal,
 /// `NO_COLOR`, `TERM=dumb`, or `--color never`.
 #[derive(Debug)]
 pub struct Output {
     stream: BufWriter<AutoStream<Stdout>>,
+    is_terminal: bool,
+    is_coloured: bool,
     can_redraw: bool,
 }
 
@@ -30,13 +35,28 @@ impl Output {
     pub fn stdout(color: ColorChoice) -> Self {
         let stdout = io::stdout();
         let is_dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
-        let can_redraw = stdout.is_terminal() && !is_dumb;
+        let is_terminal = stdout.is_terminal();
         let choice = match color {
             ColorChoice::Auto => AutoStream::choice(&stdout),
             ColorChoice::Always => anstream::ColorChoice::Always,
             ColorChoice::Never => anstream::ColorChoice::Never,
         };
-        Self { stream: BufWriter::new(AutoStream::new(stdout, choice)), can_redraw }
+        let stream = AutoStream::new(stdout, choice);
+        let is_coloured = stream.current_choice() != anstream::ColorChoice::Never;
+        let can_redraw = is_terminal && !is_dumb;
+        Self { stream: BufWriter::with_capacity(BUFFER_LEN, stream), is_terminal, is_coloured, can_redraw }
+    }
+
+    /// Whether a person may be looking.
+    #[must_use]
+    pub fn is_terminal(&self) -> bool {
+        self.is_terminal
+    }
+
+    /// Whether styles are of any use.
+    #[must_use]
+    pub fn is_coloured(&self) -> bool {
+        self.is_coloured
     }
 
     /// Whether it is a terminal on which lines can be drawn over.

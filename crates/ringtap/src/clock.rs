@@ -89,6 +89,17 @@ pub fn cheapest() -> ClockId {
     }
 }
 
+/// Reads a clock, as an event that it stamps does: what no event can cost less than. 0 for `counter`, which counts
+/// events and can only be read by writing one.
+#[inline(always)]
+#[must_use]
+pub fn read(clock: ClockId) -> u64 {
+    match clock {
+        ClockId::Counter => 0,
+        clock => Ticker::new(clock, &AtomicU64::new(0)).ticks(),
+    }
+}
+
 /// The same moment on a clock and on `CLOCK_MONOTONIC`.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Pair {

@@ -87,9 +87,7 @@ pub enum HostError {
     #[error("the memory of CPU {0}'s buffer is damaged: a writer has scribbled on it; restart the host")]
     Damaged(u32),
     /// Writers kept a buffer so busy that it could not be emptied.
-    #[error(
-        "failed to reset the buffer of CPU {0}: this process may not run there, or writers leave no chance"
-    )]
+    #[error("failed to reset the buffer of CPU {0}: its writers leave no chance; switch recording off first")]
     Busy(u32),
     /// Another reader consumes the buffer.
     #[error(
@@ -411,7 +409,10 @@ impl Buffer {
     fn reset(&self) -> Result<(), HostError> {
         let (ring, mut reader) = (self.mapping.ring(), self.reader());
         // Turning a page is the writers' business: it is done as one of them, on their CPU.
-        let _pin = Pin::to(self.cpu).ok_or(HostError::Busy(self.cpu))?;
+        let Some(_pin) = Pin::to(self.cpu) else {
+            // The CPU is offline, or not for this process.
+            return reset::drain(&ring, &mut reader).map_err(|Corrupt| HostError::Damaged(self.cpu));
+        };
         let kind = WriterKind::from_number(ring.meta().identity.writer_kind.load(Relaxed));
         let done = match (kind, Area::of_thread()) {
             #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]

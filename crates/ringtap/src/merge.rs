@@ -1,13 +1,15 @@
 //! Several buffers as one stream in the order of time: ringtap's and the kernel's, consumed or followed.
 //!
 //! A record is handed out once no other buffer can bring an earlier one. A buffer that was found empty cannot
-//! bring one from before the moment of that look, so where a record is younger than the last look at an empty
-//! buffer, that buffer is looked at again first; nothing waits. Two things limit this:
+//! bring one from much before that look, so where a record is younger, the empty buffers are looked at again
+//! first. Three things limit this:
 //!
+//! * A writer looks at the clock before it commits, so that records of the last ten microseconds are held back
+//!   while another buffer is empty.
 //! * A clock's conversion may be some microseconds off, so that a record seems to come from the future. It is
 //!   held back until its time has come, for [`HOLD`] at most.
 //! * A writer that is preempted between its look at the clock and its commit brings its record late. It is then
-//!   handed out late, with the time of its neighbour ([`Merged::ns`] never goes back within one buffer).
+//!   handed out late, with its own time; within one buffer [`Merged::ns`] never goes back.
 
 use crate::clock;
 use crate::cursor::Cursor;
@@ -20,13 +22,15 @@ use std::time::{Duration, Instant};
 
 /// Longest time that a record from the future is held back. One from farther away tells no time that means
 /// anything here.
-pub const HOLD: Duration = Duration::from_millis(1);
+pub const HOLD: Duration = Duration::from_nanos(HOLD_NS);
+const HOLD_NS: u64 = 1_000_000;
+/// How old a look at the clock may be when its event is committed, unless the writer was preempted in between.
+const IN_FLIGHT_NS: u64 = 10_000;
 /// Shortest and longest pause between two looks of a wait: the longer nothing comes, the longer.
 const PAUSES: (Duration, Duration) = (Duration::from_micros(500), Duration::from_millis(10));
 
 /// A buffer to be merged.
 #[derive(Debug)]
-#[expect(clippy::large_enum_variant, reason = "there are as many as CPUs, and they are used by each event")]
 pub enum Input {
     /// Consumed.
     Reader(Reader),
@@ -109,7 +113,7 @@ struct Lane {
 enum State {
     /// Has an item, which is in `heads` or lent.
     Has(Found),
-    /// Was empty when looked at, at this time.
+    /// Was found empty, so that nothing from before this time comes any more.
     Empty(u64),
     /// Failed, which was told.
     Failed,
@@ -132,6 +136,7 @@ impl Merge {
     ///
     /// # Errors
     /// [`ReadError`] of one input. The next call goes on without that one.
+    #[expect(clippy::should_implement_trait, reason = "an iterator cannot lend")]
     pub fn next(&mut self) -> Result<Option<Merged<'_>>, ReadError> {
         if let Some(lent) = self.lent.take() {
             self.look(lent, None)?;
@@ -154,7 +159,8 @@ impl Merge {
         }
     }
 
-    /// Looks again at the empty lanes that were last looked at before `ns`; whether one of them has an item now.
+    /// Looks again at the empty lanes that may bring something from before `ns`; whether one of them has an item
+    /// now.
     fn look_again(&mut self, ns: u64) -> Result<bool, ReadError> {
         let mut now = None;
         let mut found = false;
@@ -162,8 +168,8 @@ impl Merge {
             if let State::Empty(looked) = self.lanes[at].state
                 && looked <= ns
             {
-                // Before the look: what comes later is younger.
-                let now = *now.get_or_insert_with(clock::monotonic_ns);
+                // Before the look.
+                let now = *now.get_or_insert_with(settled_ns);
                 if looked < now {
                     found |= self.look(at, Some(now))?;
                 }
@@ -175,7 +181,7 @@ impl Merge {
     /// Takes a lane's next item; whether there is one.
     fn look(&mut self, at: usize, now: Option<u64>) -> Result<bool, ReadError> {
         let lane = &mut self.lanes[at];
-        let now = now.unwrap_or_else(|| lane.ns);
+        let now = now.unwrap_or(lane.ns);
         // So that it is not asked again, should it fail.
         lane.state = State::Failed;
         let Some(found) = lane.input.advance()? else {
@@ -190,14 +196,15 @@ impl Merge {
         Ok(true)
     }
 
-    /// Whether an item of this time may go out: every empty lane was looked at later, or it makes no sense to wait.
+    /// Whether an item of this time may go out: no empty lane can bring an earlier one, or it makes no sense to
+    /// wait for that.
     fn is_due(&self, ns: u64) -> bool {
         let bound = self.lanes.iter().filter_map(|lane| match lane.state {
             State::Empty(looked) => Some(looked),
             _ => None,
         });
         let Some(bound) = bound.min() else { return true };
-        ns < bound || ns - bound > HOLD.as_nanos() as u64
+        ns < bound || ns - bound > HOLD_NS
     }
 
     /// Waits until there may be an item, for `timeout` at most (`None`: for ever). Looks at a bounded rate: every half
@@ -216,15 +223,18 @@ impl Merge {
             if left.is_zero() {
                 return Ok(Waited::TimedOut);
             }
+            if !self.heads.is_empty() {
+                pause = Duration::from_nanos(IN_FLIGHT_NS);
+            }
             std::thread::sleep(left.min(pause));
-            pause = (pause * 2).min(PAUSES.1);
+            pause = (pause * 2).clamp(PAUSES.0, PAUSES.1);
         }
     }
 
     /// Whether any lane has something. An item whose time has not come does not count until it has.
     fn has_more(&mut self) -> Result<bool, ReadError> {
         if let Some(Reverse((ns, _))) = self.heads.peek() {
-            return Ok(*ns < clock::monotonic_ns() || self.is_due(*ns));
+            return Ok(*ns < settled_ns() || self.is_due(*ns));
         }
         if let Some(lent) = self.lent.take()
             && self.look(lent, None)?
@@ -240,4 +250,9 @@ impl Merge {
         }
         Ok(false)
     }
+}
+
+/// The time from before which nothing comes any more to a buffer that is found empty after this call.
+fn settled_ns() -> u64 {
+    clock::monotonic_ns().saturating_sub(IN_FLIGHT_NS)
 }

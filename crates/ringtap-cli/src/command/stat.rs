@@ -4,15 +4,19 @@ use crate::outcome::Outcome;
 use crate::output::{HEADING, LOSS, Output};
 use crate::signals::Signals;
 use anyhow::Result;
-use ringtap::tracefs::{Buffer, CpuStats, Tracefs};
+use ringtap::Stats;
+use ringtap::attach::{Connection, Role};
+use ringtap::tracefs::{Buffer, Tracefs};
 use serde::Serialize;
 use std::fmt::Write as _;
 use std::io::Write as _;
+use std::path::PathBuf;
 use std::time::Duration;
 
 const EXAMPLES: &str = "\
 Examples:
   Watch the kernel's own buffers:        ringtap stat --kernel
+  Those of an application:               ringtap stat --attach /run/app/ringtap.sock
   Those of the tracing instance `web`:   ringtap stat --kernel=web
   Twice a second, for a program:         ringtap stat --kernel --json --interval 0.5
 
@@ -31,10 +35,14 @@ const TERMINAL_INTERVAL: Duration = Duration::from_secs(1);
 /// What was typed.
 #[derive(Clone, Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
+#[command(group = clap::ArgGroup::new("source").args(["kernel", "attach"]).required(true))]
 pub struct Args {
     /// Show the kernel's buffers: the top-level ones, or those of a tracing instance
-    #[arg(long, value_name = "INSTANCE", num_args = 0..=1, require_equals = true, required = true)]
+    #[arg(long, value_name = "INSTANCE", num_args = 0..=1, require_equals = true)]
     kernel: Option<Option<String>>,
+    /// Show the buffers of the application that serves them on this socket
+    #[arg(long, value_name = "SOCKET")]
+    attach: Option<PathBuf>,
     /// Print JSON, one object a line
     #[arg(long)]
     json: bool,
@@ -56,7 +64,7 @@ fn parse_interval(text: &str) -> Result<Duration, String> {
 /// What will happen.
 #[derive(Debug)]
 struct Plan {
-    buffer: Buffer,
+    source: Source,
     cpus: Vec<u32>,
     json: bool,
     /// Draw over the last table.
@@ -65,16 +73,42 @@ struct Plan {
     interval: Option<Duration>,
 }
 
+/// Whose counters.
+#[derive(Debug)]
+enum Source {
+    Kernel(Buffer),
+    Application(Connection),
+}
+
+impl Source {
+    fn stats(&self, cpu: u32) -> Result<Stats> {
+        match self {
+            Self::Kernel(buffer) => Ok(buffer.stats(cpu)?),
+            Self::Application(connection) => Ok(connection.stats(cpu)?),
+        }
+    }
+}
+
 impl Plan {
     fn new(args: &Args, can_redraw: bool) -> Result<Self> {
-        let tracefs = Tracefs::find()?;
-        let buffer = match args.kernel.as_ref().and_then(Option::as_ref) {
-            Some(instance) => tracefs.existing_instance(instance)?,
-            None => tracefs.top_level(),
+        let (source, cpus) = match &args.attach {
+            Some(socket) => {
+                let connection = Connection::connect(socket, Role::Reader)?;
+                let cpus = connection.cpus().to_vec();
+                (Source::Application(connection), cpus)
+            }
+            None => {
+                let tracefs = Tracefs::find()?;
+                let buffer = match args.kernel.as_ref().and_then(Option::as_ref) {
+                    Some(instance) => tracefs.existing_instance(instance)?,
+                    None => tracefs.top_level(),
+                };
+                (Source::Kernel(buffer), tracefs.cpus()?)
+            }
         };
         let redraw = can_redraw && !args.json && !args.once;
         let interval = args.interval.or(redraw.then_some(TERMINAL_INTERVAL));
-        Ok(Self { buffer, cpus: tracefs.cpus()?, json: args.json, redraw, interval })
+        Ok(Self { source, cpus, json: args.json, redraw, interval })
     }
 }
 
@@ -129,15 +163,15 @@ struct Row {
 }
 
 impl Row {
-    fn new(cpu: u32, stats: &CpuStats) -> Self {
+    fn new(cpu: u32, stats: &Stats) -> Self {
         Self {
             cpu,
             entries: stats.entries,
             overrun: stats.overrun,
             commit_overrun: stats.commit_overrun,
             bytes: stats.bytes,
-            oldest_event_ts: stats.oldest_event,
-            now_ts: stats.now,
+            oldest_event_ts: stats.oldest_event_ts,
+            now_ts: stats.now_ts,
             dropped_events: stats.dropped_events,
             read_events: stats.read_events,
         }
@@ -145,7 +179,7 @@ impl Row {
 }
 
 fn read_rows(plan: &Plan) -> Result<Vec<Row>> {
-    plan.cpus.iter().map(|&cpu| Ok(Row::new(cpu, &plan.buffer.stats(cpu)?))).collect()
+    plan.cpus.iter().map(|&cpu| Ok(Row::new(cpu, &plan.source.stats(cpu)?))).collect()
 }
 
 /// The table, in at most `limit` lines: what a terminal has scrolled away cannot be drawn over.
@@ -184,7 +218,7 @@ mod tests {
     use super::*;
 
     fn rows(count: u32) -> Vec<Row> {
-        let stats = CpuStats { entries: 12, overrun: 3, ..CpuStats::default() };
+        let stats = Stats { entries: 12, overrun: 3, ..Stats::default() };
         (0..count).map(|cpu| Row::new(cpu, &stats)).collect()
     }
 

@@ -30,6 +30,9 @@ const TIMEOUT: Duration = Duration::from_secs(5);
 /// Highest number of CPUs that a kernel can be built for, on any architecture.
 const MAX_CPUS: u32 = 8192;
 
+/// The environment variable that tells a program which host to attach to: the path of its socket.
+pub const SOCKET_VARIABLE: &str = "RINGTAP_SOCKET";
+
 /// What a connection is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
@@ -66,6 +69,15 @@ impl Connection {
     /// [`AttachError`] says what is in the way.
     pub fn connect(path: impl AsRef<Path>, role: Role) -> Result<Self, AttachError> {
         Self::connect_within(path, role, TIMEOUT)
+    }
+
+    /// Connects to the host that the environment names in [`SOCKET_VARIABLE`]; `None` where it names none.
+    ///
+    /// # Errors
+    /// As [`connect`](Self::connect).
+    pub fn from_environment(role: Role) -> Result<Option<Self>, AttachError> {
+        let path = std::env::var_os(SOCKET_VARIABLE).filter(|path| !path.is_empty());
+        path.map(|path| Self::connect(path, role)).transpose()
     }
 
     /// Connects, and lets the host take `timeout` to answer each request.

@@ -19,7 +19,7 @@
 /// ```
 ///
 /// The struct gets a lifetime where it has strings or slices. Its fields can be of any type in the
-/// [table](crate::event#fields) and are as visible as the struct; it derives `Clone`, `Copy` and `Debug`.
+/// [table](mod@crate::event#fields) and are as visible as the struct; it derives `Clone`, `Copy` and `Debug`.
 ///
 /// The line `print` can be left out: then each field is printed with its name. It takes a format of the
 /// kernel's printf, fields by name, and C expressions in quotes. That the conversions suit the fields
@@ -73,7 +73,11 @@ macro_rules! __event {
     ) => {
         $($meta)*
         #[derive(Clone, Copy, Debug)]
-        $vis struct $name $($life)* { $($(#[$field_meta])* $vis $field: $type),* }
+        $vis struct $name $($life)* { $(
+            $(#[$field_meta])*
+            #[allow(missing_docs, reason = "the field's name is what a trace shows")]
+            $vis $field: $type
+        ),* }
 
         const _: () = {
             static DECLARED: $crate::event::Declared = $crate::event::Declared::new(
@@ -92,6 +96,7 @@ macro_rules! __event {
 
                 /// The event's description, id and switch.
                 #[must_use]
+                #[allow(dead_code, reason = "not every event is asked")]
                 $vis fn declared() -> &'static $crate::event::Declared {
                     &DECLARED
                 }
@@ -100,6 +105,7 @@ macro_rules! __event {
                 ///
                 /// # Errors
                 /// [`ringtap::event::EventError`]($crate::event::EventError).
+                #[allow(dead_code, reason = "an event that is only described needs no id")]
                 $vis fn register<R>(with: &R) -> Result<u16, $crate::event::EventError>
                 where
                     R: $crate::event::Register + ?Sized,
@@ -142,6 +148,7 @@ macro_rules! __event {
                 /// # Errors
                 /// Why it was not written: `Off` where the event or the recording is off.
                 #[inline(always)]
+                #[allow(dead_code, reason = "one of three ways to write")]
                 $vis fn try_write(&self, writer: &$crate::Writer) -> Result<(), $crate::Refused> {
                     match DECLARED.id_if_on() {
                         Some(id) => self.__write_as(writer, id),
@@ -152,6 +159,7 @@ macro_rules! __event {
                 #[inline(always)]
                 fn __write_as(&self, writer: &$crate::Writer, id: u16) -> Result<(), $crate::Refused> {
                     const LEN: usize = <$name $($static)*>::__LEN;
+                    const PLAIN: usize = $crate::event::private::plain_len(LEN);
                     const WORDS: usize = LEN.div_ceil(8);
                     // Built in whole words: narrow stores that are loaded as wide ones would stall.
                     let mut words = [0u64; WORDS];
@@ -165,9 +173,11 @@ macro_rules! __event {
                         let tails = [$($crate::event::private::Tail {
                             bytes: $crate::event::Value::tail(&self.$field),
                         }),*];
-                        $crate::event::private::write_dynamic(writer, &words, &Self::__FIELDS, tails)
+                        $crate::event::private::write_dynamic(writer, &mut words, &Self::__FIELDS, tails)
+                    } else if const { LEN == PLAIN } {
+                        writer.write_array($crate::event::private::view::<WORDS, PLAIN>(&words))
                     } else {
-                        writer.write($crate::event::private::view::<WORDS, LEN>(&words))
+                        writer.write_array($crate::event::private::view::<WORDS, LEN>(&words))
                     }
                 }
             }
@@ -232,7 +242,7 @@ macro_rules! symbols {
         $(#[$meta])*
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         #[repr($repr)]
-        #[allow(missing_docs, reason = "the symbol's name is what a trace shows")]
+        #[allow(missing_docs, dead_code, reason = "the symbol's name is what a trace shows, used or not")]
         $vis enum $name { $($(#[$symbol_meta])* $symbol = $value),* }
 
         $crate::__symbols! {
@@ -249,7 +259,7 @@ macro_rules! symbols {
         #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
         $vis struct $name($vis $repr);
 
-        #[allow(missing_docs, dead_code, reason = "the flag's name is what a trace shows")]
+        #[allow(missing_docs, dead_code, reason = "the flag's name is what a trace shows, used or not")]
         impl $name {
             $($(#[$symbol_meta])* $vis const $symbol: Self = Self($value);)*
         }

@@ -1,7 +1,7 @@
 //! A declared event of this process: its description, its id, and whether it is on.
 
 use super::format::{self, Print};
-use super::layout::Field;
+use super::layout::{self, Field};
 use super::registry::RegisterError;
 use crate::attach::{AttachError, Connection};
 use crate::host::Host;
@@ -99,6 +99,7 @@ impl Declared {
         fields: &'static [Field],
         print: Option<Print>,
     ) -> Self {
+        let (system, name) = (layout::bare(system), layout::bare(name));
         Self { state: AtomicU32::new(0), system, name, fields, print }
     }
 

@@ -95,6 +95,11 @@ fn expression(field: &Field) -> String {
         (Shown::Symbol(symbols), _) => format!("__print_symbolic(REC->{name}{})", pairs(symbols)),
         (Shown::Flags(symbols), _) => format!("__print_flags(REC->{name}, \"|\"{})", pairs(symbols)),
         (Shown::Text, Count::Dynamic) => format!("__get_str({name})"),
+        // libtraceevent reads short numbers without their sign; this is the value there and in C.
+        (Shown::Decimal, Count::One) if kind.signed && size < 4 => {
+            let (largest, wrap) = ((1 << (8 * size - 1)) - 1, 1 << (8 * size));
+            format!("REC->{name} > {largest} ? REC->{name} - {wrap} : REC->{name}")
+        }
         (Shown::Text, _) | (_, Count::One) => format!("REC->{name}"),
         (_, Count::Fixed(count)) if size == 1 => format!("__print_hex_str(REC->{name}, {count})"),
         (_, Count::Fixed(count)) => format!("__print_array(REC->{name}, {count}, {size})"),

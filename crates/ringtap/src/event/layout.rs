@@ -2,6 +2,7 @@
 
 use super::value::{Kind, Value};
 use super::{Common, PAYLOAD_LIMIT};
+use ringtap_abi::event::MAX_SMALL_PAYLOAD;
 
 /// Largest payload of an event without strings and slices: what the smallest sub-buffer takes, with an absolute time
 /// stamp before it.
@@ -22,7 +23,7 @@ impl Field {
     /// A field of type `T`, without a place so far.
     #[must_use]
     pub const fn new<T: Value>(name: &'static str) -> Self {
-        Self { name, kind: T::KIND, offset: 0 }
+        Self { name: bare(name), kind: T::KIND, offset: 0 }
     }
 }
 
@@ -44,7 +45,7 @@ pub const fn lay_out<const N: usize>(mut fields: [Field; N]) -> [Field; N] {
 /// # Panics
 /// Where there is no such field.
 #[must_use]
-pub const fn offset_of(fields: &[Field], name: &str) -> usize {
+pub const fn offset_of(fields: &[Field], name: &'static str) -> usize {
     match find(fields, name) {
         Some(field) => field.offset,
         None => panic!("there is no such field"),
@@ -52,8 +53,8 @@ pub const fn offset_of(fields: &[Field], name: &str) -> usize {
 }
 
 /// The field of this name.
-pub(super) const fn find<'f>(fields: &'f [Field], name: &str) -> Option<&'f Field> {
-    let mut index = 0;
+pub(super) const fn find<'f>(fields: &'f [Field], name: &'static str) -> Option<&'f Field> {
+    let (mut index, name) = (0, bare(name));
     while index < fields.len() {
         if is_same(fields[index].name.as_bytes(), name.as_bytes()) {
             return Some(&fields[index]);
@@ -61,6 +62,14 @@ pub(super) const fn find<'f>(fields: &'f [Field], name: &str) -> Option<&'f Fiel
         index += 1;
     }
     None
+}
+
+/// An identifier as C has it: a field may have to be `r#type` in Rust.
+pub(super) const fn bare(identifier: &'static str) -> &'static str {
+    match identifier.as_bytes() {
+        [b'r', b'#', ..] => identifier.split_at(2).1,
+        _ => identifier,
+    }
 }
 
 const fn is_same(one: &[u8], other: &[u8]) -> bool {
@@ -105,6 +114,13 @@ pub const fn payload_len(fields: &[Field]) -> usize {
         8 => 12,
         len => len,
     }
+}
+
+/// The payload's length where the ring has a hot path for it, another that has one elsewhere: so that the hot path is not
+/// compiled for lengths that it does not take.
+#[must_use]
+pub const fn plain_len(len: usize) -> usize {
+    if len <= MAX_SMALL_PAYLOAD as usize { len } else { 12 }
 }
 
 /// The first `LEN` bytes of a record that was built in words.

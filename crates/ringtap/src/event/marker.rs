@@ -1,16 +1,9 @@
 //! Plain markers: the kernel's `print` and `raw_data` events, which every tracing tool knows without being told.
 
 use super::Common;
+use super::registry::{PRINT_ID, RAW_DATA_ID};
 use crate::{Refused, Writer};
 
-/// Id of `print`, as in the kernel.
-pub const PRINT_ID: u16 = 5;
-/// Id of `raw_data`, as in the kernel.
-pub const RAW_DATA_ID: u16 = 19;
-/// The text of `events/ftrace/print/format`.
-pub const PRINT_FORMAT: &str = include_str!("print.format");
-/// The text of `events/ftrace/raw_data/format`.
-pub const RAW_DATA_FORMAT: &str = include_str!("raw_data.format");
 /// Bytes before a `print`'s text: the common fields and the address.
 pub const PRINT_HEAD: usize = 16;
 /// Bytes before a `raw_data`'s bytes: the common fields and the number.
@@ -36,7 +29,7 @@ pub fn print(writer: &Writer, text: impl AsRef<[u8]>) -> Result<usize, Refused> 
     print_at(writer, 0, text)
 }
 
-/// As [`print`], with the address that the event says it was written at; 0 stands for none.
+/// As [`print()`], with the address that the event says it was written at; 0 stands for none.
 ///
 /// # Errors
 /// As [`Writer::write`].
@@ -49,7 +42,9 @@ pub fn print_at(writer: &Writer, ip: u64, text: impl AsRef<[u8]>) -> Result<usiz
     let room = writer.max_payload().min(LIMIT).saturating_sub(PRINT_HEAD + 2);
     let text = &text[..text.len().min(room)];
     let line_break = usize::from(!text.ends_with(b"\n"));
-    let mut reservation = writer.reserve::<LIMIT>(PRINT_HEAD + text.len() + line_break + 1)?;
+    let len = PRINT_HEAD + text.len() + line_break + 1;
+    // In words the record takes the ring's hot path; the zeros would be there anyway.
+    let mut reservation = writer.reserve::<LIMIT>(len.next_multiple_of(4))?;
     let payload = reservation.bytes();
     payload[..8].copy_from_slice(&Common::of_thread(PRINT_ID).word().to_le_bytes());
     payload[8..16].copy_from_slice(&ip.to_le_bytes());
@@ -72,10 +67,10 @@ pub fn print_at(writer: &Writer, ip: u64, text: impl AsRef<[u8]>) -> Result<usiz
 /// # }
 /// ```
 pub fn raw_data(writer: &Writer, id: u32, bytes: &[u8]) -> Result<(), Refused> {
-    let mut reservation = writer.reserve::<LIMIT>(RAW_DATA_HEAD + bytes.len())?;
+    let mut reservation = writer.reserve::<LIMIT>((RAW_DATA_HEAD + bytes.len()).next_multiple_of(4))?;
     let payload = reservation.bytes();
     payload[..8].copy_from_slice(&Common::of_thread(RAW_DATA_ID).word().to_le_bytes());
     payload[8..12].copy_from_slice(&id.to_le_bytes());
-    payload[12..].copy_from_slice(bytes);
+    payload[12..12 + bytes.len()].copy_from_slice(bytes);
     reservation.commit()
 }

@@ -1,7 +1,7 @@
 //! Typed events, described as the kernel describes its own.
 //!
 //! [`event!`](crate::event!) declares an event as a struct. Writing it stores the fields in a record on the stack
-//! and hands that to a [`Writer`]; nothing is allocated, and while the event is off it costs one load
+//! and hands that to a [`Writer`](crate::Writer); nothing is allocated, and while the event is off it costs one load
 //! and a branch. The declaration also yields the `format` text of the kernel's `events/SYSTEM/NAME/format`, so
 //! libtraceevent and trace-cmd decode ringtap's events as they decode the kernel's.
 //!
@@ -42,10 +42,10 @@
 //! | `f32`, `f64` | `float`, `double` | their bits in hexadecimal, see below |
 //! | an enum of [`symbols!`](crate::symbols!) | its integer | the symbol |
 //! | flags of [`symbols!`](crate::symbols!) | its integer | the symbols, joined by a bar |
-//! | `[T; N]` of the above | `T name[N]` | hexadecimal |
+//! | `[T; N]` of the above | `T name[N]` | bytes in hexadecimal, others as unsigned numbers |
 //! | [`Text<N>`](Text) | `char name[N]` | the text |
 //! | `&str` | `__data_loc char[]` | the text |
-//! | `&[T]` | `__data_loc T[]` | hexadecimal |
+//! | `&[T]` of a number | `__data_loc T[]` | as the array |
 //!
 //! **Floats.** The kernel's `print fmt` has no `%f`. The field is typed `float` or `double`, so a decoder that looks
 //! at types (ringtap-format) shows the number; one that follows the `print fmt` (trace-cmd) shows the bits of
@@ -76,7 +76,7 @@ mod value;
 pub use declared::{Declared, EventError, Register};
 pub use format::{Arg, Print};
 pub use layout::Field;
-pub use value::{Kind, Scalar, Shown, Text, Value};
+pub use value::{Count, Kind, Scalar, Shown, Text, Value};
 
 use crate::thread;
 
@@ -124,8 +124,5 @@ impl Common {
 pub mod private {
     pub use super::dynamic::{Tail, write as write_dynamic};
     pub use super::format::check as check_print;
-    pub use super::layout::{is_dynamic, lay_out, offset_of, payload_len, view};
+    pub use super::layout::{is_dynamic, lay_out, offset_of, payload_len, plain_len, view};
 }
-
-#[expect(unused_imports, reason = "named in this module's text")]
-use crate::Writer;

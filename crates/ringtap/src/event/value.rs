@@ -2,7 +2,7 @@
 
 /// A type that a field of an event can have.
 ///
-/// Implemented for the types in the [module's table](crate::event#fields); [`symbols!`](crate::symbols!)
+/// Implemented for the types in the [module's table](mod@crate::event#fields); [`symbols!`](crate::symbols!)
 /// implements it for enums and flags.
 pub trait Value {
     /// What the `format` text says of the type.

@@ -25,7 +25,7 @@ pub(crate) struct Position {
     page: Option<Found>,
     /// Data bytes of it that were copied.
     copied: u32,
-    /// Index of the next event expected; `None` before the first page, where nothing can be missing.
+    /// Index of the next event expected; `None` where no page was found yet, so that nothing can be missing.
     index: Option<u64>,
     /// Looks left for a position that the host is taking.
     patience: u32,
@@ -65,7 +65,21 @@ impl Position {
     /// Stands before the oldest event in the ring.
     pub(crate) fn oldest(ring: &Ring<'_>) -> Result<Self, Corrupt> {
         let seq = ring.oldest(ring.tail()?.seq()).max(u64::from(ring.geometry().ring_subbufs()));
-        Ok(Self { seq, page: None, copied: 0, index: None, patience: PATIENCE })
+        let mut position = Self { seq, page: None, copied: 0, index: None, patience: PATIENCE };
+        for _ in 0..u64::from(ring.geometry().ring_subbufs()) + u64::from(LOOKS) {
+            match position.find(ring)? {
+                Search::Found(found) => {
+                    // From now on, what is overwritten is missed.
+                    position.page = Some(found);
+                    position.index = Some(found.first);
+                    break;
+                }
+                Search::Gone => position.step(),
+                Search::NotYet => break,
+                Search::Again => {}
+            }
+        }
+        Ok(position)
     }
 
     /// Stands behind the newest event in the ring, and tells its time.

@@ -110,13 +110,26 @@ impl Reader {
         *self =
             Self { page: self.page, next_seq: seq, next_index: first, base_index: first, ..Self::new(ring) };
         ring.data().header(self.page).commit.store(PageCommit::new(0).pack(), Relaxed);
+        self.forget(ring)
+    }
+
+    /// Counts from here on.
+    pub(super) fn forget(&mut self, ring: &Ring<'_>) -> Result<(), Corrupt> {
+        (self.base_index, self.read, self.read_bytes, self.lost) = (self.next_index, 0, 0, 0);
         ring.meta().writer.dropped.store(0, Relaxed);
         ring.meta().writer.refused.store(0, Relaxed);
         update_meta(ring, self)
     }
 
+    /// No cursor finds the reader page from here on until [`publish`](Self::publish). Before any slot is marked
+    /// consumed: a cursor that finds the mark must not be led to a page of another use.
+    pub(super) fn conceal(&self, ring: &Ring<'_>) {
+        // Relaxed: the CAS that marks the slot is a Release.
+        ring.meta().host.reader.store(Place::new(self.page, 0).pack(), Relaxed);
+    }
+
     /// Writes the copy that cursors and a successor look at.
-    fn publish(&self, ring: &Ring<'_>) {
+    pub(super) fn publish(&self, ring: &Ring<'_>) {
         let host = &ring.meta().host;
         host.next_index.store(self.next_index, Relaxed);
         host.base_index.store(self.base_index, Relaxed);
@@ -154,8 +167,12 @@ fn hand_out(ring: &Ring<'_>, reader: &mut Reader) -> Result<Handed, Corrupt> {
     let first = old.first;
     reader.lost = first.wrapping_sub(reader.next_index);
     reader.next_index = first;
+    // Before its bytes are counted: if the tail has left the page, they are all that it will ever hold.
+    let is_final = !reader.holds(ring.tail()?);
     take_more(ring, reader)?;
-    mark_lost(ring, reader)?;
+    if is_final {
+        mark_lost(ring, reader);
+    }
     Ok(Handed::Page)
 }
 
@@ -186,8 +203,7 @@ fn swap(ring: &Ring<'_>, reader: &mut Reader) -> Result<Option<Oldest>, Corrupt>
             // The tail, with nothing on it yet.
             return Ok(None);
         }
-        // A cursor that looks for the old reader page must not find it once a writer may take it.
-        ring.meta().host.reader.store(Place::new(reader.page, 0).pack(), Relaxed);
+        reader.conceal(ring);
         let (held, freed) =
             (Slot::unconsumed(oldest.page, oldest.seq), Slot::consumed(reader.page, oldest.seq));
         // E5: pairs with the claim's CAS. Release: the next writer of the old reader page comes after our reads.
@@ -203,11 +219,12 @@ fn swap(ring: &Ring<'_>, reader: &mut Reader) -> Result<Option<Oldest>, Corrupt>
     Ok(None)
 }
 
-/// Notes on the page itself that events were lost before it, as the kernel does: unless it is still being
-/// written, and with their number where there is room behind the events.
-fn mark_lost(ring: &Ring<'_>, reader: &Reader) -> Result<(), Corrupt> {
-    if reader.lost == 0 || reader.holds(ring.tail()?) {
-        return Ok(());
+/// Notes on the page itself that events were lost before it, as the kernel does, with their number where there is
+/// room behind the events. Not for a page to which events may have been added since its bytes were counted: the
+/// number would stand in their place.
+fn mark_lost(ring: &Ring<'_>, reader: &Reader) {
+    if reader.lost == 0 {
+        return;
     }
     let len = reader.handed_bytes;
     let has_room = ring.geometry().capacity() - len >= 8;
@@ -218,7 +235,6 @@ fn mark_lost(ring: &Ring<'_>, reader: &Reader) -> Result<(), Corrupt> {
     }
     let commit = PageCommit::new(len).with_missed(has_room);
     ring.data().header(reader.page).commit.store(commit.pack(), Relaxed);
-    Ok(())
 }
 
 /// Rewrites the kernel's part of the meta-page, as each GET_READER does.

@@ -92,3 +92,77 @@ pub(super) fn refuse(socket: &OwnedFd, errno: Errno, reason: &str) {
     let header = Header { kind: answer::ERROR, cpu: 0, value };
     let _ = packet::send(socket, &header, reason.as_bytes(), None);
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::host::Config;
+    use ringtap_abi::control::{MAX_PACKET, PROTOCOL, Part, request, role};
+    use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType};
+
+    /// A client that said HELLO, and its other end.
+    fn attached(host: &Host) -> (Client, OwnedFd) {
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        let pair = rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None);
+        let (ours, theirs) = pair.expect("sockets can be made");
+        let mut client = Client::new(ours, 1);
+        ask(&theirs, request::HELLO, PROTOCOL, role::READER);
+        client.turn(host, &mut [0; MAX_PACKET]);
+        assert_eq!(answers(&theirs), 1);
+        assert!(client.deadline.is_none());
+        (client, theirs)
+    }
+
+    fn host() -> Host {
+        Host::new(&Config { ring_subbufs: 2, ..Config::default() }).expect("buffers can be made")
+    }
+
+    fn ask(theirs: &OwnedFd, kind: u32, cpu: u32, value: u64) {
+        let packet = Header { kind, cpu, value };
+        rustix::net::send(theirs, packet.bytes(), SendFlags::empty()).expect("there is room");
+    }
+
+    /// Reads what was answered, and counts it.
+    fn answers(theirs: &OwnedFd) -> usize {
+        let receive = || rustix::net::recv(theirs, &mut [0; 64][..], RecvFlags::empty());
+        std::iter::repeat_with(receive).take_while(Result::is_ok).count()
+    }
+
+    #[test]
+    fn a_turn_answers_a_client_its_share_and_no_more() {
+        let host = host();
+        let (mut client, theirs) = attached(&host);
+        let buffer = &mut [0; MAX_PACKET];
+        for (kind, share) in [(request::WAKE_ALL, limits::REQUESTS_PER_TURN), (request::STATS, 1)] {
+            (0..2 * share).for_each(|_| ask(&theirs, kind, 0, 0));
+            for _ in 0..2 {
+                client.turn(&host, buffer);
+                assert_eq!(answers(&theirs), share);
+            }
+        }
+    }
+
+    #[test]
+    fn a_client_that_takes_no_answers_is_not_read_from_and_dropped_after_a_while() {
+        let host = host();
+        let (mut client, theirs) = attached(&host);
+        let buffer = &mut [0; MAX_PACKET];
+        for _ in 0..100_000 {
+            if client.unsent.is_some() {
+                break;
+            }
+            ask(&theirs, request::WAKE_ALL, 0, 0);
+            client.turn(&host, buffer);
+        }
+        assert_eq!(client.waits_for(), PollFlags::OUT, "its socket is full");
+        ask(&theirs, request::WAKE_ALL, 0, 0);
+        client.turn(&host, buffer);
+        assert!(client.unsent.is_some(), "nothing has changed");
+        assert!(!client.is_over(Instant::now()));
+        assert!(client.is_over(Instant::now() + limits::PATIENCE));
+        assert!(answers(&theirs) > 0);
+        client.turn(&host, buffer);
+        assert!(client.unsent.is_none() && client.deadline.is_none(), "it listens again");
+        assert_eq!(answers(&theirs), 2);
+    }
+}

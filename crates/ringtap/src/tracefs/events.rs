@@ -23,6 +23,13 @@ impl EventName {
         let (system, name) = text.trim().split_once(':')?;
         (!system.is_empty() && !name.is_empty()).then(|| Self { system: system.into(), name: name.into() })
     }
+
+    /// Whether a pattern means this event: `SYSTEM:EVENT`, either part with `*` and `?`, or one word that names
+    /// an event or a whole system.
+    #[must_use]
+    pub fn is_meant_by(&self, pattern: &str) -> bool {
+        means(pattern, self)
+    }
 }
 
 impl fmt::Display for EventName {

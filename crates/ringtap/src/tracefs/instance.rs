@@ -2,7 +2,7 @@
 
 use super::error::{self, Error, Problem};
 use super::events::EventName;
-use super::stats::CpuStats;
+use crate::stats::Stats;
 use rustix::fs::{Mode, OFlags};
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
@@ -53,10 +53,10 @@ impl Buffer {
     ///
     /// # Errors
     /// There is no such CPU, or its file cannot be read.
-    pub fn stats(&self, cpu: u32) -> Result<CpuStats, Error> {
+    pub fn stats(&self, cpu: u32) -> Result<Stats, Error> {
         let file = format!("per_cpu/cpu{cpu}/stats");
         let text = self.read(&file)?;
-        CpuStats::parse(&text).ok_or_else(|| Problem::Malformed { file: self.path.join(file), text }.into())
+        Stats::parse(&text).ok_or_else(|| Problem::Malformed { file: self.path.join(file), text }.into())
     }
 
     /// Opens what a reader maps: `trace_pipe_raw`, read-only and non-blocking.
@@ -162,6 +162,14 @@ impl Instance {
     pub fn follow(&self, pid: u32) -> Result<(), Error> {
         self.write("options/event-fork", "1")?;
         self.write("set_event_pid", &pid.to_string())
+    }
+
+    /// Records no events while this process runs: one that prints what it traces would trace its printing.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub fn ignore(&self, pid: u32) -> Result<(), Error> {
+        self.write("set_event_notrace_pid", &pid.to_string())
     }
 
     /// Writes a text into the trace, as a `print` event.

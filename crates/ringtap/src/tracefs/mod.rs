@@ -21,7 +21,6 @@ mod stats;
 pub use error::{Error, Kind};
 pub use events::EventName;
 pub use instance::{Buffer, Instance};
-pub use stats::CpuStats;
 
 use error::Problem;
 use name::InstanceName;

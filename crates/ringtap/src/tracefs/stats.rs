@@ -1,30 +1,10 @@
 //! A CPU's counters, as its `stats` file tells them.
 
-/// The eight fields of `per_cpu/cpuN/stats`.
-///
-/// Times are nanoseconds where the buffer's clock counts in them, else the clock's own ticks.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct CpuStats {
-    /// Events in the buffer now.
-    pub entries: u64,
-    /// Events overwritten before anybody read them.
-    pub overrun: u64,
-    /// Events lost because a write was interrupted by more than a whole buffer of others.
-    pub commit_overrun: u64,
-    /// Bytes in the buffer now.
-    pub bytes: u64,
-    /// Time of the oldest event in the buffer.
-    pub oldest_event: u64,
-    /// Time now, by the buffer's clock.
-    pub now: u64,
-    /// Events refused because the buffer was full, in discard mode.
-    pub dropped_events: u64,
-    /// Events read.
-    pub read_events: u64,
-}
+use crate::stats::Stats;
 
-impl CpuStats {
-    /// Reads the file's text; `None` where a field is missing or no number.
+impl Stats {
+    /// Reads the text of the kernel's `per_cpu/cpuN/stats`; `None` where a field is missing or no number. Times are
+    /// nanoseconds where the buffer's clock counts in them, else the clock's own ticks.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         let field = |name: &str| {
@@ -36,8 +16,8 @@ impl CpuStats {
             overrun: field("overrun")?,
             commit_overrun: field("commit overrun")?,
             bytes: field("bytes")?,
-            oldest_event: field("oldest event ts")?,
-            now: field("now ts")?,
+            oldest_event_ts: field("oldest event ts")?,
+            now_ts: field("now ts")?,
             dropped_events: field("dropped events")?,
             read_events: field("read events")?,
         })
@@ -59,20 +39,20 @@ mod tests {
     fn all_eight_fields_are_read() {
         let text = "entries: 551\noverrun: 1449\ncommit overrun: 2\nbytes: 35696\noldest event ts:  1953.605085\n\
                     now ts:  1953.605683\ndropped events: 3\nread events: 119\n";
-        let expected = CpuStats {
+        let expected = Stats {
             entries: 551,
             overrun: 1449,
             commit_overrun: 2,
             bytes: 35696,
-            oldest_event: 1_953_605_085_000,
-            now: 1_953_605_683_000,
+            oldest_event_ts: 1_953_605_085_000,
+            now_ts: 1_953_605_683_000,
             dropped_events: 3,
             read_events: 119,
         };
-        assert_eq!(CpuStats::parse(text), Some(expected));
+        assert_eq!(Stats::parse(text), Some(expected));
         let ticks = text.replace("1953.605085", "77");
-        assert_eq!(CpuStats::parse(&ticks).unwrap().oldest_event, 77);
-        assert_eq!(CpuStats::parse(&text.replace("bytes", "words")), None);
-        assert_eq!(CpuStats::parse(&text.replace("1449", "many")), None);
+        assert_eq!(Stats::parse(&ticks).unwrap().oldest_event_ts, 77);
+        assert_eq!(Stats::parse(&text.replace("bytes", "words")), None);
+        assert_eq!(Stats::parse(&text.replace("1449", "many")), None);
     }
 }

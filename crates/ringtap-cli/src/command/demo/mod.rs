@@ -1,10 +1,16 @@
 //! `ringtap demo`: several processes read the files under a folder, and trace what they do.
 
+pub mod cost;
+pub mod events;
+mod live;
 pub mod report;
 pub mod work;
 pub mod worker;
 pub mod workers;
 
+use crate::outcome::Outcome;
+use crate::output::Output;
+use crate::signals::Signals;
 use anyhow::{Context, Result};
 use std::path::PathBuf;
 use std::thread::available_parallelism;
@@ -14,15 +20,20 @@ const EXAMPLES: &str = "\
 Examples:
   On the files of this folder:          ringtap demo
   On a large one, for ten seconds:      ringtap demo --seconds 10 /usr
-  The summary only, for a program:      ringtap demo --json . | tail -n 1
+  The summary only:                     ringtap demo --quiet
+  For a program:                        ringtap demo --json . | tail -n 1
+  A small buffer loses events:          ringtap demo --buffer-size 32 --all
 
-The workers only read: files are opened read-only, links are not followed, and other file systems
-are left out. With --json the last line is one object:
+It needs no root and changes nothing: the workers open files read-only, follow no links and stay on
+one file system. They attach to buffers that exist only while the demo runs. On a terminal, more
+events than one can follow are counted instead of printed. With --json an event is as `ringtap
+stream --help` shows, and the last line is the summary:
   {\"written\":0,\"read\":0,\"lost\":0,\"left\":0,\"ns_per_event\":0.0,\"ns_per_clock_read\":0.0,\"cpus\":0,
-  \"writers\":0}";
+  \"writers\":0}
+Each event is accounted for: written = read + lost + left.";
 
-/// Workers where the machine has few CPUs: it takes some to show that processes share a buffer.
-const FEWEST_WORKERS: u32 = 4;
+/// Workers where the machine has few CPUs: it takes two to show that processes share a buffer.
+const FEWEST_WORKERS: u32 = 2;
 /// Workers unless more are asked for.
 const MOST_WORKERS: u32 = 16;
 /// Longest run, in seconds.
@@ -38,12 +49,24 @@ pub struct Args {
     /// Stop after this many seconds, or when all is read
     #[arg(long, value_name = "SECONDS", default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=MAX_SECONDS))]
     seconds: u64,
-    /// How many worker processes; without it, one for each CPU, and at least four
+    /// How many worker processes; without it, one for each CPU, and at least two
     #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..=256))]
     workers: Option<u32>,
-    /// Print no events, and the summary as one JSON object
+    /// Print every event on a terminal too, however many there are
+    #[arg(long)]
+    all: bool,
+    /// Print no events, only the summary
+    #[arg(short, long, conflicts_with = "all")]
+    quiet: bool,
+    /// Print JSON: one object for each event, and one for the summary on the last line
     #[arg(long)]
     json: bool,
+    /// Size of each CPU's buffer, in KiB
+    #[arg(long, value_name = "KIB", default_value_t = 4096)]
+    buffer_size: u32,
+    /// Size of a sub-buffer, in KiB: a power of two from 4 to 512
+    #[arg(long, value_name = "KIB", default_value_t = 4)]
+    subbuf_size: u32,
 }
 
 /// What will happen.
@@ -55,8 +78,25 @@ pub struct Plan {
     pub limit: Duration,
     /// How many workers.
     pub workers: u32,
-    /// The summary is for a program.
+    /// Which events are printed.
+    pub show: Show,
+    /// The output is for a program.
     pub json: bool,
+    /// Bytes of a sub-buffer.
+    pub subbuf_size: u32,
+    /// Sub-buffers in each CPU's ring.
+    pub ring_subbufs: u32,
+}
+
+/// Which events are printed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Show {
+    /// Each.
+    All,
+    /// As many as a person can follow; the others are counted.
+    Some,
+    /// None.
+    None,
 }
 
 impl Plan {
@@ -64,7 +104,7 @@ impl Plan {
     ///
     /// # Errors
     /// The folder does not exist, or may not be looked at.
-    pub fn new(args: &Args) -> Result<Self> {
+    pub fn new(args: &Args, is_terminal: bool) -> Result<Self> {
         let seen = std::fs::metadata(&args.path).and_then(|found| match found.is_dir() {
             true => std::fs::read_dir(&args.path).map(drop),
             false => std::fs::File::open(&args.path).map(drop),
@@ -78,9 +118,26 @@ impl Plan {
             path: args.path.clone(),
             limit: Duration::from_secs(args.seconds),
             workers: args.workers.unwrap_or(cpus.clamp(FEWEST_WORKERS, MOST_WORKERS)),
+            show: match (args.quiet, is_terminal && !args.json && !args.all) {
+                (true, _) => Show::None,
+                (false, true) => Show::Some,
+                (false, false) => Show::All,
+            },
             json: args.json,
+            subbuf_size: args.subbuf_size.saturating_mul(1024),
+            ring_subbufs: args.buffer_size.checked_div(args.subbuf_size).unwrap_or(0),
         })
     }
+}
+
+/// Runs the demo.
+///
+/// # Errors
+/// The folder cannot be read, the sizes are impossible, or the system refuses memory, a socket or a process.
+pub fn run(args: &Args, output: &mut Output) -> Result<Outcome> {
+    let plan = Plan::new(args, output.is_terminal())?;
+    let signals = Signals::catch()?;
+    live::run(&plan, &signals, output)
 }
 
 #[cfg(test)]
@@ -95,7 +152,7 @@ mod tests {
     }
 
     fn plan(line: &str) -> Result<Plan> {
-        Plan::new(&Line::try_parse_from(line.split(' '))?.args)
+        Plan::new(&Line::try_parse_from(line.split(' '))?.args, true)
     }
 
     #[test]

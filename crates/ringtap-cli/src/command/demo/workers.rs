@@ -3,6 +3,8 @@
 use super::work::Totals;
 use crate::child::THIS_PROGRAM;
 use anyhow::{Context, Result, bail};
+use ringtap::attach::SOCKET_VARIABLE;
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process, waitid};
 use std::io::Read;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::Path;
@@ -29,23 +31,36 @@ impl Workers {
     ///
     /// # Errors
     /// The system cannot make a process. Those already made are ended.
-    pub fn start(path: &Path, count: u32, limit: Duration) -> Result<Self> {
+    pub fn start(path: &Path, count: u32, limit: Duration, socket: &Path) -> Result<Self> {
         let mut workers = Self { children: Vec::new() };
         for index in 0..count {
-            let child = command(path, index, count, limit).spawn().context("cannot start a worker")?;
+            let child = command(path, index, count, limit)
+                .env(SOCKET_VARIABLE, socket)
+                .spawn()
+                .context("cannot start a worker")?;
             workers.children.push(child);
         }
         Ok(workers)
+    }
+
+    /// Asks all to stop and tell what they did.
+    pub fn stop(&self) {
+        for child in &self.children {
+            // Not reaped before `finish`, so the pid is its own.
+            let _ = kill_process(Pid::from_child(child), Signal::TERM);
+        }
     }
 
     /// Whether all have ended.
     ///
     /// # Errors
     /// The system cannot tell.
-    pub fn ended(&mut self) -> Result<bool> {
+    pub fn ended(&self) -> Result<bool> {
         let mut ended = true;
-        for child in &mut self.children {
-            ended &= child.try_wait().context("cannot wait for a worker")?.is_some();
+        for child in &self.children {
+            let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
+            let status = waitid(WaitId::Pid(Pid::from_child(child)), options);
+            ended &= status.context("cannot wait for a worker")?.is_some();
         }
         Ok(ended)
     }

@@ -1,7 +1,7 @@
 //! The `format` text, and that the records are as it says.
 
 use super::pages::{number, payloads};
-use super::{Bare, Dynamic, Fixed, Ids, Told, host};
+use super::{Bare, Dynamic, Fixed, IDS, Told, host};
 use crate::event::{Declared, PAYLOAD_LIMIT, marker};
 use std::collections::HashMap;
 
@@ -75,7 +75,7 @@ fn with_record(declared: &Declared, payload: &[u8], check: impl FnOnce(&Record<'
 #[test]
 fn fixed_fields_lie_where_the_text_says_and_padding_is_zero() {
     let host = host();
-    Fixed::register(&Ids::from(40)).expect("nothing refuses it");
+    Fixed::register(&*IDS).expect("nothing refuses it");
     Fixed::sample().try_write(&host.writer()).expect("an empty ring");
     let payloads = payloads(&host);
     with_record(Fixed::declared(), &payloads[0], |record| {
@@ -121,7 +121,7 @@ fn fixed_fields_lie_where_the_text_says_and_padding_is_zero() {
 #[test]
 fn dynamic_fields_lie_where_their_locations_say() {
     let host = host();
-    Dynamic::register(&Ids::from(41)).expect("nothing refuses it");
+    Dynamic::register(&*IDS).expect("nothing refuses it");
     Dynamic::sample().try_write(&host.writer()).expect("an empty ring");
     with_record(Dynamic::declared(), &payloads(&host)[0], |record| {
         assert_eq!((record.number("id"), record.number("tail")), (3, 77));
@@ -141,7 +141,7 @@ crate::event! {
 fn what_is_too_long_is_cut_between_characters_and_elements() {
     let host = host();
     let writer = host.writer();
-    Long::register(&Ids::from(50)).expect("nothing refuses it");
+    Long::register(&*IDS).expect("nothing refuses it");
     let (text, numbers) = ("ä".repeat(5000), [7; 5000]);
     Long { path: &text, numbers: &numbers, name: "gone" }.try_write(&writer).expect("an empty ring");
     Long { path: "a", numbers: &numbers, name: "gone" }.try_write(&writer).expect("room");
@@ -163,7 +163,7 @@ fn what_is_too_long_is_cut_between_characters_and_elements() {
 #[test]
 fn an_event_without_fields_is_its_common_ones() {
     let host = host();
-    Bare::register(&Ids::from(43)).expect("nothing refuses it");
+    Bare::register(&*IDS).expect("nothing refuses it");
     Bare {}.try_write(&host.writer()).expect("an empty ring");
     with_record(Bare::declared(), &payloads(&host)[0], |record| assert_eq!(record.payload[8..], [0; 4]));
 }

@@ -7,22 +7,21 @@ mod trace_cmd;
 
 use super::{Register, Text};
 use crate::{Config, Host};
-use std::collections::HashMap;
 use std::convert::Infallible;
-use std::sync::Mutex;
+use std::sync::{LazyLock, Mutex};
 
 crate::symbols! {
     /// Where the bytes came from.
-    pub enum Source: u16 { Disk = 0, Cache = 7 => "page \"cache\"", Network = 0x8000 }
+    pub(super) enum Source: u16 { Disk = 0, Cache = 7 => "page cache", Network = 0x8000 }
 }
 
 crate::symbols! {
-    pub flags Access: u32 { READ = 1, WRITE = 2 => "write", APPEND = 0x400 }
+    pub(super) flags Access: u32 { READ = 1, WRITE = 2 => "write", APPEND = 0x400 }
 }
 
 crate::event! {
     /// A field of every fixed kind, ordered so that there is padding.
-    pub struct Fixed as demo:fixed {
+    pub(super) struct Fixed as demo:fixed {
         tiny: u8,
         word: u16,
         count: u32,
@@ -103,8 +102,8 @@ impl Dynamic<'static> {
 }
 
 crate::event! {
-    struct Told<'e> as demo:told { peer: &'e str, port: u16, sent: u64, source: Source }
-    print "to %s:%u, \"%llu\" bytes\t%d%% %s", peer, port, sent, "(int)(REC->sent >> 2)", source;
+    struct Told<'e> as demo:told { peer: &'e str, r#type: u16, sent: u64, source: Source }
+    print "to %s:%u, \"%llu\" bytes\t%d%% %s", peer, r#type, sent, "(int)(REC->sent >> 2)", source;
 }
 
 crate::event! {
@@ -114,27 +113,31 @@ crate::event! {
 /// Gives ids in the order of asking, as an instance does.
 #[derive(Debug)]
 struct Ids {
-    next: Mutex<(u16, HashMap<String, (u16, String)>)>,
+    first: u16,
+    /// Names and format texts; the index is the distance from the first id.
+    known: Mutex<Vec<(String, String)>>,
 }
 
 impl Ids {
     fn from(first: u16) -> Self {
-        Self { next: Mutex::new((first, HashMap::new())) }
+        Self { first, known: Mutex::default() }
     }
 }
+
+/// The instance that these tests' events belong to.
+static IDS: LazyLock<Ids> = LazyLock::new(|| Ids::from(2000));
 
 impl Register for Ids {
     type Error = Infallible;
 
     fn register_event(&self, system: &str, name: &str, format: &str) -> Result<u16, Infallible> {
-        let mut guard = self.next.lock().expect("no panic while it was held");
-        let (next, known) = &mut *guard;
-        let (id, text) = known.entry(format!("{system}:{name}")).or_insert_with(|| {
-            *next += 1;
-            (*next - 1, format.to_owned())
+        let (name, mut known) = (format!("{system}:{name}"), self.known.lock().expect("no panic while held"));
+        let index = known.iter().position(|(other, _)| *other == name).unwrap_or_else(|| {
+            known.push((name, format.to_owned()));
+            known.len() - 1
         });
-        assert_eq!(text, format);
-        Ok(*id)
+        assert_eq!(known[index].1, format);
+        Ok(self.first + u16::try_from(index).expect("few events"))
     }
 }
 

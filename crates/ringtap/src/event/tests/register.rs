@@ -57,6 +57,32 @@ fn a_second_instance_has_to_give_the_same_id() {
 }
 
 #[test]
+fn two_hosts_that_are_told_the_same_share_an_events_id() {
+    crate::event! { struct First as demo:first { number: u32 } }
+    crate::event! { struct Second as demo:second { number: u32 } }
+    let (one, other) = (host(), host());
+    let ids = (First::register(&one).expect("a new event"), Second::register(&one).expect("a new event"));
+    assert!(matches!(Second::register(&other), Err(EventError::OtherId { .. })), "another order");
+    let third = host();
+    assert_eq!(First::register(&third).expect("the same order"), ids.0);
+    assert_eq!(Second::register(&third).expect("the same order"), ids.1);
+}
+
+#[test]
+fn another_event_of_the_same_name_is_refused_with_the_hosts_reason() {
+    mod other {
+        crate::event! { pub(super) struct Same as demo:same { bytes: u64 } }
+    }
+    crate::event! { struct Same as demo:same { number: u32 } }
+    let host = host();
+    Same::register(&host).expect("a new event");
+    let error = other::Same::register(&host).expect_err("another event");
+    let source = std::error::Error::source(&error).expect("why").to_string();
+    assert!(source.contains("field:u32 number;") && source.contains("field:u64 bytes;"), "{source}");
+    assert!(!other::Same::is_on());
+}
+
+#[test]
 fn what_the_instance_says_is_the_errors_source() {
     struct Refuses;
     impl Register for Refuses {

@@ -1,7 +1,7 @@
 //! The real tool reads what real writers wrote: pages and format texts go into a trace.dat.
 
 use super::pages::{self, Page};
-use super::{Bare, Dynamic, Fixed, Ids, Told, host};
+use super::{Bare, Dynamic, Fixed, IDS, Told, host};
 use crate::event::{Declared, marker};
 use std::process::Command;
 
@@ -21,6 +21,9 @@ const HEADER_EVENT: &str = "# compressed entry header
 \ttime_stamp : type == 31
 \tdata max type_len  == 28
 ";
+
+/// Where the file says at which offset its options are.
+const OPTIONS_AT: usize = 24;
 
 /// A trace.dat, version 7, uncompressed: what the tool needs and no more.
 #[derive(Default)]
@@ -125,8 +128,7 @@ fn trace_dat(events: &[(&str, String)], pages: &[Page]) -> Vec<u8> {
         });
         dat.option(0, |dat| dat.u64(0));
     });
-    let at = 3 + 7 + 2 + 2 + 4 + 6 - 2;
-    dat.0[at..at + 8].copy_from_slice(&(options as u64).to_le_bytes());
+    dat.0[OPTIONS_AT..OPTIONS_AT + 8].copy_from_slice(&(options as u64).to_le_bytes());
     dat.0
 }
 
@@ -144,8 +146,12 @@ fn report(name: &str, dat: &[u8]) -> Option<Vec<String>> {
     assert!(output.status.success(), "{text}{errors}");
     let after_time = |line: &str| line.split_once(": ").map(|(_, rest)| rest.trim().to_owned());
     let lines = text.lines().filter(|line| line.contains(&format!("-{}", crate::thread::id())));
-    println!("{text}{errors}");
-    Some(lines.filter_map(after_time).collect())
+    Some(
+        lines
+            .filter_map(after_time)
+            .map(|line| line.split_whitespace().collect::<Vec<_>>().join(" "))
+            .collect(),
+    )
 }
 
 fn formats(events: &[&Declared]) -> Vec<(&'static str, String)> {
@@ -154,13 +160,13 @@ fn formats(events: &[&Declared]) -> Vec<(&'static str, String)> {
 
 #[test]
 fn trace_cmd_prints_every_kind_of_field() {
-    let (host, ids) = (host(), Ids::from(2000));
+    let host = host();
     let writer = host.writer();
     let (fixed, dynamic) = (Fixed::sample(), Dynamic::sample());
-    let told = Told { peer: "10.0.0.1", port: 443, sent: 4000, source: super::Source::Network };
+    let told = Told { peer: "10.0.0.1", r#type: 443, sent: 4000, source: super::Source::Network };
     let [a, b, c, d] =
         [Fixed::declared(), Dynamic::declared(), Told::declared(), Bare::declared()].map(|event| {
-            event.register(&ids).expect("nothing refuses it");
+            event.register(&*IDS).expect("nothing refuses it");
             event
         });
     fixed.try_write(&writer).expect("an empty ring");
@@ -169,7 +175,8 @@ fn trace_cmd_prints_every_kind_of_field() {
     Bare {}.try_write(&writer).expect("room");
     let dat = trace_dat(&formats(&[a, b, c, d]), &pages::take(&host));
     let Some(lines) = report("fields", &dat) else { return };
-    assert_eq!(lines, include_str!("report.txt").lines().collect::<Vec<_>>());
+    let expected = include_str!("report.txt").lines().collect::<Vec<_>>();
+    assert_eq!(lines, expected, "{lines:#?}");
 }
 
 #[test]
@@ -178,7 +185,8 @@ fn trace_cmd_prints_markers() {
     let writer = host.writer();
     marker::print(&writer, "hello, world").expect("an empty ring");
     marker::raw_data(&writer, 0x2a, &[1, 2, 3, 4]).expect("room");
-    let texts = [marker::PRINT_FORMAT, marker::RAW_DATA_FORMAT].map(|text| ("ftrace", text.to_owned()));
+    let format = |name| host.event("ftrace", name).expect("it is always there").format.clone();
+    let texts = ["print", "raw_data"].map(|name| ("ftrace", format(name)));
     let Some(lines) = report("markers", &trace_dat(&texts, &pages::take(&host))) else { return };
-    assert_eq!(lines.len(), 2);
+    assert_eq!(lines, ["print: 0x0: hello, world", "raw_data: # 2a 01 02 03 04"]);
 }

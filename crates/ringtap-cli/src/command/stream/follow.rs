@@ -1,0 +1,418 @@
+//! A stream as it happens: what is set up, followed until the end, and taken down again.
+//!
+//! The end, in order: the command is told the signal; the kernel stops to record; what is left in the buffers is
+//! printed; the readers go, then the instance they read, then the host; the command is waited for.
+
+use super::kernel::{KernelPlan, KernelSession};
+use super::{ApplicationPlan, Filter, Plan};
+use crate::application::{Application, Registry};
+use crate::child::Running;
+use crate::decode::{self, Decoder, Layout, Seen, write_lines};
+use crate::outcome::Outcome;
+use crate::output::Output;
+use crate::private::Folder;
+use crate::signals::Signals;
+use anyhow::{Context, Result, bail};
+use ringtap::attach::{AttachError, Connection, Role, SOCKET_VARIABLE};
+use ringtap::serve::Server;
+use ringtap::tracefs::EventName;
+use ringtap::{Config, Host, Input, Item, Merge, Merged, ReadError, Start, Waited};
+use ringtap_format::Event;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::ExitStatus;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// Longest sleep: a signal or the end of the command is noticed after it.
+const NOTICE: Duration = Duration::from_millis(20);
+/// Events read before the clock is looked at.
+const ROUND: u32 = 256;
+/// Longer than the merge holds an event back.
+const LAST_LOOK: Duration = Duration::from_millis(5);
+/// Longest time for what is left in the buffers, when we were asked to stop.
+const FAREWELL: Duration = Duration::from_secs(1);
+/// How often a host is asked whether it lives.
+const HEARTBEAT: Duration = Duration::from_millis(500);
+const EMBEDDED_SUBBUF_KIB: u32 = 4;
+
+/// Follows the events.
+pub(super) fn run(plan: &Plan, output: &mut Output) -> Result<Outcome> {
+    let signals = Signals::catch()?;
+    // Whatever ends this function drops these from the last to the first.
+    let host = plan.application.as_ref().map(HostSide::open).transpose()?;
+    let session = plan.kernel.as_ref().map(KernelSession::prepare).transpose()?;
+    let mut stream = Stream::new(plan, host.as_ref(), session.as_ref(), output)?;
+    let mut command = match plan.command.as_slice() {
+        [] => None,
+        command => {
+            let socket = host.as_ref().map(|host| (SOCKET_VARIABLE, host.socket().into()));
+            Some(Running::start_held(command, socket.as_slice())?)
+        }
+    };
+    if let Some(session) = &session {
+        let follow = plan.kernel.as_ref().is_some_and(|kernel| kernel.follow);
+        session.begin(command.as_ref().filter(|_| follow))?;
+    }
+    if let Some(command) = &command {
+        command.begin()?;
+    }
+    let ended = stream.follow(&signals, command.as_mut(), output)?;
+    if let (Some(signal), Some(command)) = (signals.caught(), &command) {
+        command.pass_on(signal);
+    }
+    if let Some(session) = &session {
+        session.stop()?;
+    }
+    stream.finish(&signals, output)?;
+    stream.warn_of_unmet(plan);
+    drop(stream);
+    drop(session);
+    drop(host);
+    let status = match (ended, &mut command) {
+        (Some(status), _) => Some(status),
+        (None, Some(command)) => Some(command.reap()?),
+        (None, None) => None,
+    };
+    Ok(match (signals.caught(), status) {
+        (Some(signal), _) => Outcome::Stopped(signal),
+        (None, Some(status)) => Outcome::Command(status),
+        (None, None) => Outcome::Done,
+    })
+}
+
+/// The host whose events are followed: another process's, or one of our own.
+enum HostSide {
+    Attached {
+        connection: Arc<Connection>,
+        socket: PathBuf,
+        consume: bool,
+        new: bool,
+    },
+    /// The server goes before the folder of its socket.
+    Embedded {
+        host: Host,
+        server: Server,
+        _folder: Folder,
+    },
+}
+
+impl HostSide {
+    fn open(plan: &ApplicationPlan) -> Result<Self> {
+        match plan {
+            ApplicationPlan::Attach { socket, consume, new } => {
+                let connection = Arc::new(Connection::connect(socket, Role::Reader)?);
+                Ok(Self::Attached { connection, socket: socket.clone(), consume: *consume, new: *new })
+            }
+            ApplicationPlan::Embed { buffer_kib } => {
+                let config = Config {
+                    subbuf_size: EMBEDDED_SUBBUF_KIB * 1024,
+                    // As many as a ring can have, where more were asked for.
+                    ring_subbufs: (buffer_kib / EMBEDDED_SUBBUF_KIB).min(u16::MAX.into()),
+                    ..Config::default()
+                };
+                let host = Host::new(&config).context("cannot make the buffers")?;
+                let folder = Folder::new()?;
+                let server = host.serve(folder.socket())?;
+                Ok(Self::Embedded { host, server, _folder: folder })
+            }
+        }
+    }
+
+    fn socket(&self) -> &Path {
+        match self {
+            Self::Attached { socket, .. } => socket,
+            Self::Embedded { server, .. } => server.path(),
+        }
+    }
+
+    fn registry(&self) -> Registry {
+        match self {
+            Self::Attached { connection, .. } => Registry::There(Arc::clone(connection)),
+            Self::Embedded { host, .. } => Registry::Here(host.clone()),
+        }
+    }
+
+    fn inputs(&self) -> Result<Vec<Input>, ReadError> {
+        match self {
+            Self::Attached { connection, consume: true, .. } => {
+                Ok(connection.readers()?.into_iter().map(Input::from).collect())
+            }
+            Self::Attached { connection, new, .. } => {
+                let start = if *new { Start::Newest } else { Start::Oldest };
+                Ok(connection.cursors(start)?.into_iter().map(Input::from).collect())
+            }
+            Self::Embedded { host, .. } => Ok(host.readers()?.into_iter().map(Input::from).collect()),
+        }
+    }
+}
+
+/// A host behind a socket, which may end before we do.
+struct Peer {
+    connection: Arc<Connection>,
+    socket: PathBuf,
+    asked: Instant,
+    is_gone: bool,
+}
+
+impl Peer {
+    /// Whether it has ended, asked now and then: cursors would wait for ever without noticing.
+    fn has_ended(&mut self) -> bool {
+        if !self.is_gone && self.asked.elapsed() >= HEARTBEAT {
+            self.asked = Instant::now();
+            let answer = self.connection.stats(self.connection.cpus()[0]);
+            if answer.is_err_and(|error| error.is_gone()) {
+                self.end();
+            }
+        }
+        self.is_gone
+    }
+
+    fn end(&mut self) {
+        if !std::mem::replace(&mut self.is_gone, true) {
+            anstream::eprintln!("ringtap: the host of {} has ended", self.socket.display());
+        }
+    }
+}
+
+/// What is followed, and how it is printed.
+struct Stream {
+    merge: Merge,
+    /// Inputs below this number are the kernel's.
+    kernel_inputs: usize,
+    kernel: Option<Decoder>,
+    /// Events of the kernel's that are not printed.
+    hidden: Vec<EventName>,
+    application: Option<Application>,
+    peer: Option<Peer>,
+    filter: Filter,
+    layout: Layout,
+    is_coloured: bool,
+    /// Bytes of the record being looked at.
+    record: Vec<u8>,
+    lines: Vec<u8>,
+}
+
+impl Stream {
+    fn new(
+        plan: &Plan,
+        host: Option<&HostSide>,
+        session: Option<&KernelSession>,
+        output: &Output,
+    ) -> Result<Self> {
+        let application = host.map(|host| Application::new(host.registry())).transpose()?;
+        if let (Some(HostSide::Attached { socket, .. }), Some(application)) = (host, &application)
+            && plan.command.is_empty()
+            && let Some(pattern) = plan.filter.unmet(plan.kernel.as_ref(), &application.events)
+        {
+            bail!("{}", unknown(pattern, socket, &application.events));
+        }
+        let mut merge = Merge::new(session.map(KernelSession::readers).transpose()?.unwrap_or_default());
+        let kernel_inputs = session.map_or(0, KernelSession::cpus);
+        for input in host.map(HostSide::inputs).transpose()?.unwrap_or_default() {
+            merge.push(input);
+        }
+        let tracefs = plan.kernel.as_ref().map(|kernel: &KernelPlan| &kernel.tracefs);
+        let kernel = tracefs.zip(session);
+        let peer = host.and_then(|host| match host {
+            HostSide::Attached { connection, socket, .. } => Some(Peer {
+                connection: Arc::clone(connection),
+                socket: socket.clone(),
+                asked: Instant::now(),
+                is_gone: false,
+            }),
+            HostSide::Embedded { .. } => None,
+        });
+        Ok(Self {
+            merge,
+            kernel_inputs,
+            kernel: kernel.map(|(tracefs, session)| {
+                Decoder::of_kernel(tracefs, session.formats.iter().chain(&session.hidden))
+            }),
+            hidden: session.map_or_else(Vec::new, |session| {
+                session.hidden.iter().map(|(event, _)| event.clone()).collect()
+            }),
+            application,
+            peer,
+            filter: plan.filter.clone(),
+            layout: if plan.json { Layout::Json } else { Layout::Trace },
+            is_coloured: output.is_coloured(),
+            record: Vec::new(),
+            lines: Vec::new(),
+        })
+    }
+
+    /// Prints events until the command ends, which is told, or a signal asks to stop, or nobody is left to follow.
+    fn follow(
+        &mut self,
+        signals: &Signals,
+        mut command: Option<&mut Running>,
+        output: &mut Output,
+    ) -> Result<Option<ExitStatus>> {
+        loop {
+            self.print(output)?;
+            if signals.caught().is_some() {
+                return Ok(None);
+            }
+            if let Some(status) = command.as_mut().and_then(|command| command.ended().transpose()) {
+                return status.map(Some);
+            }
+            if self.peer.as_mut().is_some_and(Peer::has_ended) && self.kernel.is_none() && command.is_none() {
+                return Ok(None);
+            }
+            match self.merge.wait(Some(NOTICE)) {
+                Ok(_) => {}
+                Err(error) => self.forgive(error)?,
+            }
+        }
+    }
+
+    /// Prints what is left in the buffers.
+    fn finish(&mut self, signals: &Signals, output: &mut Output) -> Result<()> {
+        let end = Instant::now() + FAREWELL;
+        loop {
+            let more = self.print(output)?;
+            let may_stay = signals.caught().is_none() || Instant::now() < end;
+            if !may_stay || (!more && self.look()? != Waited::Ready) {
+                return Ok(());
+            }
+        }
+    }
+
+    fn look(&mut self) -> Result<Waited> {
+        match self.merge.wait(Some(LAST_LOOK)) {
+            Ok(waited) => Ok(waited),
+            Err(error) => self.forgive(error).map(|()| Waited::Ready),
+        }
+    }
+
+    /// Prints what there is, but not for so long that a signal would wait; whether there may be more.
+    fn print(&mut self, output: &mut Output) -> Result<bool> {
+        let end = Instant::now() + NOTICE;
+        loop {
+            for _ in 0..ROUND {
+                match self.merge.next() {
+                    Ok(Some(Merged { input, ns, item })) => {
+                        let is_kernel = input < self.kernel_inputs;
+                        let decoder = if is_kernel { self.kernel.as_mut() } else { None };
+                        let printer = Printer {
+                            filter: &self.filter,
+                            hidden: &self.hidden,
+                            layout: self.layout,
+                            is_coloured: self.is_coloured,
+                            record: &mut self.record,
+                            lines: &mut self.lines,
+                        };
+                        printer.item(item, ns, decoder, self.application.as_mut())?;
+                    }
+                    Ok(None) => {
+                        write_lines(&mut self.lines, output)?;
+                        output.flush()?;
+                        return Ok(false);
+                    }
+                    Err(error) => self.forgive(error)?,
+                }
+            }
+            write_lines(&mut self.lines, output)?;
+            if Instant::now() >= end {
+                output.flush()?;
+                return Ok(true);
+            }
+        }
+    }
+
+    /// The end of a host ends what is read from it, and is no failure.
+    fn forgive(&mut self, error: ReadError) -> Result<()> {
+        match (&error, &mut self.peer) {
+            (ReadError::Attach(gone), Some(peer)) if AttachError::is_gone(gone) => {
+                peer.end();
+                Ok(())
+            }
+            _ => Err(error.into()),
+        }
+    }
+
+    /// An event that was asked for and that nobody ever declared was probably mistyped.
+    fn warn_of_unmet(&self, plan: &Plan) {
+        let Some(application) = &self.application else { return };
+        if let Some(pattern) = self.filter.unmet(plan.kernel.as_ref(), &application.events) {
+            let declared = list(&application.events);
+            anstream::eprintln!("ringtap: no event matched '{pattern}'; the application declared {declared}");
+        }
+    }
+}
+
+/// Appends an item's lines.
+struct Printer<'a> {
+    filter: &'a Filter,
+    hidden: &'a [EventName],
+    layout: Layout,
+    is_coloured: bool,
+    record: &'a mut Vec<u8>,
+    lines: &'a mut Vec<u8>,
+}
+
+impl Printer<'_> {
+    fn item(
+        self,
+        item: Item<'_>,
+        ns: u64,
+        kernel: Option<&mut Decoder>,
+        application: Option<&mut Application>,
+    ) -> Result<()> {
+        match item {
+            Item::Record(record) => {
+                self.record.clear();
+                record.payload.copy_to(self.record);
+                let decoder = match (kernel, application) {
+                    (Some(kernel), _) => {
+                        if self.hides(kernel.event(self.record)) {
+                            kernel.note(self.record);
+                            return Ok(());
+                        }
+                        kernel
+                    }
+                    (None, Some(application)) => {
+                        application.prepare(self.record)?;
+                        if !application.admits(self.record, |event| self.filter.admits(event)) {
+                            return Ok(());
+                        }
+                        &mut application.decoder
+                    }
+                    (None, None) => return Ok(()),
+                };
+                let seen = Seen { cpu: record.cpu, ns, record: self.record };
+                decoder.line(&seen, self.layout, self.is_coloured, self.lines);
+            }
+            Item::Lost(lost) => decode::lost(lost, self.layout, self.is_coloured, self.lines),
+            Item::Damaged(damaged) => decode::damaged(damaged, self.layout, self.is_coloured, self.lines),
+            _ => {}
+        }
+        Ok(())
+    }
+}
+
+impl Printer<'_> {
+    fn hides(&self, event: Option<&Event>) -> bool {
+        let is = |event: &Event, hidden: &EventName| {
+            hidden.name == event.name() && hidden.system == event.system()
+        };
+        event.is_some_and(|event| self.hidden.iter().any(|hidden| is(event, hidden)))
+    }
+}
+
+fn unknown(pattern: &str, socket: &Path, events: &[EventName]) -> String {
+    format!("no event of {} matches '{pattern}'; it has {}", socket.display(), list(events))
+}
+
+/// What an application declared, shortened.
+fn list(events: &[EventName]) -> String {
+    const SHOWN: usize = 8;
+    let own: Vec<_> =
+        events.iter().filter(|event| event.system != "ftrace").map(EventName::to_string).collect();
+    match own.len() {
+        0 => "none".to_owned(),
+        1..=SHOWN => own.join(", "),
+        more => format!("{} and {} more", own[..SHOWN].join(", "), more - SHOWN),
+    }
+}

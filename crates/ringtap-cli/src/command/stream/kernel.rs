@@ -1,0 +1,176 @@
+//! The kernel's part of a stream: which events, and the instance that records them.
+
+use super::{Args, Filter};
+use crate::child::Running;
+use anyhow::{Context, Result};
+use ringtap::Reader;
+use ringtap::clock::ClockId;
+use ringtap::tracefs::{EventName, Instance, Tracefs};
+use std::collections::BTreeSet;
+use std::os::fd::OwnedFd;
+
+/// What is followed when nothing was asked for: few events, and everybody knows what they mean.
+const DEFAULT_EVENTS: [&str; 3] =
+    ["sched:sched_process_fork", "sched:sched_process_exec", "sched:sched_process_exit"];
+/// What else is recorded, to know the names of tasks that are gone when their events are printed.
+const NAMING_EVENTS: [&str; 3] = ["sched:sched_process_fork", "sched:sched_process_exec", "task:task_rename"];
+/// The clock that an application's times are converted to.
+pub(super) const CLOCK: ClockId = ClockId::Mono;
+/// In KiB: larger than a page, because each swap of the kernel's reader page costs a system call.
+const SUBBUF_KIB: u32 = 16;
+
+/// What the kernel will be asked to record.
+#[derive(Debug)]
+pub(super) struct KernelPlan {
+    pub(super) tracefs: Tracefs,
+    pub(super) events: Vec<EventName>,
+    pub(super) buffer_kib: u32,
+    /// Only the command's own events.
+    pub(super) follow: bool,
+}
+
+impl KernelPlan {
+    pub(super) fn new(args: &Args, filter: &Filter) -> Result<Self> {
+        let tracefs = Tracefs::find()?;
+        tracefs.check_mapping()?;
+        let all = tracefs.events()?;
+        let mut events = BTreeSet::new();
+        if filter.patterns.is_empty() {
+            for pattern in DEFAULT_EVENTS {
+                events.extend(tracefs.resolve(pattern)?);
+            }
+        }
+        let may_be_applications = args.attach.is_some() || !args.command.is_empty();
+        for pattern in &filter.patterns {
+            match tracefs.resolve(pattern) {
+                Ok(found) => events.extend(found),
+                // A system that the kernel does not have is the application's, where there may be one.
+                Err(_) if may_be_applications && !names_system_of(pattern, &all) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        let follow = !args.command.is_empty() && !args.all;
+        Ok(Self { tracefs, events: events.into_iter().collect(), buffer_kib: args.buffer_size, follow })
+    }
+}
+
+/// Whether the pattern's system is one of the kernel's. A lone word has none, and is taken for the kernel's.
+fn names_system_of(pattern: &str, all: &[EventName]) -> bool {
+    match pattern.split_once(':') {
+        Some((system, _)) => all.iter().any(|event| event.is_meant_by(&format!("{system}:*"))),
+        None => true,
+    }
+}
+
+/// The kernel's events, recorded into buffers of our own until this is dropped.
+#[derive(Debug)]
+pub(super) struct KernelSession {
+    /// The text of each event's `format` file.
+    pub(super) formats: Vec<(EventName, String)>,
+    /// As `formats`, of events that are recorded for the names of tasks only.
+    pub(super) hidden: Vec<(EventName, String)>,
+    cpus: Vec<u32>,
+    instance: Instance,
+}
+
+impl KernelSession {
+    /// Makes the instance and its settings; recording is still off.
+    ///
+    /// # Errors
+    /// The kernel refuses an event or has no memory for the buffers. Nothing stays behind.
+    pub(super) fn prepare(plan: &KernelPlan) -> Result<Self> {
+        // What a killed run left behind is in nobody's way, so failing to tidy it is no reason to stop.
+        let _ = plan.tracefs.remove_stale();
+        let instance = plan.tracefs.create_instance()?;
+        instance.set_clock(CLOCK.name())?;
+        instance.set_sizes_kib(SUBBUF_KIB, plan.buffer_kib)?;
+        // Wake with the first event: somebody watches.
+        instance.set_buffer_percent(0)?;
+        // Our own doings are left out, or each line printed would make the next. Kernels before 5.7 cannot.
+        let _ = instance.ignore(std::process::id());
+        let mut formats = Vec::with_capacity(plan.events.len());
+        for event in &plan.events {
+            formats.push((event.clone(), plan.tracefs.format(event)?));
+            instance.enable(event).with_context(|| format!("cannot enable {event}"))?;
+        }
+        let mut hidden = Vec::new();
+        for event in NAMING_EVENTS.iter().filter_map(|event| EventName::parse(event)) {
+            // One that is missing is missed by nobody but the names.
+            if !plan.events.contains(&event)
+                && let Ok(format) = plan.tracefs.format(&event)
+                && instance.enable(&event).is_ok()
+            {
+                hidden.push((event, format));
+            }
+        }
+        Ok(Self { formats, hidden, cpus: plan.tracefs.cpus()?, instance })
+    }
+
+    /// Maps each CPU's buffer. All readers must be gone before the session is.
+    ///
+    /// # Errors
+    /// The kernel cannot map them, or this process may not.
+    pub(super) fn readers(&self) -> Result<Vec<Reader>> {
+        let open = |&cpu: &u32| {
+            let raw: OwnedFd = self.instance.open_raw(cpu)?;
+            Ok(Reader::open_kernel(raw, cpu, CLOCK)?)
+        };
+        self.cpus.iter().map(open).collect()
+    }
+
+    /// How many CPUs' buffers there are.
+    #[must_use]
+    pub(super) fn cpus(&self) -> usize {
+        self.cpus.len()
+    }
+
+    /// Begins to record: all, or what the held command and its children do.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub(super) fn begin(&self, follow: Option<&Running>) -> Result<()> {
+        if let Some(command) = follow {
+            self.instance.follow(command.pid().as_raw_pid().unsigned_abs())?;
+        }
+        Ok(self.instance.set_recording(true)?)
+    }
+
+    /// Stops to record; what is in the buffers can still be read.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub(super) fn stop(&self) -> Result<()> {
+        Ok(self.instance.set_recording(false)?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::live;
+    use super::*;
+    use ringtap::Item;
+
+    #[test]
+    fn a_session_records_and_leaves_nothing_behind() {
+        let Some(plan) = live("stream --kernel -e sched:sched_process_exec --buffer-size 64") else { return };
+        let kernel = plan.kernel.as_ref().unwrap();
+        let session = KernelSession::prepare(kernel).unwrap();
+        let folder = session.instance.path().to_owned();
+        let mut readers = session.readers().unwrap();
+        session.begin(None).unwrap();
+        std::process::Command::new("/bin/true").status().unwrap();
+        session.stop().unwrap();
+
+        let mut records = 0;
+        for reader in &mut readers {
+            while let Some(item) = reader.next().unwrap() {
+                records += u32::from(matches!(item, Item::Record(_)));
+            }
+        }
+        assert!(records > 0);
+        assert!(session.formats[0].1.contains("filename"));
+        drop(readers);
+        drop(session);
+        assert!(!folder.exists());
+    }
+}

@@ -1,0 +1,247 @@
+//! `ringtap stream`: follow events live.
+
+mod follow;
+mod kernel;
+
+use crate::outcome::Outcome;
+use crate::output::Output;
+use anyhow::{Result, bail};
+use kernel::KernelPlan;
+use ringtap::tracefs::EventName;
+use std::ffi::OsString;
+use std::fmt;
+use std::io::Write;
+use std::path::PathBuf;
+
+const EXAMPLES: &str = "\
+Examples:
+  Programs that start and end, anywhere:    ringtap stream --kernel
+  Task switches of the whole machine:       ringtap stream --kernel -e sched:sched_switch
+  What one command and its children open:   ringtap stream --kernel -e '*:sys_enter_openat' -- ls -l
+  All events of two systems:                ringtap stream --kernel -e irq -e 'timer:*'
+  An application that serves its buffers:   ringtap stream --attach /run/app/ringtap.sock
+  Beside what the kernel does meanwhile:    ringtap stream --attach /run/app/ringtap.sock --kernel
+  A program that uses ringtap:              ringtap stream -- ./program
+  What would happen, without doing it:      ringtap stream --kernel -e 'sched:*' --dry-run
+
+EVENTs are SYSTEM:EVENT, where both may hold * and ?, or one word that names an event or a system.
+COMMAND finds the socket of the application's host in RINGTAP_SOCKET: the one of --attach, or one
+that lasts as long as COMMAND. The stream ends when COMMAND ends, with its exit status.
+
+Lines look as in the kernel's trace file. Times are CLOCK_MONOTONIC's, of all sources. With --json
+each line is one object, an event or events that were lost (null: nobody knows how many):
+  {\"time_ns\":0,\"cpu\":0,\"source\":\"kernel\",\"task\":\"\",\"pid\":0,\"system\":\"\",\"event\":\"\",\"id\":0,\"fields\":{},
+  \"text\":\"\"}
+  {\"cpu\":0,\"lost\":0}";
+
+/// What was typed.
+#[derive(Clone, Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+#[command(group = clap::ArgGroup::new("source").args(["kernel", "attach", "command"]).required(true).multiple(true))]
+pub struct Args {
+    /// Follow the kernel's events, through a tracing instance of our own
+    #[arg(long)]
+    kernel: bool,
+    /// Follow these events only; may be given more than once
+    #[arg(short, long = "event", value_name = "EVENT")]
+    events: Vec<String>,
+    /// Follow the application that serves its buffers on this socket, without consuming
+    #[arg(long, value_name = "SOCKET")]
+    attach: Option<PathBuf>,
+    /// With --attach: consume the events, so that the writers find room again
+    #[arg(long, requires = "attach")]
+    consume: bool,
+    /// With --attach: leave out what is in the buffers already
+    #[arg(long, requires = "attach", conflicts_with = "consume")]
+    new: bool,
+    /// With --kernel and COMMAND: events of all processes, not of COMMAND and its children only
+    #[arg(short, long, requires = "kernel", requires = "command")]
+    all: bool,
+    /// Print JSON, one object a line
+    #[arg(long)]
+    json: bool,
+    /// Size of each CPU's buffer, in KiB
+    #[arg(long, value_name = "KIB", default_value_t = 4096, value_parser = clap::value_parser!(u32).range(64..=1 << 20))]
+    buffer_size: u32,
+    /// Print what would happen, and do nothing
+    #[arg(long)]
+    dry_run: bool,
+    /// Run this command, and follow until it ends
+    #[arg(last = true)]
+    command: Vec<OsString>,
+}
+
+/// What will happen.
+#[derive(Debug)]
+pub struct Plan {
+    /// The kernel's part.
+    kernel: Option<KernelPlan>,
+    /// The application's part.
+    application: Option<ApplicationPlan>,
+    /// Which events are printed.
+    filter: Filter,
+    /// The command to run; empty where there is none.
+    command: Vec<OsString>,
+    json: bool,
+}
+
+/// Where the application's events come from.
+#[derive(Clone, Debug)]
+enum ApplicationPlan {
+    /// A host of another process.
+    Attach { socket: PathBuf, consume: bool, new: bool },
+    /// A host of our own, for the command.
+    Embed { buffer_kib: u32 },
+}
+
+/// The events asked for; all, where none was named.
+#[derive(Clone, Debug, Default)]
+struct Filter {
+    patterns: Vec<String>,
+}
+
+impl Filter {
+    fn admits(&self, event: &EventName) -> bool {
+        self.patterns.is_empty() || self.patterns.iter().any(|pattern| event.is_meant_by(pattern))
+    }
+
+    /// The first pattern that means none of these, nor any of the kernel's that were found.
+    fn unmet<'f>(&'f self, kernel: Option<&KernelPlan>, events: &[EventName]) -> Option<&'f str> {
+        let kernel = kernel.map_or(&[][..], |kernel| &kernel.events);
+        let is_met = |pattern: &&String| kernel.iter().chain(events).any(|event| event.is_meant_by(pattern));
+        self.patterns.iter().find(|pattern| !is_met(pattern)).map(String::as_str)
+    }
+}
+
+impl Plan {
+    /// Finds all mistakes that can be found without changing anything.
+    ///
+    /// # Errors
+    /// No usable tracefs, a kernel that is too old, or an unknown event.
+    pub fn new(args: &Args) -> Result<Self> {
+        let filter = Filter { patterns: args.events.clone() };
+        if let Some(empty) = filter.patterns.iter().find(|pattern| pattern.trim().is_empty()) {
+            bail!("'{empty}' names no event; give SYSTEM:EVENT, such as sched:sched_switch");
+        }
+        let kernel = args.kernel.then(|| KernelPlan::new(args, &filter)).transpose()?;
+        let application = match &args.attach {
+            Some(socket) => {
+                Some(ApplicationPlan::Attach { socket: socket.clone(), consume: args.consume, new: args.new })
+            }
+            None if args.command.is_empty() => None,
+            None => Some(ApplicationPlan::Embed { buffer_kib: args.buffer_size }),
+        };
+        Ok(Self { kernel, application, filter, command: args.command.clone(), json: args.json })
+    }
+}
+
+/// Follows the events.
+///
+/// # Errors
+/// What [`Plan::new`] finds, or a host or the kernel refuses. Nothing stays behind.
+pub fn run(args: &Args, output: &mut Output) -> Result<Outcome> {
+    let plan = Plan::new(args)?;
+    if args.dry_run {
+        write!(output, "{plan}")?;
+        return Ok(Outcome::Done);
+    }
+    follow::run(&plan, output)
+}
+
+impl fmt::Display for Plan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(kernel) = &self.kernel {
+            let (sizes, folder) = (kernel.buffer_kib, kernel.tracefs.root().display());
+            let clock = kernel::CLOCK.name();
+            writeln!(f, "make a tracing instance in {folder}, {sizes} KiB a CPU, clock {clock}")?;
+            for event in &kernel.events {
+                writeln!(f, "enable {event}")?;
+            }
+        }
+        match &self.application {
+            Some(ApplicationPlan::Attach { socket, consume, .. }) => {
+                let how = if *consume { "and consume its events" } else { "and follow its events" };
+                writeln!(f, "attach to {} {how}", socket.display())?;
+            }
+            Some(ApplicationPlan::Embed { buffer_kib }) => {
+                writeln!(f, "serve buffers, {buffer_kib} KiB a CPU, on a socket of our own")?;
+            }
+            None => {}
+        }
+        if let Some((program, arguments)) = self.command.split_first() {
+            write!(f, "run {}", program.display())?;
+            arguments.iter().try_for_each(|argument| write!(f, " {}", argument.display()))?;
+            let follow = self.kernel.as_ref().is_some_and(|kernel| kernel.follow);
+            writeln!(f, "{}", if follow { ", and record only its events" } else { "" })?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser;
+    use ringtap::tracefs::Tracefs;
+
+    #[derive(Debug, Parser)]
+    struct Line {
+        #[command(flatten)]
+        args: Args,
+    }
+
+    fn plan(line: &str) -> Result<Plan> {
+        Plan::new(&Line::try_parse_from(line.split(' '))?.args)
+    }
+
+    /// A plan on the live kernel, or one line that says why not.
+    pub(super) fn live(line: &str) -> Option<Plan> {
+        let usable = Tracefs::find().and_then(|tracefs| tracefs.check_mapping());
+        usable.inspect_err(|error| println!("skipped, as it needs the live kernel: {error}")).ok()?;
+        Some(plan(line).unwrap())
+    }
+
+    #[test]
+    fn a_source_is_required_and_options_belong_to_theirs() {
+        let wrong = [
+            "stream",
+            "stream -e sched",
+            "stream --kernel -a",
+            "stream -a -- ls",
+            "stream ls",
+            "stream --kernel --consume",
+        ];
+        for wrong in wrong {
+            assert!(Line::try_parse_from(wrong.split(' ')).is_err(), "{wrong}");
+        }
+        let line = Line::try_parse_from("stream --kernel -a -- ls -l --color".split(' ')).unwrap();
+        assert_eq!(line.args.command, ["ls", "-l", "--color"]);
+    }
+
+    #[test]
+    fn a_dry_run_shows_the_plan() {
+        let Some(plan) = live("stream --kernel -e sched_process_f*k -e sched:sched_process_fork -- ls -l")
+        else {
+            return;
+        };
+        let text = plan.to_string();
+        assert!(text.starts_with("make a tracing instance in /"), "{text}");
+        let rest = ", 4096 KiB a CPU, clock mono\nenable sched:sched_process_fork\n\
+                    serve buffers, 4096 KiB a CPU, on a socket of our own\n\
+                    run ls -l, and record only its events\n";
+        assert!(text.ends_with(rest), "{text}");
+    }
+
+    #[test]
+    fn a_mistyped_event_is_told_and_an_applications_is_not() {
+        let Some(plan) = live("stream --kernel -e sched:sched_switch -e app:started -- ls") else { return };
+        assert_eq!(plan.kernel.as_ref().unwrap().events.len(), 1);
+        assert_eq!(plan.filter.unmet(plan.kernel.as_ref(), &[]), Some("app:started"));
+        for line in ["stream --kernel -e sched:sched_swich", "stream --kernel -e sched:sched_swich -- ls"] {
+            let unknown = super::tests::plan(line).unwrap_err();
+            assert!(unknown.to_string().contains("did you mean sched:sched_switch?"), "{unknown}");
+        }
+        let unknown = super::tests::plan("stream --kernel -e app:started").unwrap_err();
+        assert!(unknown.to_string().starts_with("no event matches 'app:started'"), "{unknown}");
+    }
+}

@@ -1,0 +1,421 @@
+//! Records as lines: decoded by the `format` texts of their source, named by what is known of its tasks.
+
+use crate::output::{EVENT, FAINT, LOSS, Output};
+use ringtap::tracefs::{EventName, Tracefs};
+use ringtap::{Damage, Damaged, Lost};
+use ringtap_format::text::{Common, Entry, Sources, TraceText};
+use ringtap_format::{Constants, Dialect, Event, Field, Formats, Strings, Symbols, Target, Tasks, Value};
+use serde::Serialize;
+use serde::ser::{SerializeMap, Serializer};
+use std::collections::HashMap;
+use std::fs;
+use std::io::{self, Write};
+use std::time::{Duration, Instant};
+
+/// How lines look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Layout {
+    /// As the kernel's `trace` file.
+    Trace,
+    /// For people: the time since this moment, in nanoseconds of `CLOCK_MONOTONIC`.
+    Human {
+        /// The moment.
+        since: u64,
+    },
+    /// One JSON object a line.
+    Json,
+}
+
+/// Where records come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Source {
+    /// The kernel's buffers.
+    Kernel,
+    /// Those of a ringtap host.
+    Application,
+}
+
+/// A record, copied, and what surrounds it.
+#[derive(Clone, Copy, Debug)]
+pub struct Seen<'a> {
+    /// Its CPU.
+    pub cpu: u32,
+    /// Its time, in nanoseconds of `CLOCK_MONOTONIC`.
+    pub ns: u64,
+    /// Its bytes, the common fields first.
+    pub record: &'a [u8],
+}
+
+/// Decodes one source's records.
+#[derive(Debug)]
+pub struct Decoder {
+    source: Source,
+    formats: Formats,
+    tasks: Tasks,
+    symbols: Symbols,
+    strings: Strings,
+    /// Fields that name tasks, by event.
+    naming: HashMap<u16, Naming>,
+    /// Names that the kernel keeps of tasks that may be gone; old ones, where their number was given again.
+    saved: Saved,
+}
+
+/// The kernel's `saved_cmdlines`, as of some moment.
+#[derive(Debug, Default)]
+struct Saved {
+    tracefs: Option<Tracefs>,
+    tasks: Tasks,
+    read: Option<Instant>,
+}
+
+/// How old the kernel's names may be.
+const SAVED_AGE: Duration = Duration::from_millis(100);
+/// How the kernel and we name a task that nobody knows.
+const UNNAMED: &[u8] = b"<...>";
+
+impl Saved {
+    fn name(&mut self, pid: i32) -> &[u8] {
+        if let Some(tracefs) = &self.tracefs
+            && self.read.is_none_or(|read| read.elapsed() > SAVED_AGE)
+        {
+            self.tasks = Tasks::parse(tracefs.saved_cmdlines().unwrap_or_default().as_bytes());
+            self.read = Some(Instant::now());
+        }
+        self.tasks.name(pid)
+    }
+}
+
+/// Fields of an event that tell tasks' names.
+#[derive(Debug, Default)]
+struct Naming {
+    names: Vec<Named>,
+    born: Option<Field>,
+}
+
+#[derive(Debug)]
+struct Named {
+    pid: Field,
+    name: Field,
+    /// The name is the last part of a path.
+    is_path: bool,
+}
+
+/// Pairs of fields that tell a task's name, in the kernel's events of tasks.
+const NAMING: [(&str, &str); 5] = [
+    ("prev_pid", "prev_comm"),
+    ("next_pid", "next_comm"),
+    ("pid", "comm"),
+    ("pid", "newcomm"),
+    ("pid", "filename"),
+];
+/// The field of a new task, whose number may have been another's before.
+const BORN: &str = "child_pid";
+/// Longest name of a task, in bytes.
+const COMM_LEN: usize = 15;
+
+impl Decoder {
+    /// For a ringtap host's records; [`learn`](Self::learn) its events.
+    #[must_use]
+    pub fn of_application() -> Self {
+        Self::new(Source::Application, Constants::new())
+    }
+
+    /// For the kernel's records of these events.
+    #[must_use]
+    pub fn of_kernel<'e, E>(tracefs: &Tracefs, events: E) -> Self
+    where
+        E: Iterator<Item = &'e (EventName, String)> + Clone,
+    {
+        let mut decoder = Self::new(Source::Kernel, Constants::new());
+        events.clone().for_each(|(event, format)| decoder.learn(&event.system, format));
+        if decoder.formats.iter().any(|event| !event.unresolved().is_empty()) {
+            // Some name constants whose values only the kernel's type information tells.
+            let mut constants = Constants::new();
+            if let Ok(btf) = fs::read("/sys/kernel/btf/vmlinux")
+                && ringtap_format::btf::define(&btf, &mut constants).is_ok()
+            {
+                decoder = Self::new(Source::Kernel, constants);
+                events.for_each(|(event, format)| decoder.learn(&event.system, format));
+            }
+        }
+        let needs_symbols = |event: &Event| event.format().print_fmt.contains("%p");
+        if decoder.formats.iter().any(needs_symbols) {
+            decoder.symbols = Symbols::parse(&fs::read_to_string("/proc/kallsyms").unwrap_or_default());
+        }
+        let strings = fs::read_to_string(tracefs.root().join("printk_formats")).unwrap_or_default();
+        decoder.strings = Strings::parse(&strings);
+        decoder.saved.tracefs = Some(tracefs.clone());
+        decoder
+    }
+
+    fn new(source: Source, constants: Constants) -> Self {
+        let dialect = Dialect::Kernel;
+        let mut formats = Formats::new(Target::HOST, dialect);
+        *formats.constants_mut() = constants;
+        Self {
+            source,
+            formats,
+            tasks: Tasks::default(),
+            symbols: Symbols::default(),
+            strings: Strings::default(),
+            naming: HashMap::new(),
+            saved: Saved::default(),
+        }
+    }
+
+    /// Adds an event. One whose text makes no sense stays unknown, and its records say so.
+    pub fn learn(&mut self, system: &str, format: &str) {
+        let is_kernel = self.source == Source::Kernel;
+        if let Ok(event) = self.formats.add(system, format)
+            && is_kernel
+            && matches!(system, "sched" | "task")
+        {
+            let naming = naming(event);
+            self.naming.insert(event.id(), naming);
+        }
+    }
+
+    /// The event of a record.
+    #[must_use]
+    pub fn event(&self, record: &[u8]) -> Option<&Event> {
+        self.formats.of_record(record)
+    }
+
+    /// Takes what a record that is not to be printed tells of tasks.
+    pub fn note(&mut self, record: &[u8]) {
+        self.learn_names(Common::of(record, self.formats.target()), record);
+    }
+
+    /// Appends the line of a record, ended by a newline.
+    pub fn line(&mut self, seen: &Seen<'_>, layout: Layout, is_coloured: bool, out: &mut Vec<u8>) {
+        let common = Common::of(seen.record, self.formats.target());
+        self.learn_names(common, seen.record);
+        let start = out.len();
+        match layout {
+            Layout::Trace => self.trace_line(seen, is_coloured, out),
+            Layout::Human { since } => self.human_line(seen, common, since, is_coloured, out),
+            Layout::Json => self.json_line(seen, common, out),
+        }
+        // What a program wrote into its events is not to steer somebody's terminal.
+        if layout != Layout::Json && !is_coloured {
+            hide_controls(&mut out[start..]);
+        }
+    }
+
+    fn sources(&self) -> Sources<'_> {
+        let Self { formats, tasks, symbols, strings, .. } = self;
+        Sources { formats, tasks, symbols, strings }
+    }
+
+    fn trace_line(&self, seen: &Seen<'_>, is_coloured: bool, out: &mut Vec<u8>) {
+        let text = TraceText { sources: self.sources(), in_ns: true };
+        let entry = Entry { cpu: seen.cpu, time: seen.ns, record: seen.record };
+        if !is_coloured {
+            return text.entry(&entry, out);
+        }
+        let mut line = Vec::new();
+        text.entry(&entry, &mut line);
+        hide_controls(&mut line);
+        let (surroundings, rest) = split_after(&line, b"] ").unwrap_or((&line[..0], &line));
+        let (time, rest) = split_after(rest, b": ").unwrap_or((&rest[..0], rest));
+        let (name, rest) = split_after(rest, b": ").unwrap_or((&rest[..0], rest));
+        let _ = write!(out, "{FAINT}");
+        out.extend_from_slice(surroundings);
+        out.extend_from_slice(time);
+        let _ = write!(out, "{FAINT:#}{EVENT}");
+        out.extend_from_slice(name);
+        let _ = write!(out, "{EVENT:#}");
+        out.extend_from_slice(rest);
+    }
+
+    fn human_line(&self, seen: &Seen<'_>, common: Common, since: u64, is_coloured: bool, out: &mut Vec<u8>) {
+        let us = seen.ns.saturating_sub(since) / 1000;
+        let task = format!("{}-{}", String::from_utf8_lossy(self.tasks.name(common.pid)), common.pid);
+        let (name, mut text) = (self.full_name(seen.record, common), Vec::new());
+        self.print(seen.record, &mut text);
+        hide_controls(&mut text);
+        let (faint, event) = if is_coloured { (FAINT, EVENT) } else { Default::default() };
+        let _ = write!(
+            out,
+            "{faint}{:>4}.{:06} cpu{:<2} {task:<16}{faint:#} {event}{name:<20}{event:#} ",
+            us / 1_000_000,
+            us % 1_000_000,
+            seen.cpu,
+        );
+        out.extend_from_slice(&text);
+        out.push(b'\n');
+    }
+
+    fn json_line(&self, seen: &Seen<'_>, common: Common, out: &mut Vec<u8>) {
+        let event = self.formats.by_id(common.id);
+        let mut text = Vec::new();
+        self.print(seen.record, &mut text);
+        let line = Line {
+            time_ns: seen.ns,
+            cpu: seen.cpu,
+            source: self.source,
+            task: &String::from_utf8_lossy(self.tasks.name(common.pid)),
+            pid: common.pid,
+            system: event.map(Event::system),
+            event: event.map(Event::name),
+            id: common.id,
+            fields: Fields(event, seen.record),
+            text: &String::from_utf8_lossy(&text),
+        };
+        // A vector takes all, and no map has a key that is no string.
+        let _ = serde_json::to_writer(&mut *out, &line);
+        out.push(b'\n');
+    }
+
+    fn full_name(&self, record: &[u8], common: Common) -> String {
+        match self.event(record) {
+            Some(event) => format!("{}:{}", event.system(), event.name()),
+            None => format!("unknown event {}", common.id),
+        }
+    }
+
+    fn print(&self, record: &[u8], out: &mut Vec<u8>) {
+        if let Some(event) = self.event(record) {
+            // Why one was printed field by field stands in the text itself.
+            let _ = event.print(record, &self.sources().context(), out);
+        }
+    }
+
+    /// Takes the names of tasks from a record, and asks the system for the writer's where nobody told it.
+    fn learn_names(&mut self, common: Common, record: &[u8]) {
+        let target = self.formats.target();
+        let naming = self.naming.get(&common.id);
+        let pid_of = |field: &Field| field.int(record, target).and_then(|pid| i32::try_from(pid).ok());
+        for named in naming.map_or(&[][..], |naming| &naming.names) {
+            let Some((pid, name)) = pid_of(&named.pid).zip(named.name.text(record, target)) else { continue };
+            let name = match named.is_path {
+                true => name.rsplit(|&byte| byte == b'/').next().unwrap_or(name),
+                false => name,
+            };
+            self.tasks.set(pid, &name[..name.len().min(COMM_LEN)]);
+        }
+        if let Some(born) = naming.and_then(|naming| pid_of(naming.born.as_ref()?)) {
+            self.tasks.set(born, UNNAMED);
+        }
+        if common.pid > 0 && self.tasks.name(common.pid) == UNNAMED {
+            match fs::read(format!("/proc/{}/comm", common.pid)) {
+                Ok(comm) => self.tasks.set(common.pid, comm.trim_ascii_end()),
+                Err(_) => self.tasks.set(common.pid, self.saved.name(common.pid)),
+            }
+        }
+    }
+}
+
+fn naming(event: &Event) -> Naming {
+    let names = NAMING.iter().filter_map(|&(pid, name)| {
+        let (pid, text) = (event.field(pid)?.clone(), event.field(name)?.clone());
+        text.is_text().then(|| Named { pid, name: text, is_path: name == "filename" })
+    });
+    Naming { names: names.collect(), born: event.field(BORN).cloned() }
+}
+
+/// Appends the line that stands for lost events.
+pub fn lost(lost: Lost, layout: Layout, is_coloured: bool, out: &mut Vec<u8>) {
+    let style = if is_coloured { LOSS } else { Default::default() };
+    let Lost { cpu, count } = lost;
+    let _ = match (layout, count) {
+        (Layout::Json, _) => {
+            let _ = serde_json::to_writer(&mut *out, &LostLine { cpu, lost: count });
+            out.write_all(b"\n")
+        }
+        (_, Some(count)) => writeln!(out, "{style}CPU:{cpu} [LOST {count} EVENTS]{style:#}"),
+        (_, None) => writeln!(out, "{style}CPU:{cpu} [LOST EVENTS]{style:#}"),
+    };
+}
+
+/// Appends the line that stands for events that cannot be read.
+pub fn damaged(damaged: Damaged, layout: Layout, is_coloured: bool, out: &mut Vec<u8>) {
+    let style = if is_coloured { LOSS } else { Default::default() };
+    let Damaged { cpu, damage: Damage { offset, .. } } = damaged;
+    let _ = match layout {
+        Layout::Json => {
+            let _ = serde_json::to_writer(&mut *out, &DamagedLine { cpu, damaged_at: offset });
+            out.write_all(b"\n")
+        }
+        _ => writeln!(out, "{style}CPU:{cpu} [DAMAGED SUB-BUFFER, FROM BYTE {offset}]{style:#}"),
+    };
+}
+
+/// The documented form of an event in JSON.
+#[derive(Serialize)]
+struct Line<'a> {
+    time_ns: u64,
+    cpu: u32,
+    source: Source,
+    task: &'a str,
+    pid: i32,
+    system: Option<&'a str>,
+    event: Option<&'a str>,
+    id: u16,
+    fields: Fields<'a>,
+    text: &'a str,
+}
+
+#[derive(Serialize)]
+struct LostLine {
+    cpu: u32,
+    lost: Option<u64>,
+}
+
+#[derive(Serialize)]
+struct DamagedLine {
+    cpu: u32,
+    damaged_at: u32,
+}
+
+/// An event's own fields as an object.
+struct Fields<'a>(Option<&'a Event>, &'a [u8]);
+
+impl Serialize for Fields<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(None)?;
+        let fields =
+            self.0.into_iter().flat_map(|event| event.fields().iter().map(move |field| (event, field)));
+        for (event, field) in fields {
+            let name = field.name.as_str();
+            match field.value(self.1, event.target()) {
+                None => map.serialize_entry(name, &None::<()>)?,
+                Some(Value::Unsigned(number)) => map.serialize_entry(name, &number)?,
+                Some(Value::Signed(number)) => map.serialize_entry(name, &number)?,
+                Some(Value::Float(number)) => map.serialize_entry(name, &number)?,
+                Some(Value::Address(address)) => map.serialize_entry(name, &format_args!("{address:#x}"))?,
+                Some(Value::Text(text)) => map.serialize_entry(name, &String::from_utf8_lossy(text))?,
+                Some(Value::Bytes(bytes)) => map.serialize_entry(name, &hex(bytes))?,
+            }
+        }
+        map.end()
+    }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn split_after<'a>(line: &'a [u8], mark: &[u8]) -> Option<(&'a [u8], &'a [u8])> {
+    let at = line.windows(mark.len()).position(|window| window == mark)?;
+    Some(line.split_at(at + mark.len()))
+}
+
+/// Replaces what a terminal might obey.
+fn hide_controls(line: &mut [u8]) {
+    let is_control = |byte: &&mut u8| byte.is_ascii_control() && !matches!(**byte, b'\n' | b'\t');
+    line.iter_mut().filter(is_control).for_each(|byte| *byte = b'?');
+}
+
+/// Writes the lines gathered, if there are any, and forgets them.
+///
+/// # Errors
+/// The output cannot be written to.
+pub fn write_lines(lines: &mut Vec<u8>, output: &mut Output) -> io::Result<()> {
+    if !lines.is_empty() {
+        output.write_all(lines)?;
+        lines.clear();
+    }
+    Ok(())
+}

@@ -1,0 +1,74 @@
+//! Emptying an instance: as the kernel does it, while writers go on, and where the host may not run.
+
+use ringtap::{Config, Host, Item, Mode, WriterKind};
+
+const PAYLOAD: [u8; 24] = [7; 24];
+
+fn written(host: &Host) -> u64 {
+    host.cpus().into_iter().map(|cpu| host.stats(cpu).expect("it counts").written()).sum()
+}
+
+fn read(host: &Host) -> u64 {
+    let mut events = 0;
+    for mut reader in host.readers().expect("nobody else reads") {
+        while let Some(item) = reader.next().expect("the ring is sound") {
+            events += u64::from(matches!(item, Item::Record(_)));
+        }
+    }
+    events
+}
+
+#[test]
+fn a_reset_empties_every_buffer_and_counts_anew() {
+    for writer in [None, Some(WriterKind::Locked)] {
+        for mode in [Mode::Overwrite, Mode::Discard] {
+            let config = Config { ring_subbufs: 4, mode, writer, ..Config::default() };
+            let host = Host::new(&config).expect("memory");
+            let writer = host.writer();
+            for round in 0..5 {
+                // More than the ring holds: overruns or drops are counted, and forgotten.
+                for _ in 0..10_000 {
+                    let _ = writer.write(&PAYLOAD);
+                }
+                host.reset().expect("it can be emptied");
+                assert_eq!(written(&host), 0, "{mode:?}, round {round}");
+                for cpu in host.cpus() {
+                    let stats = host.stats(cpu).expect("it counts");
+                    assert_eq!(
+                        (stats.overrun, stats.dropped_events, stats.read_events, stats.bytes),
+                        (0, 0, 0, 0)
+                    );
+                }
+                for _ in 0..100 {
+                    writer.write(&PAYLOAD).expect("an empty ring takes events");
+                }
+                assert_eq!(written(&host), 100);
+                assert_eq!(read(&host), 100, "{mode:?}, round {round}");
+            }
+        }
+    }
+}
+
+#[test]
+fn resets_while_writers_go_on_lose_nothing_afterwards() {
+    let host = Host::new(&Config { ring_subbufs: 8, ..Config::default() }).expect("memory");
+    let stop = std::sync::atomic::AtomicBool::new(false);
+    let relaxed = std::sync::atomic::Ordering::Relaxed;
+    std::thread::scope(|scope| {
+        for _ in 0..3 {
+            scope.spawn(|| {
+                let writer = host.writer();
+                while !stop.load(relaxed) {
+                    writer.write(&PAYLOAD).expect("overwrite mode takes every event");
+                }
+            });
+        }
+        for _ in 0..40 {
+            host.reset().expect("writers leave a chance");
+            read(&host);
+        }
+        stop.store(true, relaxed);
+    });
+    host.reset().expect("nobody writes");
+    assert_eq!((written(&host), read(&host)), (0, 0));
+}
