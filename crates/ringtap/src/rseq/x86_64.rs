@@ -72,7 +72,7 @@ macro_rules! section {
 /// reads the counter again.
 ///
 /// It compares neither the tail nor the lock: an open page is the tail, and nobody holds the lock and is at
-/// work on it. See [`Commit`] and `docs/adr/0001-closed-pages.md`.
+/// work on it. See [`Commit`] and `docs/adr/0008-closed-pages.md`.
 ///
 /// # Safety
 /// 1. `spot` is the calling thread's.
@@ -83,7 +83,7 @@ pub(crate) unsafe fn append_plain<const N: usize>(
     writer: &Writer,
     [p0, p1, p2]: [MaybeUninit<u64>; 3],
 ) -> Plain {
-    const { assert!(is_plain(N)) };
+    debug_assert!(is_plain(N), "the caller asked");
     // SAFETY: the spot and the area that it names are the thread's own, or the area is a dummy on no CPU. Once the
     // writer's number compared equal, the spot's addresses lie in a mapping that it keeps, and `desc` and
     // `data` are of one sub-buffer. The record ends within it: that is compared.
