@@ -16,6 +16,16 @@ pub fn pin(cpu: usize) -> anyhow::Result<()> {
         .with_context(|| format!("this process may not run on CPU {cpu}; `taskset -p $$` shows where it may"))
 }
 
+/// Keeps the calling thread off one CPU.
+///
+/// # Errors
+/// When this process has no other.
+pub fn avoid(cpu: usize) -> anyhow::Result<()> {
+    let mut set = CpuSet::new();
+    (0..CpuSet::MAX_CPU).filter(|&other| other != cpu).for_each(|other| set.set(other));
+    sched_setaffinity(None, &set).with_context(|| format!("this process may run nowhere but on CPU {cpu}"))
+}
+
 /// The last CPU that this thread may run on: the first one takes most of the machine's interrupts.
 ///
 /// # Errors

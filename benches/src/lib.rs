@@ -15,6 +15,7 @@
 pub mod callgrind;
 pub mod clock;
 pub mod cpu;
+pub mod cursors;
 pub mod guest;
 pub mod kill_test;
 pub mod lttng;

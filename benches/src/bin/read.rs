@@ -2,6 +2,7 @@
 
 use anyhow::Context as _;
 use clap::Parser;
+use ringtap_benches::cursors::{self, Followed};
 use ringtap_benches::reading::{GetReader, KernelPage, RingtapPage, WalkRecords};
 use ringtap_benches::rotation::{self, Contender, Plan};
 use ringtap_benches::table::Table;
@@ -11,7 +12,7 @@ use std::process::ExitCode;
 /// Measure readers: GET_READER, the walk over records, and the kernel's mapped pages beside ours
 #[derive(Debug, Parser)]
 struct Args {
-    /// Print the table as one JSON object
+    /// Print the tables as one JSON array
     #[arg(long)]
     json: bool,
     /// Rounds to run; each contender runs once in each
@@ -41,7 +42,21 @@ fn measure(args: &Args) -> anyhow::Result<()> {
         Ok(kernel) => contenders.push(Box::new(kernel)),
         Err(reason) => skipped.push(format!("{}: {reason:#}", KernelPage::NAME)),
     }
-    let results = rotation::run(&mut contenders, &Plan { rounds: args.rounds, ..Plan::default() })?;
-    let table = Table::new(&results, RingtapPage::NAME, skipped).context("nothing was measured")?;
-    guest::print(&if args.json { serde_json::to_string(&table)? + "\n" } else { table.to_string() })
+    let plan = Plan { rounds: args.rounds, ..Plan::default() };
+    let results = rotation::run(&mut contenders, &plan)?;
+    let reading = Table::new(&results, RingtapPage::NAME, skipped).context("nothing was measured")?;
+    drop(contenders);
+
+    let mut followed: Vec<Box<dyn Contender>> =
+        vec![Box::new(Followed::new(0, cpu)?), Box::new(Followed::new(64, cpu)?)];
+    let alone = followed[0].name().to_owned();
+    let rounds = args.rounds.div_ceil(5);
+    let results = rotation::run(&mut followed, &Plan { rounds, slice: cursors::SLICE, ..plan })?;
+    let following = Table::new(&results, &alone, Vec::new()).context("nothing was measured")?;
+
+    guest::print(&if args.json {
+        serde_json::to_string(&[reading, following])? + "\n"
+    } else {
+        format!("{reading}\n{following}")
+    })
 }

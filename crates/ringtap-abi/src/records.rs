@@ -91,6 +91,25 @@ impl Walk {
         self.offset = self.end;
     }
 
+    /// The next data record where it is of the kind that nearly all are: up to 112 bytes, and nothing before it.
+    /// `None` otherwise: ask [`next`](Self::next). Small enough to become part of its caller, which is what makes
+    /// a walk fast: a result that goes through memory takes longer than the rest.
+    #[inline(always)]
+    pub fn next_small(&mut self, words: &impl Words) -> Option<Record> {
+        let (start, room) = (self.offset, self.end - self.offset);
+        if room < 4 {
+            return None;
+        }
+        let header = words.header(words.word(start));
+        let Kind::Small(len) = header.kind else { return None };
+        if 4 + len > room {
+            return None;
+        }
+        self.offset = start + 4 + len;
+        self.time = self.time.wrapping_add(u64::from(header.delta));
+        Some(Record { time: self.time, offset: start + 4, len })
+    }
+
     /// The next data record; `None` at the end of what is committed.
     ///
     /// # Errors
@@ -249,6 +268,23 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn small_records_come_the_short_way_as_they_come_the_long(page in proptest::collection::vec(0u32..256, 0..64)) {
+            let mut short = Walk::new(0, u32::try_from(page.len() * 4).unwrap());
+            let page = Page(page);
+            loop {
+                let mut long = short;
+                let small = short.next_small(&page);
+                let next = long.next(&page);
+                if let Some(record) = small {
+                    prop_assert_eq!(next, Ok(Some(record)));
+                } else if !matches!(next, Ok(Some(_))) {
+                    break;
+                }
+                short = long;
+            }
+        }
+
         #[test]
         fn any_words_are_walked_safely(page in proptest::collection::vec(any::<u32>(), 0..1024)) {
             check_walk(&page);

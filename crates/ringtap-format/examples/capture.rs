@@ -131,6 +131,9 @@ impl Drop for Instance {
 
 /// Traces some real work in an instance of its own.
 pub(crate) fn capture(request: &Request) -> io::Result<Captured> {
+    if Target::HOST != Target::LE64 {
+        return Err(io::Error::other("only written for 64-bit little-endian machines"));
+    }
     let instance = Instance::create()?;
     instance.set("trace_clock", "mono")?;
     instance.set("options/hash-ptr", "0")?;
@@ -239,7 +242,7 @@ fn trace_dat(
 ) -> io::Result<Vec<u8>> {
     let tracing = Path::new(TRACING);
     let mut file = b"\x17\x08\x44tracing6\0".to_vec();
-    file.push(u8::from(Target::HOST.order == ringtap_format::ByteOrder::Big));
+    file.push(0);
     file.push(8);
     put32(&mut file, 4096);
     for name in ["header_page", "header_event"] {
@@ -281,11 +284,11 @@ fn trace_dat(
 }
 
 fn put32(file: &mut Vec<u8>, number: u32) {
-    file.extend_from_slice(&number.to_ne_bytes());
+    file.extend_from_slice(&number.to_le_bytes());
 }
 
 fn put64(file: &mut Vec<u8>, number: u64) {
-    file.extend_from_slice(&number.to_ne_bytes());
+    file.extend_from_slice(&number.to_le_bytes());
 }
 
 fn put_text(file: &mut Vec<u8>, text: &str) {
@@ -322,7 +325,7 @@ fn keep_used(formats: &mut BTreeMap<&str, Vec<String>>, buffers: &[Vec<u8>]) {
 fn lean_kallsyms(kallsyms: &str, buffers: &[Vec<u8>]) -> String {
     let symbols = Symbols::parse(kallsyms);
     let words = buffers.iter().flat_map(|buffer| {
-        buffer.windows(8).step_by(4).map(|word| u64::from_ne_bytes(word.try_into().unwrap_or_default()))
+        buffer.windows(8).step_by(4).map(|word| u64::from_le_bytes(word.try_into().unwrap_or_default()))
     });
     let mut kept = BTreeSet::new();
     for address in words.filter(|address| *address > 0xffff_ffff_0000_0000) {

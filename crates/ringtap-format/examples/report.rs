@@ -40,14 +40,14 @@ pub(crate) fn report(bytes: &[u8], layout: Layout, to: &mut impl Write) -> io::R
     if layout == Layout::Kernel {
         kernel_constants(&mut constants);
     }
-    let (formats, failed) = file.events(dialect, constants);
+    let (formats, failed) = file.events(dialect, layout == Layout::TraceCmd, constants);
     failed.iter().for_each(|error| eprintln!("{error}"));
     let symbols = Symbols::parse(file.kallsyms);
     let strings = Strings::parse(file.printk_formats);
     let tasks = Tasks::parse(file.tasks);
     let sources = Sources { formats: &formats, tasks: &tasks, symbols: &symbols, strings: &strings };
     let trace = TraceText { sources, in_ns: true };
-    let trace_cmd = TraceCmdText { sources, in_ns: true, plugins: layout == Layout::TraceCmd };
+    let trace_cmd = TraceCmdText { sources, in_ns: true };
     let mut out = Vec::with_capacity(CHUNK * 2);
     if layout != Layout::Kernel {
         trace_cmd.header(u32::try_from(file.cpus.len()).unwrap_or(u32::MAX), &mut out);

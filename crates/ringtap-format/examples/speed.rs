@@ -2,6 +2,7 @@
 //!
 //! Fields: all fields of sched_switch, from raw pages, without text. Text: the whole file, as `trace-cmd report`
 //! prints it; both programs write to /dev/null.
+//! Times are those of the processor, not of the clock on the wall.
 
 #[path = "report.rs"]
 mod report;
@@ -9,13 +10,13 @@ mod report;
 use report::{Layout, report};
 use ringtap_format::header::PageLayout;
 use ringtap_format::page::Page;
-use ringtap_format::{Dialect, Field, Formats, Target};
+use ringtap_format::{Dialect, Formats, Target};
 use std::hint::black_box;
 use std::io;
 use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
 
-const ROUNDS: usize = 5;
+const ROUNDS: usize = 10;
+const FIELD_ROUNDS: usize = 1000;
 const PAGES: usize = 256;
 
 const SCHED_SWITCH: &str = "name: sched_switch
@@ -59,80 +60,73 @@ fn page() -> Vec<u8> {
 /// Decodes every field of every record and returns the number of records.
 fn decode(pages: &[u8], formats: &Formats, layout: PageLayout) -> u64 {
     let Some(event) = formats.by_name(None, "sched_switch") else { return 0 };
-    let [prev_comm, prev_pid, prev_prio, prev_state, next_comm, next_pid, next_prio] = event.fields() else {
+    let numbers =
+        ["prev_pid", "prev_prio", "prev_state", "next_pid", "next_prio"].map(|name| event.int_field(name));
+    let [Some(prev_pid), Some(prev_prio), Some(prev_state), Some(next_pid), Some(next_prio)] = numbers else {
+        return 0;
+    };
+    let (Some(prev_comm), Some(next_comm)) = (event.field("prev_comm"), event.field("next_comm")) else {
         return 0;
     };
     let target = layout.target;
-    let int = |field: &Field, record| field.int(record, target).unwrap_or(0);
-    let text = |field: &Field, record| field.text(record, target).unwrap_or_default().len();
     let mut count = 0;
     for page in pages.chunks_exact(4096) {
         let Ok(page) = Page::new(page, layout) else { continue };
         for record in page.records().flatten() {
             let record = record.bytes;
-            black_box(text(prev_comm, record));
-            black_box(text(next_comm, record));
-            let numbers =
-                [prev_pid, prev_prio, prev_state, next_pid, next_prio].map(|field| int(field, record));
-            black_box(numbers);
+            black_box([prev_comm, next_comm].map(|field| field.text(record, target)));
+            black_box([prev_pid, prev_prio, prev_state, next_pid, next_prio].map(|field| field.get(record)));
             count += 1;
         }
     }
     count
 }
 
-fn median(mut times: Vec<Duration>) -> Duration {
-    times.sort();
-    times[times.len() / 2]
+/// Processor time of this process and of its children that have ended, so that a busy machine does not count.
+fn processor_time() -> Option<(f64, f64)> {
+    const TICKS_A_SECOND: f64 = 100.0;
+    let stat = std::fs::read_to_string("/proc/self/stat").ok()?;
+    // Behind the name in parentheses the fields are numbered from 3.
+    let fields: Vec<&str> = stat.rsplit_once(") ")?.1.split(' ').collect();
+    let ticks = |number: usize| fields.get(number - 3)?.parse::<f64>().ok();
+    Some(((ticks(14)? + ticks(15)?) / TICKS_A_SECOND, (ticks(16)? + ticks(17)?) / TICKS_A_SECOND))
 }
 
-fn fields() {
+fn fields() -> Option<()> {
     let mut formats = Formats::new(Target::LE64, Dialect::Kernel);
-    if let Err(error) = formats.add("sched", SCHED_SWITCH) {
-        return eprintln!("{error}");
-    }
+    formats.add("sched", SCHED_SWITCH).ok()?;
     let layout = PageLayout { target: Target::LE64, ..PageLayout::of_size(4096) };
     let pages = page().repeat(PAGES);
-    let mut count = 0;
-    let mut times = Vec::new();
-    for _ in 0..ROUNDS {
-        let start = Instant::now();
-        count = (0..20).map(|_| decode(&pages, &formats, layout)).sum();
-        times.push(start.elapsed());
-    }
-    let rate = count as f64 / median(times).as_secs_f64();
-    println!("all fields of sched_switch: {:.1} million events a second", rate / 1e6);
+    let (start, _) = processor_time()?;
+    let count: u64 = (0..FIELD_ROUNDS).map(|_| decode(black_box(&pages), &formats, layout)).sum();
+    let (end, _) = processor_time()?;
+    println!("all fields of sched_switch: {:.1} million events a second", count as f64 / (end - start) / 1e6);
+    Some(())
 }
 
 fn texts(path: &str) -> io::Result<()> {
+    let times = || processor_time().ok_or_else(|| io::Error::other("no /proc/self/stat"));
     let bytes = std::fs::read(path)?;
     let mut text = Vec::new();
     report(&bytes, Layout::TraceCmd, &mut text)?;
     let lines = text.split(|byte| *byte == b'\n').count();
-    let (mut ours, mut theirs) = (Vec::new(), Vec::new());
+    let (start, _) = times()?;
     for _ in 0..ROUNDS {
-        let start = Instant::now();
         report(&std::fs::read(path)?, Layout::TraceCmd, &mut io::sink())?;
-        ours.push(start.elapsed());
-        let start = Instant::now();
+    }
+    let (end, children) = times()?;
+    let ours = (end - start) / ROUNDS as f64;
+    println!("text of {path}: {lines} lines in {ours:.3} s, {:.0} ns a line", ours * 1e9 / lines as f64);
+    for _ in 0..ROUNDS {
         let status = Command::new("trace-cmd").args(["report", "-i", path]).stdout(Stdio::null()).status();
-        if status.is_ok_and(|status| status.success()) {
-            theirs.push(start.elapsed());
+        if !status.is_ok_and(|status| status.success()) {
+            println!("trace-cmd is not installed");
+            return Ok(());
         }
     }
-    let ours = median(ours);
-    println!("text of {path}: {lines} lines in {ours:.1?}, {:.0} ns a line", ns(ours) / lines as f64);
-    if theirs.is_empty() {
-        println!("trace-cmd is not installed");
-    } else {
-        let theirs = median(theirs);
-        println!("trace-cmd report: {theirs:.1?}, {:.2} times as long", ns(theirs) / ns(ours));
-    }
+    let theirs = (times()?.1 - children) / ROUNDS as f64;
+    println!("trace-cmd report: {theirs:.3} s, {:.2} times as long", theirs / ours);
     Ok(())
-}
-
-fn ns(time: Duration) -> f64 {
-    time.as_secs_f64() * 1e9
 }
 
 fn main() -> io::Result<()> {

@@ -2,19 +2,24 @@
 
 use crate::constants::Constants;
 use crate::format::{Field, Format, FormatError};
-use crate::print::{self, Context, Dialect, Environment, Program, Stop, Unprintable, fields};
+use crate::print::{self, Compiled, Context, Dialect, Environment, Stop, Unprintable, fields};
 use crate::target::Target;
+use crate::text::ByCode;
+use crate::value::IntField;
 use std::collections::HashMap;
+use std::sync::{Arc, OnceLock};
 
 /// One event: its format, and its `print fmt` compiled.
 #[derive(Debug)]
 pub struct Event {
     system: String,
     format: Format,
-    print: Result<Program, Unprintable>,
-    unresolved: Vec<String>,
+    /// Compiled when it is first needed: of a trace's thousands of events most never occur.
+    compiled: OnceLock<Result<Compiled, Unprintable>>,
+    constants: Arc<Constants>,
     target: Target,
     dialect: Dialect,
+    by_code: Option<ByCode>,
 }
 
 impl Event {
@@ -54,6 +59,12 @@ impl Event {
         self.format.field(name)
     }
 
+    /// The integer field of this name, resolved for reading it from many records.
+    #[must_use]
+    pub fn int_field(&self, name: &str) -> Option<IntField> {
+        IntField::new(self.field(name)?, self.target)
+    }
+
     /// The format file, taken apart.
     #[must_use]
     pub const fn format(&self) -> &Format {
@@ -69,13 +80,29 @@ impl Event {
     /// Why the event is printed field by field, where it is.
     #[must_use]
     pub fn unprintable(&self) -> Option<&Unprintable> {
-        self.print.as_ref().err()
+        self.compiled().as_ref().err()
+    }
+
+    fn compiled(&self) -> &Result<Compiled, Unprintable> {
+        self.compiled.get_or_init(|| {
+            print::compile(Environment {
+                format: &self.format,
+                constants: &self.constants,
+                target: self.target,
+                dialect: self.dialect,
+            })
+        })
+    }
+
+    /// How the kernel's code prints it, where its text does not come from the `print fmt`.
+    pub(crate) const fn by_code(&self) -> Option<ByCode> {
+        self.by_code
     }
 
     /// Names in the tables of its `print fmt` whose values are not known; those values print as numbers.
     #[must_use]
     pub fn unresolved(&self) -> &[String] {
-        &self.unresolved
+        self.compiled().as_ref().map(|compiled| compiled.unresolved.as_slice()).unwrap_or_default()
     }
 
     /// Appends the text of `record`, which starts with its common fields, to `out`.
@@ -84,8 +111,8 @@ impl Event {
     /// Says why the record was printed field by field instead of by the event's `print fmt`. Text is appended in
     /// any case. An event that is [`unprintable`](Self::unprintable) is printed so, too, and that is no error.
     pub fn print(&self, record: &[u8], context: &Context<'_>, out: &mut Vec<u8>) -> Result<(), Stop> {
-        let printed = match &self.print {
-            Ok(program) => program.print(record, self.target, self.dialect, context, out),
+        let printed = match self.compiled() {
+            Ok(compiled) => compiled.program.print(record, self.target, self.dialect, context, out),
             Err(_) => {
                 self.print_fields(record, out);
                 return Ok(());
@@ -109,7 +136,8 @@ impl Event {
 pub struct Formats {
     target: Target,
     dialect: Dialect,
-    constants: Constants,
+    plugins: bool,
+    constants: Arc<Constants>,
     events: Vec<Event>,
     /// Places in `events`, by number; dense, since numbers are given in a row.
     by_id: Vec<Option<u32>>,
@@ -123,7 +151,8 @@ impl Formats {
         Self {
             target,
             dialect,
-            constants: Constants::new(),
+            plugins: false,
+            constants: Arc::default(),
             events: Vec::new(),
             by_id: Vec::new(),
             by_name: HashMap::new(),
@@ -132,12 +161,17 @@ impl Formats {
 
     /// The numbers that `print fmt`s name. Define more of them before adding the events that need them.
     pub fn constants_mut(&mut self) -> &mut Constants {
-        &mut self.constants
+        Arc::make_mut(&mut self.constants)
+    }
+
+    /// Prints the events that are added from now on as libtraceevent's plugins do, where it has one for them.
+    pub fn use_plugins(&mut self) {
+        self.plugins = true;
     }
 
     /// Jiffies a second, for [`Context`].
     #[must_use]
-    pub const fn hz(&self) -> Option<u32> {
+    pub fn hz(&self) -> Option<u32> {
         self.constants.hz()
     }
 
@@ -159,21 +193,16 @@ impl Formats {
     /// Where the text is not that of a format file. A `print fmt` that cannot be compiled is no error: see
     /// [`Event::unprintable`].
     pub fn add(&mut self, system: &str, text: &str) -> Result<&Event, FormatError> {
-        let format = Format::parse(system, text, self.target)?;
+        let mut format = Format::parse(system, text, self.target)?;
+        if self.plugins
+            && let Some(print_fmt) = print::plugin(system, &format)
+        {
+            format.print_fmt = print_fmt;
+        }
         Ok(self.insert(system, format))
     }
 
     fn insert(&mut self, system: &str, format: Format) -> &Event {
-        let environment = Environment {
-            format: &format,
-            constants: &self.constants,
-            target: self.target,
-            dialect: self.dialect,
-        };
-        let (print, unresolved) = match print::compile(environment) {
-            Ok(compiled) => (Ok(compiled.program), compiled.unresolved),
-            Err(unprintable) => (Err(unprintable), Vec::new()),
-        };
         let place = u32::try_from(self.events.len()).unwrap_or(u32::MAX);
         let id = usize::from(format.id);
         if self.by_id.len() <= id {
@@ -183,8 +212,15 @@ impl Formats {
             *slot = Some(place);
         }
         self.by_name.entry(format.name.clone()).or_default().push(place);
-        let (system, target, dialect) = (system.to_owned(), self.target, self.dialect);
-        self.events.push(Event { system, format, print, unresolved, target, dialect });
+        self.events.push(Event {
+            by_code: ByCode::of(system, &format.name),
+            system: system.to_owned(),
+            format,
+            compiled: OnceLock::new(),
+            constants: Arc::clone(&self.constants),
+            target: self.target,
+            dialect: self.dialect,
+        });
         self.events.last().unwrap_or_else(|| unreachable!("an event was just added"))
     }
 

@@ -37,8 +37,10 @@
 )]
 
 pub mod btf;
+pub mod check;
 mod constants;
 mod event;
+pub mod filter;
 pub mod format;
 pub mod header;
 pub mod merge;
@@ -53,8 +55,9 @@ mod value;
 
 pub use constants::Constants;
 pub use event::{Event, Formats};
+pub use filter::{Filter, FilterError};
 pub use format::{Field, Format, FormatError};
 pub use print::{Context, Dialect, Stop, Unprintable};
 pub use symbols::{Resolved, Strings, Symbols, Tasks};
 pub use target::{ByteOrder, Target};
-pub use value::Value;
+pub use value::{IntField, Value};

@@ -12,30 +12,44 @@ pub(crate) struct Digits {
 }
 
 impl Digits {
-    /// `number` in base 8, 10 or 16.
+    /// `number` in this base.
     #[inline]
-    pub(crate) fn new(mut number: u64, base: Base) -> Self {
+    pub(crate) fn new(number: u64, base: Base) -> Self {
+        match base {
+            Base::Dec => Self::decimal(number),
+            Base::Hex => Self::bits(number, 4, HEX_LOWER),
+            Base::HexUpper => Self::bits(number, 4, HEX_UPPER),
+            Base::Oct => Self::bits(number, 3, HEX_LOWER),
+        }
+    }
+
+    /// Two digits a step: the divisions are what takes the time.
+    #[inline]
+    fn decimal(mut number: u64) -> Self {
         let mut digits = [b'0'; 24];
         let mut start = digits.len();
+        for pair in digits.rchunks_exact_mut(2) {
+            let two = number % 100;
+            number /= 100;
+            let known = usize::try_from(two).ok().and_then(|two| PAIRS.get(two)).copied().unwrap_or(*b"??");
+            pair.copy_from_slice(&known);
+            start = start.wrapping_sub(if number == 0 && two < 10 { 1 } else { 2 });
+            if number == 0 {
+                break;
+            }
+        }
+        Self { digits, start }
+    }
+
+    #[inline]
+    fn bits(mut number: u64, bits: u32, table: &[u8; 16]) -> Self {
+        let mut digits = [b'0'; 24];
+        let mut start = digits.len();
+        let mask = 1u64.wrapping_shl(bits).wrapping_sub(1);
         for slot in digits.iter_mut().rev() {
+            *slot = nibble(table, number & mask);
+            number = number.wrapping_shr(bits);
             start = start.wrapping_sub(1);
-            *slot = match base {
-                Base::Dec => {
-                    let digit = number % 10;
-                    number /= 10;
-                    nibble(HEX_LOWER, digit)
-                }
-                Base::Oct => {
-                    let digit = number & 7;
-                    number >>= 3;
-                    nibble(HEX_LOWER, digit)
-                }
-                Base::Hex | Base::HexUpper => {
-                    let digit = number & 15;
-                    number >>= 4;
-                    nibble(if base == Base::Hex { HEX_LOWER } else { HEX_UPPER }, digit)
-                }
-            };
             if number == 0 {
                 break;
             }
@@ -47,6 +61,20 @@ impl Digits {
     pub(crate) fn bytes(&self) -> &[u8] {
         self.digits.get(self.start..).unwrap_or_default()
     }
+}
+
+/// All numbers of two digits.
+const PAIRS: [[u8; 2]; 100] = pairs();
+
+#[expect(clippy::indexing_slicing, clippy::arithmetic_side_effects, reason = "evaluated at compile time")]
+const fn pairs() -> [[u8; 2]; 100] {
+    let mut pairs = [[b'0'; 2]; 100];
+    let mut number = 0u8;
+    while number < 100 {
+        pairs[number as usize] = [b'0' + number / 10, b'0' + number % 10];
+        number += 1;
+    }
+    pairs
 }
 
 #[inline(always)]
@@ -147,7 +175,9 @@ mod tests {
 
     #[test]
     fn numbers() {
-        assert_eq!(text(|out| dec(out, 0)), ">0");
+        for number in [0u64, 7, 10, 99, 100, 101, 999, 1000, 12345, 123_456] {
+            assert_eq!(text(|out| dec(out, number)), format!(">{number}"));
+        }
         assert_eq!(text(|out| dec(out, u64::MAX)), ">18446744073709551615");
         assert_eq!(text(|out| signed(out, i64::MIN)), ">-9223372036854775808");
         assert_eq!(text(|out| hex(out, 0xdead_beef)), ">deadbeef");

@@ -27,6 +27,9 @@ struct Span {
     len: u32,
 }
 
+/// Bytes of a line of kallsyms, on average.
+const MEAN_LINE: usize = 44;
+
 /// An address, resolved.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Resolved<'a> {
@@ -45,7 +48,9 @@ impl Symbols {
     /// is a file that hides all addresses.
     #[must_use]
     pub fn parse(text: &str) -> Self {
-        let mut symbols = Self::default();
+        let lines = text.len() / MEAN_LINE;
+        let mut symbols =
+            Self { names: String::with_capacity(text.len() / 2), symbols: Vec::with_capacity(lines) };
         for line in text.lines() {
             symbols.add(line);
         }
@@ -57,16 +62,15 @@ impl Symbols {
     }
 
     fn add(&mut self, line: &str) {
-        let mut words = line.split_ascii_whitespace();
-        let (Some(address), Some(kind), Some(name)) = (words.next(), words.next(), words.next()) else {
-            return;
-        };
+        let Some((address, rest)) = line.split_once(' ') else { return };
+        let Some((kind, rest)) = rest.split_once(' ') else { return };
+        let (name, module) = rest.split_once('\t').unwrap_or((rest, ""));
         let Ok(address) = u64::from_str_radix(address, 16) else { return };
         // ARM's assembler leaves marks ($a, $d) between its symbols.
         if kind.len() != 1 || name.starts_with(['$', '\x7f']) {
             return;
         }
-        let module = words.next().map_or("", |module| module.trim_matches(['[', ']']));
+        let module = module.trim_matches(['[', ']']);
         let (name, module) = (self.span(name), self.span(module));
         self.symbols.push(Symbol { address, name, module });
     }
@@ -106,6 +110,19 @@ impl Symbols {
         let start = self.symbols.get(after.checked_sub(1)?)?.address;
         let first = self.symbols.partition_point(|symbol| symbol.address < start);
         self.resolved(*self.symbols.get(first)?, after, address)
+    }
+
+    /// Start and end of the function that `address` lies in.
+    pub(crate) fn function_at(&self, address: u64) -> Option<(u64, u64)> {
+        let found = self.resolve(address)?;
+        let start = address.checked_sub(found.offset)?;
+        Some((start, start.saturating_add(found.size.max(1))))
+    }
+
+    /// Start and end of the function of this name, the first there is.
+    pub(crate) fn function_named(&self, name: &str) -> Option<(u64, u64)> {
+        let named = self.symbols.iter().find(|symbol| self.text(symbol.name) == name)?;
+        self.function_at(named.address)
     }
 
     /// The symbol that libtraceevent names: of several at one address the one that a binary search meets first.

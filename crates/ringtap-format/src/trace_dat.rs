@@ -91,11 +91,19 @@ impl<'a> TraceDat<'a> {
         Ok(Self { layout, formats, kallsyms, printk_formats, tasks, cpus })
     }
 
-    /// Its events, compiled; and the format files that cannot be read.
+    /// Its events, with libtraceevent's plugins if asked for; and the format files that cannot be read.
     #[must_use]
-    pub fn events(&self, dialect: Dialect, constants: Constants) -> (Formats, Vec<FormatError>) {
+    pub fn events(
+        &self,
+        dialect: Dialect,
+        plugins: bool,
+        constants: Constants,
+    ) -> (Formats, Vec<FormatError>) {
         let mut formats = Formats::new(self.layout.target, dialect);
         *formats.constants_mut() = constants;
+        if plugins {
+            formats.use_plugins();
+        }
         let failed =
             self.formats.iter().filter_map(|(system, text)| formats.add(system, text).err()).collect();
         (formats, failed)

@@ -84,9 +84,15 @@ impl Cursor {
     ///
     /// # Errors
     /// [`HostError::Damaged`] where the shared memory says what cannot be.
-    #[inline]
+    #[inline(always)]
+    #[expect(clippy::should_implement_trait, reason = "an iterator cannot lend")]
     pub fn next(&mut self) -> Result<Option<Item<'_>>, ReadError> {
-        let found = self.advance()?;
+        if self.lost == 0
+            && let Some(record) = self.walk.next_small(&DataWords(&self.copy))
+        {
+            return Ok(Some(self.lend(Found::Record(record))));
+        }
+        let found = self.advance_slowly()?;
         Ok(found.map(|found| self.lend(found)))
     }
 
@@ -95,14 +101,14 @@ impl Cursor {
     pub(crate) fn advance(&mut self) -> Result<Option<Found>, ReadError> {
         // Losses stand before a sub-buffer's first record, and a walk begins after they were told.
         if self.lost == 0
-            && let Ok(Some(record)) = self.walk.next(&DataWords(&self.copy))
+            && let Some(record) = self.walk.next_small(&DataWords(&self.copy))
         {
             return Ok(Some(Found::Record(record)));
         }
         self.advance_slowly()
     }
 
-    #[cold]
+    #[inline(never)]
     fn advance_slowly(&mut self) -> Result<Option<Found>, ReadError> {
         for _ in 0..EMPTY_CHUNKS {
             if self.lost > 0 {
@@ -122,7 +128,7 @@ impl Cursor {
     }
 
     /// Lends what [`advance`](Self::advance) found last.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn lend(&self, found: Found) -> Item<'_> {
         found.lend(self.cpu, &self.conversion, DataWords(&self.copy))
     }

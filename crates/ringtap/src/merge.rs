@@ -22,15 +22,15 @@ use std::time::{Duration, Instant};
 
 /// Longest time that a record from the future is held back. One from farther away tells no time that means
 /// anything here.
-pub const HOLD: Duration = Duration::from_millis(1);
+pub const HOLD: Duration = Duration::from_nanos(HOLD_NS);
+const HOLD_NS: u64 = 1_000_000;
 /// How old a look at the clock may be when its event is committed, unless the writer was preempted in between.
-const IN_FLIGHT: Duration = Duration::from_micros(10);
+const IN_FLIGHT_NS: u64 = 10_000;
 /// Shortest and longest pause between two looks of a wait: the longer nothing comes, the longer.
 const PAUSES: (Duration, Duration) = (Duration::from_micros(500), Duration::from_millis(10));
 
 /// A buffer to be merged.
 #[derive(Debug)]
-#[expect(clippy::large_enum_variant, reason = "there are as many as CPUs, and they are used by each event")]
 pub enum Input {
     /// Consumed.
     Reader(Reader),
@@ -136,6 +136,7 @@ impl Merge {
     ///
     /// # Errors
     /// [`ReadError`] of one input. The next call goes on without that one.
+    #[expect(clippy::should_implement_trait, reason = "an iterator cannot lend")]
     pub fn next(&mut self) -> Result<Option<Merged<'_>>, ReadError> {
         if let Some(lent) = self.lent.take() {
             self.look(lent, None)?;
@@ -180,7 +181,7 @@ impl Merge {
     /// Takes a lane's next item; whether there is one.
     fn look(&mut self, at: usize, now: Option<u64>) -> Result<bool, ReadError> {
         let lane = &mut self.lanes[at];
-        let now = now.unwrap_or_else(|| lane.ns);
+        let now = now.unwrap_or(lane.ns);
         // So that it is not asked again, should it fail.
         lane.state = State::Failed;
         let Some(found) = lane.input.advance()? else {
@@ -203,7 +204,7 @@ impl Merge {
             _ => None,
         });
         let Some(bound) = bound.min() else { return true };
-        ns < bound || ns - bound > HOLD.as_nanos() as u64
+        ns < bound || ns - bound > HOLD_NS
     }
 
     /// Waits until there may be an item, for `timeout` at most (`None`: for ever). Looks at a bounded rate: every half
@@ -223,7 +224,7 @@ impl Merge {
                 return Ok(Waited::TimedOut);
             }
             if !self.heads.is_empty() {
-                pause = IN_FLIGHT;
+                pause = Duration::from_nanos(IN_FLIGHT_NS);
             }
             std::thread::sleep(left.min(pause));
             pause = (pause * 2).clamp(PAUSES.0, PAUSES.1);
@@ -253,5 +254,5 @@ impl Merge {
 
 /// The time from before which nothing comes any more to a buffer that is found empty after this call.
 fn settled_ns() -> u64 {
-    clock::monotonic_ns().saturating_sub(IN_FLIGHT.as_nanos() as u64)
+    clock::monotonic_ns().saturating_sub(IN_FLIGHT_NS)
 }

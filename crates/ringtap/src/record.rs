@@ -189,7 +189,7 @@ pub(crate) enum Found {
 
 impl Found {
     /// Lends the item. `words` are those that it was found in.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn lend<'a>(self, cpu: u32, conversion: &'a Conversion, words: DataWords<'a>) -> Item<'a> {
         match self {
             Self::Record(records::Record { time, offset, len }) => {

@@ -99,11 +99,16 @@ fn life(id: u32) -> Life {
     let mut text = [0u8; 1024];
     match stat_path(id, &mut path).and_then(|path| read(path, &mut text)) {
         Some(stat) => parse_life(stat).unwrap_or(Life::Unknown),
-        None => match Pid::from_raw(id.cast_signed()).map(rustix::process::test_kill_process) {
+        None => match known(id).map(rustix::process::test_kill_process) {
             Some(Err(rustix::io::Errno::SRCH)) => Life::Over,
             _ => Life::Unknown,
         },
     }
+}
+
+/// A thread id as the kernel may have given it: a lock word that somebody scribbled on may hold any number.
+fn known(id: u32) -> Option<Pid> {
+    i32::try_from(id).ok().and_then(Pid::from_raw)
 }
 
 fn stat_path(id: u32, path: &mut [u8; 32]) -> Option<&[u8]> {
@@ -170,6 +175,13 @@ mod tests {
         });
         assert!(zombie, "a zombie is dead");
         child.wait().expect("it is ours");
+    }
+
+    #[test]
+    fn any_lock_word_can_be_asked_about() {
+        for word in [1, u64::MAX, 1 << 31, u64::from(u32::MAX), 0x8000_0000_8000_0000] {
+            let _ = is_dead(word | u64::from(namespace()) << 32);
+        }
     }
 
     #[test]

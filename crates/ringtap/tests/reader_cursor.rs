@@ -151,8 +151,8 @@ fn cursors_follow_live_and_never_see_a_torn_event() {
                         for _ in 0..64 {
                             number += 1;
                             let mut payload = [0; 40];
-                            for (at, word) in payload.chunks_mut(8).enumerate() {
-                                word.copy_from_slice(&number.rotate_left(at as u32 * 8).to_le_bytes());
+                            for (at, word) in (0..).zip(payload.chunks_mut(8)) {
+                                word.copy_from_slice(&number.rotate_left(at * 8).to_le_bytes());
                             }
                             writer.write(&payload).unwrap();
                         }
@@ -174,9 +174,9 @@ fn cursors_follow_live_and_never_see_a_torn_event() {
                                 match item {
                                     Item::Record(record) => {
                                         let number = record.payload.u64_at(0).unwrap();
-                                        for at in 1..5 {
-                                            let word = record.payload.u64_at(at * 8);
-                                            assert_eq!(word, Some(number.rotate_left(at as u32 * 8)), "torn");
+                                        for at in 1..5u32 {
+                                            let word = record.payload.u64_at(at as usize * 8);
+                                            assert_eq!(word, Some(number.rotate_left(at * 8)), "torn");
                                         }
                                         *seen += 1;
                                     }

@@ -96,7 +96,7 @@ fn payloads_of_every_length_come_back_as_they_were() {
         let lens = (0..300).chain([largest / 2, largest - 1, largest, 1, largest]);
         let mut sent = VecDeque::new();
         for len in lens {
-            let payload: Vec<u8> = (0..len).map(|at| (at * 31 + len) as u8).collect();
+            let payload: Vec<u8> = (0..len).map(|at| ((at * 31 + len) % 251).try_into().unwrap()).collect();
             writer.write(&payload).unwrap();
             sent.push_back(payload);
             while let Some(item) = reader.next().unwrap() {
@@ -162,7 +162,7 @@ fn one_reader_at_a_time() {
     let host = host(2, Mode::Overwrite);
     let mut first = host.reader(cpu).unwrap();
     let refused = host.reader(cpu).unwrap_err().to_string();
-    assert!(refused.contains("somebody else reads") && refused.contains(&format!("CPU {cpu}")), "{refused}");
+    assert!(refused.contains("is being consumed") && refused.contains(&format!("CPU {cpu}")), "{refused}");
     write(&host.writer(), 0..7);
     let mut expected = 0;
     assert!(first.next().unwrap().is_some());
@@ -249,13 +249,13 @@ fn a_wait_ends_for_its_reason() {
 
 #[test]
 fn counts_add_up_while_writers_write() {
-    const WRITERS: u64 = 3;
+    const WRITERS: usize = 3;
     for (ring_subbufs, mode) in [(2, Mode::Overwrite), (64, Mode::Overwrite), (3, Mode::Discard)] {
         let host = host(ring_subbufs, mode);
         let mut readers = host.readers().unwrap();
         let (mut read, mut lost) = (0, 0);
         // The last number seen of each writer on each CPU.
-        let mut last = vec![[0; WRITERS as usize]; readers.len()];
+        let mut last = vec![[0; WRITERS]; readers.len()];
         let mut count = |readers: &mut Vec<Reader>| {
             for (reader, last) in readers.iter_mut().zip(&mut last) {
                 while let Some(item) = reader.next().unwrap() {
@@ -276,7 +276,7 @@ fn counts_add_up_while_writers_write() {
         };
         let accepted: u64 = std::thread::scope(|scope| {
             let until = Instant::now() + Duration::from_millis(500);
-            let threads: Vec<_> = (0..WRITERS)
+            let threads: Vec<_> = (0..WRITERS as u64)
                 .map(|id| {
                     let writer = host.writer();
                     scope.spawn(move || {

@@ -24,7 +24,7 @@ impl Chance {
     }
 
     fn below(&mut self, limit: usize) -> usize {
-        (self.next() % limit as u64) as usize
+        usize::try_from(self.next() % limit as u64).unwrap()
     }
 }
 
@@ -146,7 +146,7 @@ fn torment(host: &Host, cpu: u32, seed: u64, time: Duration) {
                     }
                 }
                 let _ = open.wait(nap);
-                if rounds[2].load(Relaxed) % 16 == 0 {
+                if rounds[2].load(Relaxed).is_multiple_of(16) {
                     reader = None;
                 }
             });
@@ -216,8 +216,8 @@ fn torment(host: &Host, cpu: u32, seed: u64, time: Duration) {
 #[test]
 fn nobody_panics_hangs_or_reads_out_of_bounds() {
     let number = |name| std::env::var(name).ok().and_then(|text: String| text.parse::<u64>().ok());
-    let clock = std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap().as_nanos() as u64;
-    let seed = number("RINGTAP_SEED").unwrap_or(clock) | 1;
+    let clock = std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap().as_micros();
+    let seed = number("RINGTAP_SEED").unwrap_or(u64::try_from(clock).unwrap()) | 1;
     let time = Duration::from_secs(number("RINGTAP_SECONDS").unwrap_or(6)) / 2;
     println!("RINGTAP_SEED={seed}");
     let cpu = rustix::thread::sched_getcpu();

@@ -5,7 +5,7 @@ use super::declaration::declaration;
 use crate::target::Target;
 
 /// Largest format file that is read, in bytes; the largest of Linux 6.18 has 27 KiB.
-const MAX_TEXT: usize = 1 << 20;
+const MAX_TEXT: usize = 1 << 18;
 /// Most fields of one event; the kernel's own limit for an event's C structure is far below.
 const MAX_FIELDS: usize = 4096;
 
@@ -46,7 +46,7 @@ impl Format {
     pub fn parse(system: &str, text: &str, target: Target) -> Result<Self, FormatError> {
         let mut parser = Parser { system, name: None, line: 0 };
         if text.len() > MAX_TEXT {
-            return Err(parser.error("a format file of at most 1 MiB", ""));
+            return Err(parser.error("a format file of at most 256 KiB", ""));
         }
         parser.parse(text, target)
     }

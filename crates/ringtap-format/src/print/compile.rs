@@ -7,6 +7,7 @@ use crate::constants::Constants;
 use crate::format::ctype::{IntType, int_type};
 use crate::format::{Element, Field, Format, Kind, Meaning};
 use crate::target::{Target, convert};
+use crate::value::IntField;
 
 /// Most steps that one expression may take for a record. Variables of blocks are looked up where they are used,
 /// so that a short text could otherwise ask for endless work, and for endless stack.
@@ -89,7 +90,7 @@ impl<'a> Compiler<'a> {
 
     pub(super) fn push_int(&mut self, int: Int) -> Result<Id, Unprintable> {
         let cost = match int {
-            Int::Const(_) | Int::Field { .. } | Int::Bits { .. } | Int::DynamicLen { .. } => 0,
+            Int::Const(_) | Int::Field(_) | Int::Bits { .. } | Int::DynamicLen { .. } => 0,
             Int::Load { memory, index, .. } => self.memory_cost(memory).saturating_add(self.int_cost(index)),
             Int::Convert { value, .. }
             | Int::Minus { value, .. }
@@ -598,7 +599,7 @@ impl<'a> Compiler<'a> {
         match field.kind {
             Kind::Int | Kind::Pointer => {
                 let Some(size) = field.int_size() else { return self.cannot("an integer of odd size") };
-                let id = self.push_int(Int::Field { offset, size, signed })?;
+                let id = self.push_int(Int::Field(IntField::at(offset, size, signed, self.target())))?;
                 if field.kind == Kind::Pointer {
                     return Ok(Value::Address(id, self.pointee(&pointer_type(&field.type_name))));
                 }
@@ -730,6 +731,25 @@ impl<'a> Compiler<'a> {
             ("mc_event_error_type", [kind]) => {
                 let (kind, _) = self.int(kind)?;
                 self.text_value(Text::MemoryError(kind))
+            }
+            ("__caller", [address]) => {
+                let (address, _) = self.int(address)?;
+                self.text_value(Text::Caller(address))
+            }
+            ("__function", [address]) => {
+                let (address, _) = self.int(address)?;
+                self.text_value(Text::Function(address))
+            }
+            // Printed where the bit is set in the mask.
+            ("__argument", [mask, bit, name, value, digits]) => {
+                let ((mask, _), (bit, _)) = (self.int(mask)?, self.int(bit)?);
+                let shifted = self.operation(Binary::Shr, mask, bit, IntType::U64)?;
+                let one = self.push_const(1)?;
+                let condition = self.operation(Binary::And, shifted, one, IntType::U64)?;
+                let name = self.literal(name)?;
+                let (value, _) = self.int(value)?;
+                let digits = u8::try_from(self.fixed(digits)?).unwrap_or(0);
+                self.text_value(Text::Argument { condition, name, value, digits })
             }
             (name, [value]) if let Some((size, always)) = swap(name) => self.swapped(value, size, always),
             _ => self.cannot(format!("a call of {name}()")),

@@ -63,10 +63,7 @@ impl<'a> Evaluator<'a> {
         let Some(int) = self.program.ints.get(index(id)) else { return Err(Stop::Unknown("an expression")) };
         match *int {
             Int::Const(value) => Ok(value),
-            Int::Field { offset, size, signed } => {
-                let value = self.target.int(self.record, index(offset), size, signed);
-                value.ok_or_else(|| self.short(offset, u32::from(size)))
-            }
+            Int::Field(field) => field.get(self.record).ok_or_else(|| self.short(field.end(), 0)),
             _ => self.operation(*int),
         }
     }
@@ -74,10 +71,7 @@ impl<'a> Evaluator<'a> {
     fn operation(&self, int: Int) -> Result<u64, Stop> {
         Ok(match int {
             Int::Const(value) => value,
-            Int::Field { offset, size, signed } => self
-                .target
-                .int(self.record, index(offset), size, signed)
-                .ok_or_else(|| self.short(offset, u32::from(size)))?,
+            Int::Field(field) => field.get(self.record).ok_or_else(|| self.short(field.end(), 0))?,
             Int::Bits { offset, size, shift, width, signed } => {
                 let whole = self.target.uint(self.record, index(offset), size);
                 let whole = whole.ok_or_else(|| self.short(offset, u32::from(size)))?;

@@ -20,6 +20,7 @@ mod trace_cmd;
 pub(crate) use compile::Environment;
 pub use eval::Stop;
 pub(crate) use program::Program;
+pub(crate) use trace_cmd::plugin;
 
 use crate::symbols::{Strings, Symbols};
 use crate::target::Target;

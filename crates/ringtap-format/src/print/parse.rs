@@ -9,6 +9,9 @@ use crate::target::Target;
 /// Deepest expression: far above what the kernel's macros make, far below what a thread's stack holds.
 const MAX_DEPTH: u16 = 128;
 
+/// Most variables of a block; the kernel's macros make two.
+const MAX_VARIABLES: usize = 32;
+
 /// A `print fmt`, parsed.
 #[derive(Debug)]
 pub(super) struct Parsed {
@@ -311,6 +314,9 @@ impl<'t, 'a> Parser<'t, 'a> {
             let value = self.expression()?;
             self.expect(";")?;
             variables.push((of, (*name).to_owned(), value));
+            if variables.len() > MAX_VARIABLES {
+                return Err(Unprintable::at(at, "too many variables".to_owned()));
+            }
         }
         let result = self.expression()?;
         self.expect(";")?;

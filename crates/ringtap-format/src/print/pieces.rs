@@ -10,6 +10,9 @@ use crate::format::ctype::IntType;
 /// Widest field and longest precision: what the kernel prints of one event fits in 8 KiB.
 const MAX_WIDTH: u16 = 4096;
 
+/// Most parts of one line; the longest of Linux 6.18 has 76.
+const MAX_PIECES: usize = 1024;
+
 /// Compiles the format string and its arguments into the compiler's program.
 pub(super) fn pieces(compiler: &mut Compiler<'_>, parsed: &Parsed) -> Result<(), Unprintable> {
     let mut builder = Builder { compiler, args: parsed.args.iter(), literal: Vec::new() };
@@ -21,6 +24,9 @@ pub(super) fn pieces(compiler: &mut Compiler<'_>, parsed: &Parsed) -> Result<(),
             continue;
         }
         rest = builder.conversion(after)?;
+        if builder.compiler.program.pieces.len() > MAX_PIECES {
+            return builder.compiler.cannot("more than 1024 parts of a line");
+        }
     }
     builder.flush();
     Ok(())

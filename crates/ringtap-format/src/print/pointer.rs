@@ -275,6 +275,9 @@ fn uuid(bytes: [u8; 16], upper: bool, little: bool, out: &mut Vec<u8>) {
     }
 }
 
+/// Most bits of a mask that are printed: a kernel can be built for so many CPUs.
+const MAX_BITS: usize = 8192;
+
 /// A bit mask: words of the target's `long` size.
 #[derive(Clone, Copy)]
 pub(super) struct Words<'a> {
@@ -287,9 +290,9 @@ impl<'a> Words<'a> {
         Self { bytes, target }
     }
 
-    /// All bits there are.
-    pub(super) const fn bits(&self) -> usize {
-        self.bytes.len().saturating_mul(8)
+    /// All bits there are, up to those of the largest kernel's CPUs.
+    pub(super) fn bits(&self) -> usize {
+        self.bytes.len().saturating_mul(8).min(MAX_BITS)
     }
 
     fn is_set(&self, bit: usize) -> bool {

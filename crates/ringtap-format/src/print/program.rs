@@ -2,6 +2,7 @@
 
 use super::ast::Binary;
 use crate::format::ctype::IntType;
+use crate::value::IntField;
 
 /// An index into one of a program's lists; which one, the field that holds it says.
 pub(super) type Id = u32;
@@ -119,11 +120,7 @@ pub(super) enum PointerFormat {
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Int {
     Const(u64),
-    Field {
-        offset: u32,
-        size: u8,
-        signed: bool,
-    },
+    Field(IntField),
     Bits {
         offset: u32,
         size: u8,
@@ -242,6 +239,18 @@ pub(super) enum Text {
         condition: Id,
         yes: Id,
         no: Id,
+    },
+    /// Of libtraceevent's plugins: `(symbol+0x1) `, or nothing where the address has no name.
+    Caller(Id),
+    /// Of libtraceevent's plugins: `symbol/0x0`.
+    Function(Id),
+    /// Of libtraceevent's plugins: a name and a number where the condition holds; in hexadecimal where it has a
+    /// least number of digits.
+    Argument {
+        condition: Id,
+        name: Box<[u8]>,
+        value: Id,
+        digits: u8,
     },
     /// `mc_event_error_type()`, which a `print fmt` of the kernel calls.
     MemoryError(Id),

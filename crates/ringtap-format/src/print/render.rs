@@ -150,6 +150,26 @@ impl<'a> Renderer<'a> {
                 let words = pointer::Words::new(self.memory(*memory)?, self.evaluator.target);
                 words.hex(words.bits(), out);
             }
+            Text::Caller(address) => {
+                let address = self.int(*address)?;
+                let symbols = self.evaluator.context.symbols;
+                if symbols.resolve(address).is_some() {
+                    out.push(b'(');
+                    symbols.print(address, true, Dialect::TraceCmd, out);
+                    out.extend_from_slice(b") ");
+                }
+            }
+            Text::Function(address) => self.function(self.int(*address)?, out),
+            Text::Argument { condition, name, value, digits } => {
+                if self.int(*condition)? != 0 {
+                    out.extend_from_slice(name);
+                    let value = self.int(*value)?;
+                    match digits {
+                        0 => out::dec(out, value),
+                        digits => out::hex_wide(out, value, usize::from(*digits)),
+                    }
+                }
+            }
             Text::MemoryError(kind) => out.extend_from_slice(match convert(self.int(*kind)?, 4, false) {
                 0 => b"Corrected",
                 1 => b"Uncorrected",
@@ -180,6 +200,18 @@ impl<'a> Renderer<'a> {
                 }
                 out::hex(out, address);
             }
+        }
+    }
+
+    /// The plugins print a function's distance from the address, which is none.
+    fn function(&self, address: u64, out: &mut Vec<u8>) {
+        let symbols = self.evaluator.context.symbols;
+        if symbols.resolve(address).is_some() {
+            symbols.print(address, false, Dialect::TraceCmd, out);
+            out.extend_from_slice(b"/0x0");
+        } else {
+            out.extend_from_slice(b"0x");
+            out::hex_wide(out, address, 8);
         }
     }
 

@@ -6,13 +6,45 @@ use crate::event::Event;
 use crate::out;
 use crate::print::Dialect;
 
-/// Appends the text of such an entry; false where it has none of its own.
-pub(super) fn print(event: &Event, record: &[u8], sources: &Sources<'_>, out: &mut Vec<u8>) -> bool {
+/// An entry that the kernel's code prints.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ByCode {
+    Marker,
+    RawMarker,
+    Function,
+    Stack,
+    SystemCall,
+}
+
+impl ByCode {
+    /// Which one the event of this name is.
+    pub(crate) fn of(system: &str, name: &str) -> Option<Self> {
+        match (system, name) {
+            ("ftrace", "print") => Some(Self::Marker),
+            ("ftrace", "raw_data") => Some(Self::RawMarker),
+            ("ftrace", "function") => Some(Self::Function),
+            ("ftrace", "kernel_stack" | "user_stack") => Some(Self::Stack),
+            ("syscalls", _) => Some(Self::SystemCall),
+            _ => None,
+        }
+    }
+}
+
+/// Appends the text of such an entry; false where it lacks a field.
+pub(super) fn print(
+    kind: ByCode,
+    event: &Event,
+    record: &[u8],
+    sources: &Sources<'_>,
+    out: &mut Vec<u8>,
+) -> bool {
     let start = out.len();
-    let printed = match event.system() {
-        "ftrace" => entry(event, record, sources, out),
-        "syscalls" => system_call(event, record, out),
-        _ => return false,
+    let printed = match kind {
+        ByCode::Marker => marker(event, record, sources, out),
+        ByCode::RawMarker => raw(event, record, out),
+        ByCode::Function => function(event, record, sources, out),
+        ByCode::Stack => stack(event, record, sources, out),
+        ByCode::SystemCall => system_call(event, record, out),
     };
     if printed.is_none() {
         out.truncate(start);
@@ -47,16 +79,6 @@ fn system_call(event: &Event, record: &[u8], out: &mut Vec<u8>) -> Option<()> {
     }
     out.push(b')');
     Some(())
-}
-
-fn entry(event: &Event, record: &[u8], sources: &Sources<'_>, out: &mut Vec<u8>) -> Option<()> {
-    match event.name() {
-        "print" => marker(event, record, sources, out),
-        "raw_data" => raw(event, record, out),
-        "function" => function(event, record, sources, out),
-        "kernel_stack" | "user_stack" => stack(event, record, sources, out),
-        _ => None,
-    }
 }
 
 fn symbol(address: u64, sources: &Sources<'_>, out: &mut Vec<u8>) {

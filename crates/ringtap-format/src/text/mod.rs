@@ -2,10 +2,12 @@
 
 mod flags;
 mod ftrace;
-mod plugins;
+mod json;
 mod trace;
 mod trace_cmd;
 
+pub(crate) use ftrace::ByCode;
+pub use json::JsonLines;
 pub use trace::TraceText;
 pub use trace_cmd::TraceCmdText;
 
@@ -28,7 +30,7 @@ pub struct Sources<'a> {
 impl<'a> Sources<'a> {
     /// The part of it that events need.
     #[must_use]
-    pub const fn context(&self) -> Context<'a> {
+    pub fn context(&self) -> Context<'a> {
         Context { symbols: self.symbols, strings: self.strings, hz: self.formats.hz() }
     }
 }

@@ -85,7 +85,9 @@ impl TraceText<'_> {
             out.extend_from_slice(b"Unknown type ");
             return out::dec(out, u64::from(common.id));
         };
-        if ftrace::print(event, record, &self.sources, out) {
+        if let Some(kind) = event.by_code()
+            && ftrace::print(kind, event, record, &self.sources, out)
+        {
             return;
         }
         out.extend_from_slice(event.name().as_bytes());

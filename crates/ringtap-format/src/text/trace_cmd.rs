@@ -3,16 +3,14 @@
 use super::{Common, Entry, Sources};
 use crate::out;
 
-/// Writes lines as `trace-cmd report` does. The formats must be compiled for [`crate::Dialect::TraceCmd`].
+/// Writes lines as `trace-cmd report` does. The formats must be for [`crate::Dialect::TraceCmd`]; with
+/// [`Formats::use_plugins`](crate::Formats::use_plugins), or else as with its option `-N`.
 #[derive(Clone, Copy, Debug)]
 pub struct TraceCmdText<'a> {
     /// What the lines are made from.
     pub sources: Sources<'a>,
     /// Whether times are nanoseconds; else, as with the clocks `counter` and `x86-tsc`, they are bare numbers.
     pub in_ns: bool,
-    /// Whether some events are printed as libtraceevent's plugins do, which is trace-cmd's default, or all by their
-    /// `print fmt` (`trace-cmd report -N`).
-    pub plugins: bool,
 }
 
 impl TraceCmdText<'_> {
@@ -75,10 +73,8 @@ impl TraceCmdText<'_> {
         out::widen(out, start, 21, true);
         out.push(b' ');
         let start = out.len();
-        if !(self.plugins && super::plugins::print(event, record, &self.sources, out)) {
-            // Why a record was printed field by field stands in the text itself.
-            let _ = event.print(record, &self.sources.context(), out);
-        }
+        // Why a record was printed field by field stands in the text itself.
+        let _ = event.print(record, &self.sources.context(), out);
         // The line's end is not the text's.
         while out.len() > start && out.last() == Some(&b'\n') {
             out.pop();

@@ -15,7 +15,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
 /// File system type of a tracefs (`TRACEFS_MAGIC`).
-const TRACEFS: i64 = 0x7472_6163;
+const TRACEFS: rustix::fs::FsWord = 0x7472_6163;
 /// `TRACE_MMAP_IOCTL_GET_READER`: `_IO('R', 0x20)`.
 const GET_READER: libc::c_ulong = 0x5220;
 /// The ioctl that wakes all waiters.
@@ -37,8 +37,7 @@ pub(super) fn open(fd: OwnedFd, cpu: u32) -> Result<(Pipe, Pages), ReadError> {
     let system = |action| move |errno: Errno| ReadError::System { action, cpu, source: errno.into() };
     // Anything else that can be mapped could also be truncated, and each access behind its end would kill us.
     let file_system = rustix::fs::fstatfs(&fd).map_err(system("look at the descriptor"))?;
-    #[expect(clippy::unnecessary_cast, reason = "its type differs between architectures")]
-    if file_system.f_type as i64 != TRACEFS {
+    if file_system.f_type != TRACEFS {
         return Err(ReadError::Foreign("it lies on another file system"));
     }
     let flags = rustix::fs::fcntl_getfl(&fd).map_err(system("look at the descriptor"))?;

@@ -125,15 +125,27 @@ impl Reader {
     ///
     /// # Errors
     /// [`ReadError`] where the host or the kernel refuses, or the meta-page says what cannot be.
-    #[inline]
+    #[inline(always)]
+    #[expect(clippy::should_implement_trait, reason = "an iterator cannot lend")]
     pub fn next(&mut self) -> Result<Option<Item<'_>>, ReadError> {
-        let found = self.advance()?;
+        if let Some(record) = self.walk.next_small(&self.pages.words(self.page.id)) {
+            return Ok(Some(self.lend(Found::Record(record))));
+        }
+        let found = self.advance_slowly()?;
         Ok(found.map(|found| self.lend(found)))
     }
 
     /// Finds the next item. What was found before is gone then.
     #[inline]
     pub(crate) fn advance(&mut self) -> Result<Option<Found>, ReadError> {
+        match self.walk.next_small(&self.pages.words(self.page.id)) {
+            Some(record) => Ok(Some(Found::Record(record))),
+            None => self.advance_slowly(),
+        }
+    }
+
+    #[inline(never)]
+    fn advance_slowly(&mut self) -> Result<Option<Found>, ReadError> {
         match self.walk.next(&self.pages.words(self.page.id)) {
             Ok(Some(record)) => Ok(Some(Found::Record(record))),
             Ok(None) => self.fetch(),
@@ -145,7 +157,7 @@ impl Reader {
     }
 
     /// Lends what [`advance`](Self::advance) found last.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn lend(&self, found: Found) -> Item<'_> {
         found.lend(self.cpu, &self.conversion, self.words())
     }
@@ -302,7 +314,7 @@ impl Connection {
     /// The consuming reader of a CPU's buffer.
     ///
     /// # Errors
-    /// [`AttachError::is_busy`] while there is another one; [`ReadError`] where the buffer cannot be mapped.
+    /// [`AttachError::is_busy`](crate::attach::AttachError::is_busy) while there is another one; [`ReadError`] where the buffer cannot be mapped.
     pub fn reader(self: &Arc<Self>, cpu: u32) -> Result<Reader, ReadError> {
         let source = Arc::new(self.consume(cpu)?);
         Reader::of_ringtap(self.descriptor(cpu)?.as_fd(), cpu, self.buffer_percent(), source)

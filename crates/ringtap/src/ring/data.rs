@@ -1,6 +1,7 @@
 //! The sub-buffers' bytes. This module exists to protect one invariant: no reference to them is ever made,
 //! because other processes write them; they are read and written as atomic words, or by a section's assembly.
 
+use super::store_hook;
 use ringtap_abi::subbuf::{HEADER_LEN, SubbufHeader};
 use ringtap_abi::sync::AtomicU32;
 use ringtap_abi::{Geometry, SubbufId};
@@ -57,12 +58,19 @@ impl<'m> Data<'m> {
         self.word(page, at).store(word, Relaxed);
     }
 
+    /// Loads the word at byte `at` of a sub-buffer, its header included.
+    #[cfg(test)]
+    pub(crate) fn load(&self, page: SubbufId, at: u32) -> u32 {
+        self.word(page, at).load(Relaxed)
+    }
+
     /// Copies the data bytes from `from` to `to`, behind the header, to the same place in `copy`.
     ///
     /// # Panics
     /// Where the range does not lie in the sub-buffer or in `copy`.
     pub(crate) fn copy_out(&self, page: SubbufId, from: u32, to: u32, copy: &mut [u32]) {
         let copy = &mut copy[from as usize / 4..to as usize / 4];
+        store_hook();
         for (at, word) in (HEADER_LEN + from..HEADER_LEN + to).step_by(4).zip(copy) {
             // Relaxed: the caller validates afterwards what it copied.
             *word = self.word(page, at).load(Relaxed);

@@ -15,6 +15,8 @@ pub(crate) mod cursor;
 mod data;
 pub(crate) mod reset;
 pub(crate) mod swap;
+#[cfg(all(test, not(loom)))]
+mod tests;
 pub(crate) mod watermark;
 pub(crate) mod write;
 
@@ -22,7 +24,7 @@ pub(crate) use data::Data;
 
 use ringtap_abi::meta::{Desc, MetaPage};
 use ringtap_abi::sync::AtomicU64;
-use ringtap_abi::words::{Commit, Place, Slot};
+use ringtap_abi::words::{Commit, MAX_SEQ, Place, Slot};
 use ringtap_abi::{Geometry, SubbufId};
 use std::sync::atomic::Ordering::{Acquire, Relaxed};
 
@@ -74,6 +76,7 @@ impl<'m> Ring<'m> {
 
     /// The slot of ring position `seq`.
     pub(crate) fn slot(&self, seq: u64) -> &'m AtomicU64 {
+        store_hook();
         let index = seq % u64::from(self.geometry.ring_subbufs());
         &self.slots[usize::try_from(index).expect("a remainder below 65,536")]
     }
@@ -92,14 +95,17 @@ impl<'m> Ring<'m> {
 
     /// Where the writers are.
     pub(crate) fn tail(&self) -> Result<Place, Corrupt> {
+        store_hook();
         // E2: pairs with the store of `tail` in the turn section.
         let tail = Place::unpack(self.meta.writer.tail.load(Acquire));
         self.checked(tail.page())?;
-        Ok(tail)
+        // The last position has no next one, and is only reached by scribbling.
+        if tail.seq() < MAX_SEQ { Ok(tail) } else { Err(Corrupt) }
     }
 
     /// How far a checked sub-buffer is committed.
     pub(crate) fn commit(&self, page: SubbufId) -> Result<Commit, Corrupt> {
+        store_hook();
         // E1: pairs with the store of `w` in the append section.
         let w = Commit::unpack(self.desc(page).w.load(Acquire));
         if w.offset() > self.geometry.capacity() || !w.offset().is_multiple_of(4) {
@@ -111,6 +117,7 @@ impl<'m> Ring<'m> {
 
     /// Index of a checked sub-buffer's first event.
     fn first(&self, page: SubbufId) -> u64 {
+        store_hook();
         // Relaxed: the caller came here through a tail or slot word that it loaded with Acquire.
         self.desc(page).first.load(Relaxed)
     }
@@ -154,7 +161,7 @@ impl<'m> Ring<'m> {
     }
 }
 
-/// Between any two stores of a portable section: where tests look, abort or die.
+/// Between any two steps on shared words, whoever makes them: where tests look, abort, die, or let others run.
 #[inline(always)]
 pub(crate) fn store_hook() {
     #[cfg(test)]
@@ -165,25 +172,32 @@ pub(crate) fn store_hook() {
 pub(crate) mod hook {
     //! What a test does between two stores.
 
-    use std::cell::RefCell;
+    use std::cell::{Cell, RefCell};
 
     type Hook = Box<dyn FnMut()>;
 
     thread_local! {
+        /// Looked at first: signal handlers come here too, and in them the rest must be left alone.
+        static IS_SET: Cell<bool> = const { Cell::new(false) };
         static HOOK: RefCell<Option<Hook>> = const { RefCell::new(None) };
     }
 
-    /// Runs `hook` before each store of the calling thread's portable sections, until [`clear`].
+    /// Runs `hook` before each of the calling thread's steps on shared words, until [`clear`].
     pub(crate) fn set(hook: impl FnMut() + 'static) {
         HOOK.set(Some(Box::new(hook)));
+        IS_SET.set(true);
     }
 
     /// No hook any more.
     pub(crate) fn clear() {
+        IS_SET.set(false);
         HOOK.set(None);
     }
 
     pub(super) fn run() {
+        if !IS_SET.get() {
+            return;
+        }
         // Taken out while it runs: it may unwind, and it may look at the ring itself.
         if let Some(mut hook) = HOOK.take() {
             hook();

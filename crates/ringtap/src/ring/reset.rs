@@ -4,6 +4,7 @@ use super::swap::{Handed, Reader, get_reader};
 use super::write::{Refused, Step};
 use super::{Corrupt, Ring, advance};
 use crate::rseq::{Expected, Sections};
+use ringtap_abi::sync::fence;
 use ringtap_abi::words::Slot;
 use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed};
 
@@ -12,16 +13,29 @@ const ROUNDS: u32 = 10_000;
 
 /// Moves the tail to a fresh sub-buffer, by the sections of the ring's CPU, and drops what was before it.
 ///
-/// `false`: the writers gave no chance to; nothing was dropped that a reader would not have lost anyway.
+/// `false`: the writers gave no chance to. What was dropped until then counts as overwritten, and the counters go on.
 pub(crate) fn reset(
     ring: &Ring<'_>,
     reader: &mut Reader,
     sections: &impl Sections,
     cpu: u32,
 ) -> Result<bool, Corrupt> {
+    reader.conceal(ring);
     for _ in 0..ROUNDS {
         let tail = ring.tail()?;
         let w = ring.commit(tail.page())?;
+        if w.is_blank() {
+            // No turn: nothing is on this page, and a page that went round without an event would keep its `first`,
+            // which tells cursors one use from the next.
+            let first = ring.first(tail.page());
+            fence(Acquire);
+            if ring.tail()? == tail {
+                drop_until(ring, reader.next_seq(), tail.seq() - 1);
+                reader.begin_again(ring, tail.seq(), first)?;
+                return Ok(true);
+            }
+            continue;
+        }
         // First, so that a full ring in discard mode has room to turn.
         drop_until(ring, reader.next_seq(), tail.seq());
         let last = ring.desc(tail.page()).stamp[w.parity()].load(Relaxed);
@@ -34,6 +48,7 @@ pub(crate) fn reset(
             _ => {}
         }
     }
+    reader.publish(ring);
     Ok(false)
 }
 

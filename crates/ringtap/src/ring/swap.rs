@@ -121,8 +121,15 @@ impl Reader {
         update_meta(ring, self)
     }
 
+    /// No cursor finds the reader page from here on until [`publish`](Self::publish). Before any slot is marked
+    /// consumed: a cursor that finds the mark must not be led to a page of another use.
+    pub(super) fn conceal(&self, ring: &Ring<'_>) {
+        // Relaxed: the CAS that marks the slot is a Release.
+        ring.meta().host.reader.store(Place::new(self.page, 0).pack(), Relaxed);
+    }
+
     /// Writes the copy that cursors and a successor look at.
-    fn publish(&self, ring: &Ring<'_>) {
+    pub(super) fn publish(&self, ring: &Ring<'_>) {
         let host = &ring.meta().host;
         host.next_index.store(self.next_index, Relaxed);
         host.base_index.store(self.base_index, Relaxed);
@@ -160,10 +167,10 @@ fn hand_out(ring: &Ring<'_>, reader: &mut Reader) -> Result<Handed, Corrupt> {
     let first = old.first;
     reader.lost = first.wrapping_sub(reader.next_index);
     reader.next_index = first;
-    // Before the page is taken: what is committed to a page that the writers have left is final.
-    let is_left = !reader.holds(ring.tail()?);
+    // Before its bytes are counted: if the tail has left the page, they are all that it will ever hold.
+    let is_final = !reader.holds(ring.tail()?);
     take_more(ring, reader)?;
-    if is_left {
+    if is_final {
         mark_lost(ring, reader);
     }
     Ok(Handed::Page)
@@ -196,8 +203,7 @@ fn swap(ring: &Ring<'_>, reader: &mut Reader) -> Result<Option<Oldest>, Corrupt>
             // The tail, with nothing on it yet.
             return Ok(None);
         }
-        // A cursor that looks for the old reader page must not find it once a writer may take it.
-        ring.meta().host.reader.store(Place::new(reader.page, 0).pack(), Relaxed);
+        reader.conceal(ring);
         let (held, freed) =
             (Slot::unconsumed(oldest.page, oldest.seq), Slot::consumed(reader.page, oldest.seq));
         // E5: pairs with the claim's CAS. Release: the next writer of the old reader page comes after our reads.
@@ -213,8 +219,9 @@ fn swap(ring: &Ring<'_>, reader: &mut Reader) -> Result<Option<Oldest>, Corrupt>
     Ok(None)
 }
 
-/// Notes on the page itself that events were lost before it, as the kernel does: with their number where there
-/// is room behind the events. Not for a page that is still being written, whose next record would stand there.
+/// Notes on the page itself that events were lost before it, as the kernel does, with their number where there is
+/// room behind the events. Not for a page to which events may have been added since its bytes were counted: the
+/// number would stand in their place.
 fn mark_lost(ring: &Ring<'_>, reader: &Reader) {
     if reader.lost == 0 {
         return;
