@@ -316,12 +316,12 @@ fn naming(event: &Event) -> Naming {
 }
 
 /// Appends the line that stands for lost events.
-pub fn lost(lost: Lost, layout: Layout, is_coloured: bool, out: &mut Vec<u8>) {
+pub fn lost(lost: Lost, source: Source, layout: Layout, is_coloured: bool, out: &mut Vec<u8>) {
     let style = if is_coloured { LOSS } else { Default::default() };
     let Lost { cpu, count } = lost;
     let _ = match (layout, count) {
         (Layout::Json, _) => {
-            let _ = serde_json::to_writer(&mut *out, &LostLine { cpu, lost: count });
+            let _ = serde_json::to_writer(&mut *out, &LostLine { cpu, source, lost: count });
             out.write_all(b"\n")
         }
         (_, Some(count)) => writeln!(out, "{style}CPU:{cpu} [LOST {count} EVENTS]{style:#}"),
@@ -330,12 +330,12 @@ pub fn lost(lost: Lost, layout: Layout, is_coloured: bool, out: &mut Vec<u8>) {
 }
 
 /// Appends the line that stands for events that cannot be read.
-pub fn damaged(damaged: Damaged, layout: Layout, is_coloured: bool, out: &mut Vec<u8>) {
+pub fn damaged(damaged: Damaged, source: Source, layout: Layout, is_coloured: bool, out: &mut Vec<u8>) {
     let style = if is_coloured { LOSS } else { Default::default() };
     let Damaged { cpu, damage: Damage { offset, .. } } = damaged;
     let _ = match layout {
         Layout::Json => {
-            let _ = serde_json::to_writer(&mut *out, &DamagedLine { cpu, damaged_at: offset });
+            let _ = serde_json::to_writer(&mut *out, &DamagedLine { cpu, source, damaged_at: offset });
             out.write_all(b"\n")
         }
         _ => writeln!(out, "{style}CPU:{cpu} [DAMAGED SUB-BUFFER, FROM BYTE {offset}]{style:#}"),
@@ -360,12 +360,14 @@ struct Line<'a> {
 #[derive(Serialize)]
 struct LostLine {
     cpu: u32,
+    source: Source,
     lost: Option<u64>,
 }
 
 #[derive(Serialize)]
 struct DamagedLine {
     cpu: u32,
+    source: Source,
     damaged_at: u32,
 }
 
@@ -418,4 +420,72 @@ pub fn write_lines(lines: &mut Vec<u8>, output: &mut Output) -> io::Result<()> {
         lines.clear();
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FORMAT: &str = "name: greet\nID: 40\nformat:\n\
+        \tfield:unsigned short common_type;\toffset:0;\tsize:2;\tsigned:0;\n\
+        \tfield:unsigned char common_flags;\toffset:2;\tsize:1;\tsigned:0;\n\
+        \tfield:unsigned char common_preempt_count;\toffset:3;\tsize:1;\tsigned:0;\n\
+        \tfield:int common_pid;\toffset:4;\tsize:4;\tsigned:1;\n\n\
+        \tfield:s32 mood;\toffset:8;\tsize:4;\tsigned:1;\n\
+        \tfield:char name[8];\toffset:12;\tsize:8;\tsigned:0;\n\n\
+        print fmt: \"%s feels %d\", REC->name, REC->mood\n";
+
+    /// A record of the event, written by a task that cannot be.
+    fn record() -> Vec<u8> {
+        let mut record = vec![40, 0, 0, 0, 0xff, 0xff, 0xff, 0x7f];
+        record.extend_from_slice(&(-3i32).to_le_bytes());
+        record.extend_from_slice(b"a\x1b[2Jz\0\0");
+        record
+    }
+
+    fn line(layout: Layout, is_coloured: bool) -> String {
+        let mut decoder = Decoder::of_application();
+        decoder.learn("test", FORMAT);
+        let mut out = Vec::new();
+        let seen = Seen { cpu: 1, ns: 2_000_003_000, record: &record() };
+        decoder.line(&seen, layout, is_coloured, &mut out);
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn each_layout() {
+        let trace = "           <...>-2147483647 [001] .....     2.000003: greet: a?[2Jz feels -3\n";
+        assert_eq!(line(Layout::Trace, false), trace);
+        let human = "   1.000003 cpu1  <...>-2147483647 test:greet           a?[2Jz feels -3\n";
+        assert_eq!(line(Layout::Human { since: 1_000_000_000 }, false), human);
+        let json: serde_json::Value = serde_json::from_str(&line(Layout::Json, false)).unwrap();
+        assert_eq!(json["fields"]["mood"], -3);
+        assert_eq!(json["fields"]["name"], "a\x1b[2Jz");
+        assert_eq!((&json["system"], &json["event"]), (&"test".into(), &"greet".into()));
+    }
+
+    #[test]
+    fn colours_are_ours_alone() {
+        for (layout, plain) in [
+            (Layout::Trace, line(Layout::Trace, false)),
+            (Layout::Human { since: 0 }, line(Layout::Human { since: 0 }, false)),
+        ] {
+            let coloured = line(layout, true);
+            assert!(coloured.contains(&EVENT.to_string()) && !coloured.contains("\x1b[2J"), "{coloured:?}");
+            assert_eq!(anstream::adapter::strip_str(&coloured).to_string(), plain);
+        }
+    }
+
+    #[test]
+    fn an_unknown_event_and_a_short_record_are_shown_as_such() {
+        let mut decoder = Decoder::of_application();
+        decoder.learn("test", FORMAT);
+        for record in [&[][..], &[40], &[40, 0, 0, 0], &[99, 0, 0, 0, 1, 0, 0, 0], &record()[..13]] {
+            for layout in [Layout::Trace, Layout::Human { since: 0 }, Layout::Json] {
+                let mut out = Vec::new();
+                decoder.line(&Seen { cpu: 0, ns: 1, record }, layout, false, &mut out);
+                assert_eq!(out.iter().filter(|&&byte| byte == b'\n').count(), 1, "{record:?} {layout:?}");
+            }
+        }
+    }
 }

@@ -95,7 +95,7 @@ fn an_application_is_followed_without_consuming() {
     let only = first_lines(&temporary, &["--attach", socket, "-e", "shop:ans*", "--json"], 2);
     let answered: Value = serde_json::from_str(&only[1]).unwrap();
     assert_eq!((&answered["event"], &answered["fields"]["status"]), (&"answered".into(), &404.into()));
-    assert_eq!(answered["pid"].as_u64(), Some(rustix::thread::gettid().as_raw_nonzero().get() as u64));
+    assert_eq!(answered["pid"].as_u64(), Some(u64::from(ringtap::thread::id())));
     let read: u64 = shop.host.cpus().iter().map(|&cpu| shop.host.stats(cpu).unwrap().read_events).sum();
     assert_eq!(read, 0);
 }

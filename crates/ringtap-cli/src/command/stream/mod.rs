@@ -32,11 +32,14 @@ Lines look as in the kernel's trace file. Times are CLOCK_MONOTONIC's, of all so
 each line is one object, an event or events that were lost (null: nobody knows how many):
   {\"time_ns\":0,\"cpu\":0,\"source\":\"kernel\",\"task\":\"\",\"pid\":0,\"system\":\"\",\"event\":\"\",\"id\":0,\"fields\":{},
   \"text\":\"\"}
-  {\"cpu\":0,\"lost\":0}";
+  {\"cpu\":0,\"source\":\"kernel\",\"lost\":0}";
+
+const USAGE: &str = "\
+ringtap stream [--kernel] [--attach <SOCKET>] [-e <EVENT>]... [OPTIONS] [-- <COMMAND>...]";
 
 /// What was typed.
 #[derive(Clone, Debug, clap::Args)]
-#[command(after_help = EXAMPLES)]
+#[command(after_help = EXAMPLES, override_usage = USAGE)]
 #[command(group = clap::ArgGroup::new("source").args(["kernel", "attach", "command"]).required(true).multiple(true))]
 pub struct Args {
     /// Follow the kernel's events, through a tracing instance of our own
