@@ -2,11 +2,10 @@
 
 use crate::output::{EVENT, FAINT, LOSS, Output};
 use ringtap::tracefs::{EventName, Tracefs};
-use ringtap::{Damage, Damaged, Lost};
-use ringtap_format::text::{Common, Entry, Sources, TraceText};
-use ringtap_format::{Constants, Dialect, Event, Field, Formats, Strings, Symbols, Target, Tasks, Value};
-use serde::Serialize;
-use serde::ser::{SerializeMap, Serializer};
+use ringtap::{Damaged, Lost};
+use ringtap_format::text::{Common, Entry, JsonLines, Sources, TraceText};
+use ringtap_format::{Constants, Dialect, Event, Field, Formats, Strings, Symbols, Target, Tasks};
+use serde_json::json;
 use std::collections::HashMap;
 use std::fs;
 use std::io::{self, Write};
@@ -27,8 +26,7 @@ pub enum Layout {
 }
 
 /// Where records come from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Source {
     /// The kernel's buffers.
     Kernel,
@@ -195,7 +193,7 @@ impl Decoder {
         match layout {
             Layout::Trace => self.trace_line(seen, is_coloured, out),
             Layout::Human { since } => self.human_line(seen, common, since, is_coloured, out),
-            Layout::Json => self.json_line(seen, common, out),
+            Layout::Json => self.json_line(seen, out),
         }
         // What a program wrote into its events is not to steer somebody's terminal.
         if layout != Layout::Json && !is_coloured {
@@ -247,25 +245,10 @@ impl Decoder {
         out.push(b'\n');
     }
 
-    fn json_line(&self, seen: &Seen<'_>, common: Common, out: &mut Vec<u8>) {
-        let event = self.formats.by_id(common.id);
-        let mut text = Vec::new();
-        self.print(seen.record, &mut text);
-        let line = Line {
-            time_ns: seen.ns,
-            cpu: seen.cpu,
-            source: self.source,
-            task: &String::from_utf8_lossy(self.tasks.name(common.pid)),
-            pid: common.pid,
-            system: event.map(Event::system),
-            event: event.map(Event::name),
-            id: common.id,
-            fields: Fields(event, seen.record),
-            text: &String::from_utf8_lossy(&text),
-        };
-        // A vector takes all, and no map has a key that is no string.
-        let _ = serde_json::to_writer(&mut *out, &line);
-        out.push(b'\n');
+    fn json_line(&self, seen: &Seen<'_>, out: &mut Vec<u8>) {
+        let json = JsonLines { sources: self.sources(), with_text: true };
+        let entry = Entry { cpu: seen.cpu, time: seen.ns, record: seen.record };
+        named(self.source, out, |out| json.entry(&entry, out));
     }
 
     fn full_name(&self, record: &[u8], common: Common) -> String {
@@ -315,88 +298,44 @@ fn naming(event: &Event) -> Naming {
     Naming { names: names.collect(), born: event.field(BORN).cloned() }
 }
 
+/// Appends an object with its source as the first key.
+fn named(source: Source, out: &mut Vec<u8>, object: impl FnOnce(&mut Vec<u8>)) {
+    let start = out.len();
+    object(out);
+    let key: &[u8] = match source {
+        Source::Kernel => b"{\"source\":\"kernel\",",
+        Source::Application => b"{\"source\":\"application\",",
+    };
+    // In the place of the brace.
+    out.splice(start..out.len().min(start + 1), key.iter().copied());
+}
+
 /// Appends the line that stands for lost events.
 pub fn lost(lost: Lost, source: Source, layout: Layout, is_coloured: bool, out: &mut Vec<u8>) {
-    let style = if is_coloured { LOSS } else { Default::default() };
     let Lost { cpu, count } = lost;
-    let _ = match (layout, count) {
-        (Layout::Json, _) => {
-            let _ = serde_json::to_writer(&mut *out, &LostLine { cpu, source, lost: count });
-            out.write_all(b"\n")
-        }
-        (_, Some(count)) => writeln!(out, "{style}CPU:{cpu} [LOST {count} EVENTS]{style:#}"),
-        (_, None) => writeln!(out, "{style}CPU:{cpu} [LOST EVENTS]{style:#}"),
-    };
+    if layout == Layout::Json {
+        return named(source, out, |out| {
+            let line = json!({ "type": "lost", "cpu": cpu, "count": count });
+            out.extend_from_slice(format!("{line}\n").as_bytes());
+        });
+    }
+    let style = if is_coloured { LOSS } else { Default::default() };
+    let count = count.map_or_else(String::new, |count| format!("{count} "));
+    out.extend_from_slice(format!("{style}CPU:{cpu} [LOST {count}EVENTS]{style:#}\n").as_bytes());
 }
 
 /// Appends the line that stands for events that cannot be read.
 pub fn damaged(damaged: Damaged, source: Source, layout: Layout, is_coloured: bool, out: &mut Vec<u8>) {
-    let style = if is_coloured { LOSS } else { Default::default() };
-    let Damaged { cpu, damage: Damage { offset, .. } } = damaged;
-    let _ = match layout {
-        Layout::Json => {
-            let _ = serde_json::to_writer(&mut *out, &DamagedLine { cpu, source, damaged_at: offset });
-            out.write_all(b"\n")
-        }
-        _ => writeln!(out, "{style}CPU:{cpu} [DAMAGED SUB-BUFFER, FROM BYTE {offset}]{style:#}"),
-    };
-}
-
-/// The documented form of an event in JSON.
-#[derive(Serialize)]
-struct Line<'a> {
-    time_ns: u64,
-    cpu: u32,
-    source: Source,
-    task: &'a str,
-    pid: i32,
-    system: Option<&'a str>,
-    event: Option<&'a str>,
-    id: u16,
-    fields: Fields<'a>,
-    text: &'a str,
-}
-
-#[derive(Serialize)]
-struct LostLine {
-    cpu: u32,
-    source: Source,
-    lost: Option<u64>,
-}
-
-#[derive(Serialize)]
-struct DamagedLine {
-    cpu: u32,
-    source: Source,
-    damaged_at: u32,
-}
-
-/// An event's own fields as an object.
-struct Fields<'a>(Option<&'a Event>, &'a [u8]);
-
-impl Serialize for Fields<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut map = serializer.serialize_map(None)?;
-        let fields =
-            self.0.into_iter().flat_map(|event| event.fields().iter().map(move |field| (event, field)));
-        for (event, field) in fields {
-            let name = field.name.as_str();
-            match field.value(self.1, event.target()) {
-                None => map.serialize_entry(name, &None::<()>)?,
-                Some(Value::Unsigned(number)) => map.serialize_entry(name, &number)?,
-                Some(Value::Signed(number)) => map.serialize_entry(name, &number)?,
-                Some(Value::Float(number)) => map.serialize_entry(name, &number)?,
-                Some(Value::Address(address)) => map.serialize_entry(name, &format_args!("{address:#x}"))?,
-                Some(Value::Text(text)) => map.serialize_entry(name, &String::from_utf8_lossy(text))?,
-                Some(Value::Bytes(bytes)) => map.serialize_entry(name, &hex(bytes))?,
-            }
-        }
-        map.end()
+    let Damaged { cpu, damage } = damaged;
+    if layout == Layout::Json {
+        return named(source, out, |out| {
+            let (offset, error) = (damage.offset, damage.to_string());
+            let line = json!({ "type": "damage", "cpu": cpu, "offset": offset, "error": error });
+            out.extend_from_slice(format!("{line}\n").as_bytes());
+        });
     }
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    let style = if is_coloured { LOSS } else { Default::default() };
+    out.extend_from_slice(format!("{style}CPU:{cpu} [DAMAGED: {damage}]{style:#}\n").as_bytes());
 }
 
 fn split_after<'a>(line: &'a [u8], mark: &[u8]) -> Option<(&'a [u8], &'a [u8])> {
@@ -461,7 +400,22 @@ mod tests {
         let json: serde_json::Value = serde_json::from_str(&line(Layout::Json, false)).unwrap();
         assert_eq!(json["fields"]["mood"], -3);
         assert_eq!(json["fields"]["name"], "a\x1b[2Jz");
+        assert_eq!((&json["type"], &json["source"]), (&"event".into(), &"application".into()));
         assert_eq!((&json["system"], &json["event"]), (&"test".into(), &"greet".into()));
+    }
+
+    #[test]
+    fn losses_in_each_layout() {
+        let text = |layout, count| {
+            let mut out = Vec::new();
+            lost(Lost { cpu: 2, count }, Source::Kernel, layout, false, &mut out);
+            String::from_utf8(out).unwrap()
+        };
+        assert_eq!(text(Layout::Trace, Some(680)), "CPU:2 [LOST 680 EVENTS]\n");
+        assert_eq!(text(Layout::Trace, None), "CPU:2 [LOST EVENTS]\n");
+        let json: serde_json::Value = serde_json::from_str(&text(Layout::Json, Some(680))).unwrap();
+        let expected = json!({ "source": "kernel", "type": "lost", "cpu": 2, "count": 680 });
+        assert_eq!(json, expected);
     }
 
     #[test]

@@ -49,8 +49,8 @@ fn the_summary_is_the_last_line_and_adds_up() {
     assert_eq!(events.len() as u64, number(&summary, "read"));
     let opened = events.iter().find(|event| event["event"] == "file_open").unwrap();
     assert!(opened["fields"]["path"].as_str().unwrap().starts_with(env!("CARGO_MANIFEST_DIR")), "{opened}");
-    assert!(opened["task"].as_str().unwrap().starts_with("worker-"), "{opened}");
-    let times = events.iter().map(|event| event["time_ns"].as_u64().unwrap());
+    assert!(opened["comm"].as_str().unwrap().starts_with("worker-"), "{opened}");
+    let times = events.iter().map(|event| event["ts"].as_u64().unwrap());
     assert!(times.is_sorted(), "one timeline");
 }
 

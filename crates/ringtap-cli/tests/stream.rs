@@ -109,7 +109,7 @@ fn a_consuming_stream_is_alone() {
     let mut stdout = BufReader::new(first.stdout.take().unwrap());
     stdout.read_line(&mut String::new()).unwrap();
     let second = temporary.ringtap().args(arguments).output().unwrap();
-    let shown = said(&second).replace(&first.id().to_string(), "PID");
+    let shown = said(&second).replace(shop.socket(), "SOCKET").replace(&first.id().to_string(), "PID");
     insta::assert_snapshot!("stream-consumed", shown);
     signal(&first, Signal::TERM);
     assert_eq!(first.wait().unwrap().code(), Some(143));
@@ -222,7 +222,7 @@ fn worker<'a>() -> [&'a str; 5] {
 fn events(output: &Output) -> Vec<Value> {
     let text = String::from_utf8_lossy(&output.stdout);
     let lines = text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-    lines.filter(|line| line["time_ns"].is_u64()).collect()
+    lines.filter(|line| line["ts"].is_u64()).collect()
 }
 
 #[test]
@@ -265,7 +265,7 @@ fn the_kernels_events_of_a_command_are_followed() {
         };
         let event = events.iter().find(is_it).unwrap_or_else(|| panic!("{program}: {}", said(&output)));
         assert_eq!((event["source"].as_str(), event["system"].as_str()), (Some("kernel"), Some("sched")));
-        assert_eq!(event["task"].as_str(), Some(program.trim_start_matches('/')));
+        assert_eq!(event["comm"].as_str(), Some(program.trim_start_matches('/')));
         event["pid"].as_u64().unwrap()
     };
     let (shell, child) = (executed("/sh"), executed("/true"));
@@ -291,7 +291,7 @@ fn kernel_and_application_are_on_one_timeline() {
     let last = events.iter().rposition(|event| event["source"] == "application");
     assert!(place("sched_process_exec") < place("dir_read"), "{}", said(&output));
     assert!(last < place("sched_process_exit"), "{}", said(&output));
-    assert!(events.iter().map(|event| event["time_ns"].as_u64()).is_sorted(), "{}", said(&output));
+    assert!(events.iter().map(|event| event["ts"].as_u64()).is_sorted(), "{}", said(&output));
     assert!(temporary.is_empty());
 }
 
