@@ -2,11 +2,10 @@
 
 use crate::output::{EVENT, FAINT, LOSS, Output};
 use ringtap::tracefs::{EventName, Tracefs};
-use ringtap::{Damage, Damaged, Lost};
-use ringtap_format::text::{Common, Entry, Sources, TraceText};
-use ringtap_format::{Constants, Dialect, Event, Field, Formats, Strings, Symbols, Target, Tasks, Value};
-use serde::Serialize;
-use serde::ser::{SerializeMap, Serializer};
+use ringtap::{Damaged, Lost};
+use ringtap_format::text::{Common, Entry, JsonLines, Sources, TraceText};
+use ringtap_format::{Constants, Dialect, Event, Field, Formats, Strings, Symbols, Target, Tasks};
+use serde_json::json;
 use std::collections::HashMap;
 use std::fs;
 use std::io::{self, Write};
@@ -27,8 +26,7 @@ pub enum Layout {
 }
 
 /// Where records come from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Source {
     /// The kernel's buffers.
     Kernel,
@@ -195,7 +193,7 @@ impl Decoder {
         match layout {
             Layout::Trace => self.trace_line(seen, is_coloured, out),
             Layout::Human { since } => self.human_line(seen, common, since, is_coloured, out),
-            Layout::Json => self.json_line(seen, common, out),
+            Layout::Json => self.json_line(seen, out),
         }
         // What a program wrote into its events is not to steer somebody's terminal.
         if layout != Layout::Json && !is_coloured {
@@ -247,25 +245,10 @@ impl Decoder {
         out.push(b'\n');
     }
 
-    fn json_line(&self, seen: &Seen<'_>, common: Common, out: &mut Vec<u8>) {
-        let event = self.formats.by_id(common.id);
-        let mut text = Vec::new();
-        self.print(seen.record, &mut text);
-        let line = Line {
-            time_ns: seen.ns,
-            cpu: seen.cpu,
-            source: self.source,
-            task: &String::from_utf8_lossy(self.tasks.name(common.pid)),
-            pid: common.pid,
-            system: event.map(Event::system),
-            event: event.map(Event::name),
-            id: common.id,
-            fields: Fields(event, seen.record),
-            text: &String::from_utf8_lossy(&text),
-        };
-        // A vector takes all, and no map has a key that is no string.
-        let _ = serde_json::to_writer(&mut *out, &line);
-        out.push(b'\n');
+    fn json_line(&self, seen: &Seen<'_>, out: &mut Vec<u8>) {
+        let json = JsonLines { sources: self.sources(), with_text: true };
+        let entry = Entry { cpu: seen.cpu, time: seen.ns, record: seen.record };
+        named(self.source, out, |out| json.entry(&entry, out));
     }
 
     fn full_name(&self, record: &[u8], common: Common) -> String {
@@ -315,86 +298,44 @@ fn naming(event: &Event) -> Naming {
     Naming { names: names.collect(), born: event.field(BORN).cloned() }
 }
 
-/// Appends the line that stands for lost events.
-pub fn lost(lost: Lost, layout: Layout, is_coloured: bool, out: &mut Vec<u8>) {
-    let style = if is_coloured { LOSS } else { Default::default() };
-    let Lost { cpu, count } = lost;
-    let _ = match (layout, count) {
-        (Layout::Json, _) => {
-            let _ = serde_json::to_writer(&mut *out, &LostLine { cpu, lost: count });
-            out.write_all(b"\n")
-        }
-        (_, Some(count)) => writeln!(out, "{style}CPU:{cpu} [LOST {count} EVENTS]{style:#}"),
-        (_, None) => writeln!(out, "{style}CPU:{cpu} [LOST EVENTS]{style:#}"),
+/// Appends an object with its source as the first key.
+fn named(source: Source, out: &mut Vec<u8>, object: impl FnOnce(&mut Vec<u8>)) {
+    let start = out.len();
+    object(out);
+    let key: &[u8] = match source {
+        Source::Kernel => b"{\"source\":\"kernel\",",
+        Source::Application => b"{\"source\":\"application\",",
     };
+    // In the place of the brace.
+    out.splice(start..out.len().min(start + 1), key.iter().copied());
+}
+
+/// Appends the line that stands for lost events.
+pub fn lost(lost: Lost, source: Source, layout: Layout, is_coloured: bool, out: &mut Vec<u8>) {
+    let Lost { cpu, count } = lost;
+    if layout == Layout::Json {
+        return named(source, out, |out| {
+            let line = json!({ "type": "lost", "cpu": cpu, "count": count });
+            out.extend_from_slice(format!("{line}\n").as_bytes());
+        });
+    }
+    let style = if is_coloured { LOSS } else { Default::default() };
+    let count = count.map_or_else(String::new, |count| format!("{count} "));
+    out.extend_from_slice(format!("{style}CPU:{cpu} [LOST {count}EVENTS]{style:#}\n").as_bytes());
 }
 
 /// Appends the line that stands for events that cannot be read.
-pub fn damaged(damaged: Damaged, layout: Layout, is_coloured: bool, out: &mut Vec<u8>) {
-    let style = if is_coloured { LOSS } else { Default::default() };
-    let Damaged { cpu, damage: Damage { offset, .. } } = damaged;
-    let _ = match layout {
-        Layout::Json => {
-            let _ = serde_json::to_writer(&mut *out, &DamagedLine { cpu, damaged_at: offset });
-            out.write_all(b"\n")
-        }
-        _ => writeln!(out, "{style}CPU:{cpu} [DAMAGED SUB-BUFFER, FROM BYTE {offset}]{style:#}"),
-    };
-}
-
-/// The documented form of an event in JSON.
-#[derive(Serialize)]
-struct Line<'a> {
-    time_ns: u64,
-    cpu: u32,
-    source: Source,
-    task: &'a str,
-    pid: i32,
-    system: Option<&'a str>,
-    event: Option<&'a str>,
-    id: u16,
-    fields: Fields<'a>,
-    text: &'a str,
-}
-
-#[derive(Serialize)]
-struct LostLine {
-    cpu: u32,
-    lost: Option<u64>,
-}
-
-#[derive(Serialize)]
-struct DamagedLine {
-    cpu: u32,
-    damaged_at: u32,
-}
-
-/// An event's own fields as an object.
-struct Fields<'a>(Option<&'a Event>, &'a [u8]);
-
-impl Serialize for Fields<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut map = serializer.serialize_map(None)?;
-        let fields =
-            self.0.into_iter().flat_map(|event| event.fields().iter().map(move |field| (event, field)));
-        for (event, field) in fields {
-            let name = field.name.as_str();
-            match field.value(self.1, event.target()) {
-                None => map.serialize_entry(name, &None::<()>)?,
-                Some(Value::Unsigned(number)) => map.serialize_entry(name, &number)?,
-                Some(Value::Signed(number)) => map.serialize_entry(name, &number)?,
-                Some(Value::Float(number)) => map.serialize_entry(name, &number)?,
-                Some(Value::Address(address)) => map.serialize_entry(name, &format_args!("{address:#x}"))?,
-                Some(Value::Text(text)) => map.serialize_entry(name, &String::from_utf8_lossy(text))?,
-                Some(Value::Bytes(bytes)) => map.serialize_entry(name, &hex(bytes))?,
-            }
-        }
-        map.end()
+pub fn damaged(damaged: Damaged, source: Source, layout: Layout, is_coloured: bool, out: &mut Vec<u8>) {
+    let Damaged { cpu, damage } = damaged;
+    if layout == Layout::Json {
+        return named(source, out, |out| {
+            let (offset, error) = (damage.offset, damage.to_string());
+            let line = json!({ "type": "damage", "cpu": cpu, "offset": offset, "error": error });
+            out.extend_from_slice(format!("{line}\n").as_bytes());
+        });
     }
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    let style = if is_coloured { LOSS } else { Default::default() };
+    out.extend_from_slice(format!("{style}CPU:{cpu} [DAMAGED: {damage}]{style:#}\n").as_bytes());
 }
 
 fn split_after<'a>(line: &'a [u8], mark: &[u8]) -> Option<(&'a [u8], &'a [u8])> {
@@ -418,4 +359,87 @@ pub fn write_lines(lines: &mut Vec<u8>, output: &mut Output) -> io::Result<()> {
         lines.clear();
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FORMAT: &str = "name: greet\nID: 40\nformat:\n\
+        \tfield:unsigned short common_type;\toffset:0;\tsize:2;\tsigned:0;\n\
+        \tfield:unsigned char common_flags;\toffset:2;\tsize:1;\tsigned:0;\n\
+        \tfield:unsigned char common_preempt_count;\toffset:3;\tsize:1;\tsigned:0;\n\
+        \tfield:int common_pid;\toffset:4;\tsize:4;\tsigned:1;\n\n\
+        \tfield:s32 mood;\toffset:8;\tsize:4;\tsigned:1;\n\
+        \tfield:char name[8];\toffset:12;\tsize:8;\tsigned:0;\n\n\
+        print fmt: \"%s feels %d\", REC->name, REC->mood\n";
+
+    /// A record of the event, written by a task that cannot be.
+    fn record() -> Vec<u8> {
+        let mut record = vec![40, 0, 0, 0, 0xff, 0xff, 0xff, 0x7f];
+        record.extend_from_slice(&(-3i32).to_le_bytes());
+        record.extend_from_slice(b"a\x1b[2Jz\0\0");
+        record
+    }
+
+    fn line(layout: Layout, is_coloured: bool) -> String {
+        let mut decoder = Decoder::of_application();
+        decoder.learn("test", FORMAT);
+        let mut out = Vec::new();
+        let seen = Seen { cpu: 1, ns: 2_000_003_000, record: &record() };
+        decoder.line(&seen, layout, is_coloured, &mut out);
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn each_layout() {
+        let trace = "           <...>-2147483647 [001] .....     2.000003: greet: a?[2Jz feels -3\n";
+        assert_eq!(line(Layout::Trace, false), trace);
+        let human = "   1.000003 cpu1  <...>-2147483647 test:greet           a?[2Jz feels -3\n";
+        assert_eq!(line(Layout::Human { since: 1_000_000_000 }, false), human);
+        let json: serde_json::Value = serde_json::from_str(&line(Layout::Json, false)).unwrap();
+        assert_eq!(json["fields"]["mood"], -3);
+        assert_eq!(json["fields"]["name"], "a\x1b[2Jz");
+        assert_eq!((&json["type"], &json["source"]), (&"event".into(), &"application".into()));
+        assert_eq!((&json["system"], &json["event"]), (&"test".into(), &"greet".into()));
+    }
+
+    #[test]
+    fn losses_in_each_layout() {
+        let text = |layout, count| {
+            let mut out = Vec::new();
+            lost(Lost { cpu: 2, count }, Source::Kernel, layout, false, &mut out);
+            String::from_utf8(out).unwrap()
+        };
+        assert_eq!(text(Layout::Trace, Some(680)), "CPU:2 [LOST 680 EVENTS]\n");
+        assert_eq!(text(Layout::Trace, None), "CPU:2 [LOST EVENTS]\n");
+        let json: serde_json::Value = serde_json::from_str(&text(Layout::Json, Some(680))).unwrap();
+        let expected = json!({ "source": "kernel", "type": "lost", "cpu": 2, "count": 680 });
+        assert_eq!(json, expected);
+    }
+
+    #[test]
+    fn colours_are_ours_alone() {
+        for (layout, plain) in [
+            (Layout::Trace, line(Layout::Trace, false)),
+            (Layout::Human { since: 0 }, line(Layout::Human { since: 0 }, false)),
+        ] {
+            let coloured = line(layout, true);
+            assert!(coloured.contains(&EVENT.to_string()) && !coloured.contains("\x1b[2J"), "{coloured:?}");
+            assert_eq!(anstream::adapter::strip_str(&coloured).to_string(), plain);
+        }
+    }
+
+    #[test]
+    fn an_unknown_event_and_a_short_record_are_shown_as_such() {
+        let mut decoder = Decoder::of_application();
+        decoder.learn("test", FORMAT);
+        for record in [&[][..], &[40], &[40, 0, 0, 0], &[99, 0, 0, 0, 1, 0, 0, 0], &record()[..13]] {
+            for layout in [Layout::Trace, Layout::Human { since: 0 }, Layout::Json] {
+                let mut out = Vec::new();
+                decoder.line(&Seen { cpu: 0, ns: 1, record }, layout, false, &mut out);
+                assert_eq!(out.iter().filter(|&&byte| byte == b'\n').count(), 1, "{record:?} {layout:?}");
+            }
+        }
+    }
 }

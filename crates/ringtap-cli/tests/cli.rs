@@ -1,55 +1,18 @@
 //! The program as its users meet it: its texts, its exit statuses, and what it leaves behind.
 
-use rustix::process::{Pid, Signal, WaitId, WaitIdOptions};
+mod support;
+
+use rustix::process::{Signal, WaitId, WaitIdOptions};
 use std::os::unix::process::ExitStatusExt;
-use std::path::Path;
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::Duration;
-
-fn ringtap() -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_ringtap"));
-    command.env_remove("COLUMNS").env_remove("CLICOLOR_FORCE").stdin(Stdio::null());
-    command
-}
-
-fn run(arguments: &[&str]) -> Output {
-    ringtap().args(arguments).output().unwrap()
-}
-
-/// Status, and the one of the two outputs that was written to.
-fn said(output: &Output) -> String {
-    let (stdout, stderr) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    let text = match (stdout.is_empty(), stderr.is_empty()) {
-        (true, _) => format!("stderr:\n{stderr}"),
-        (_, true) => format!("stdout:\n{stdout}"),
-        _ => format!("stdout:\n{stdout}\nstderr:\n{stderr}"),
-    };
-    format!("status {:?}, {text}", output.status.code())
-}
-
-/// As [`said`], wherever the tracefs is mounted here.
-fn said_of_tracefs(output: &Output) -> String {
-    let tracefs = ringtap::tracefs::Tracefs::find().unwrap();
-    said(output).replace(tracefs.root().to_str().unwrap(), "TRACEFS")
-}
-
-/// Says why, once, and returns true where the kernel's tracing cannot be used.
-fn cannot_trace() -> bool {
-    let found = ringtap::tracefs::Tracefs::find();
-    found.inspect_err(|error| println!("skipped, as it needs the live kernel: {error}")).is_err()
-}
-
-fn pid(child: &Child) -> Pid {
-    Pid::from_child(child)
-}
-
-fn signal(child: &Child, signal: Signal) {
-    rustix::process::kill_process(pid(child), signal).unwrap();
-}
+use support::{cannot_trace, pid, ringtap, run, said, said_of_tracefs, signal};
 
 #[test]
 fn help_texts() {
     insta::assert_snapshot!("help", said(&run(&["--help"])));
+    insta::assert_snapshot!("help-demo", said(&run(&["demo", "--help"])));
+    insta::assert_snapshot!("help-stream", said(&run(&["stream", "--help"])));
     insta::assert_snapshot!("help-stat", said(&run(&["stat", "--help"])));
     insta::assert_snapshot!("help-completions", said(&run(&["completions", "--help"])));
     insta::assert_snapshot!("help-man", said(&run(&["man", "--help"])));
@@ -69,10 +32,14 @@ fn completions_and_manual_name_every_command() {
         let script = run(&["completions", shell]);
         assert!(script.status.success() && script.stderr.is_empty());
         let script = String::from_utf8(script.stdout).unwrap();
-        assert!(script.contains("completions") && script.contains("interval"), "{shell}");
+        for word in ["demo", "stream", "stat", "completions", "man", "interval", "attach", "consume"] {
+            assert!(script.contains(word), "{shell}: {word}");
+        }
     }
     let page = String::from_utf8(run(&["man"]).stdout).unwrap();
-    assert!(page.contains(".TH ringtap 1") && page.contains("ringtap\\-stat(1)"), "{page}");
+    for command in ["demo", "stream", "stat", "completions", "man"] {
+        assert!(page.contains(&format!("ringtap\\-{command}(1)")), "{command}: {page}");
+    }
     assert!(!page.contains("demo\\-worker"), "hidden commands stay hidden");
     let page = String::from_utf8(run(&["man", "stat"]).stdout).unwrap();
     assert!(page.contains(".TH ringtap-stat 1") && page.contains("\\-\\-interval"), "{page}");
@@ -213,23 +180,4 @@ fn a_held_command_dies_with_its_parent() {
         std::thread::sleep(Duration::from_millis(10));
     }
     panic!("the held process outlives its parent");
-}
-
-#[test]
-fn workers_share_a_folder() {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let worker = |index: u32, of: u32| {
-        let mut worker = ringtap();
-        worker.args(["demo-worker", "--parent", &std::process::id().to_string(), "--milliseconds", "60000"]);
-        worker.args(["--index", &index.to_string(), "--of", &of.to_string()]).arg(folder.join("src"));
-        let output = worker.output().unwrap();
-        assert!(output.status.success(), "{}", said(&output));
-        serde_json::from_slice::<serde_json::Value>(&output.stdout).unwrap()
-    };
-    let (whole, parts) = (worker(0, 1), [worker(0, 2), worker(1, 2)]);
-    for key in ["files", "bytes", "lines", "words", "duplicates", "events"] {
-        let sum: u64 = parts.iter().map(|part| part[key].as_u64().unwrap()).sum();
-        assert_eq!(Some(sum), whole[key].as_u64(), "{key}");
-    }
-    assert!(whole["files"].as_u64() > Some(10));
 }

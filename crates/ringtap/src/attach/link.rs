@@ -7,6 +7,7 @@ use ringtap_abi::control::{Header, MAX_BODY, MAX_PACKET, Part, answer};
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::fd::OwnedFd;
 use rustix::io::Errno;
+use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -53,6 +54,10 @@ impl Link {
                 Err(Errno::AGAIN | Errno::INTR) if Instant::now() < deadline => std::thread::sleep(TRY_AGAIN),
                 Err(Errno::AGAIN | Errno::INTR) => return Err(AttachError::Stalled(timeout)),
                 Err(Errno::NOENT | Errno::NOTDIR) => return Err(AttachError::NoSocket { path: path() }),
+                // Said of what is no socket, too.
+                Err(Errno::CONNREFUSED) if !is_socket(&path()) => {
+                    return Err(AttachError::NotAHost { path: path() });
+                }
                 Err(Errno::CONNREFUSED) => return Err(AttachError::Dead { path: path() }),
                 Err(Errno::PROTOTYPE) => return Err(AttachError::NotAHost { path: path() }),
                 Err(Errno::ACCESS | Errno::PERM) => return Err(AttachError::Permission { path: path() }),
@@ -127,6 +132,10 @@ impl Link {
             Err(errno) => Err(AttachError::System { action: "wait for the host", source: errno.into() }),
         }
     }
+}
+
+fn is_socket(path: &Path) -> bool {
+    std::fs::metadata(path).is_ok_and(|found| found.file_type().is_socket())
 }
 
 /// The host's sentence, fit for a terminal.

@@ -5,7 +5,7 @@ use super::report::Report;
 use super::workers::Workers;
 use super::{Plan, Show};
 use crate::application::{Application, Registry};
-use crate::decode::{self, Layout, Seen, write_lines};
+use crate::decode::{self, Layout, Seen, Source, write_lines};
 use crate::outcome::Outcome;
 use crate::output::{FAINT, Output};
 use crate::private::Folder;
@@ -32,7 +32,9 @@ pub(super) fn run(plan: &Plan, signals: &Signals, output: &mut Output) -> Result
         buffer_percent: 0,
         ..Config::default()
     };
-    let host = Host::new(&config).context("cannot make the buffers")?;
+    let host = Host::new(&config).with_context(|| {
+        format!("cannot make buffers of {} KiB (--buffer-size, --subbuf-size)", plan.buffer_kib)
+    })?;
     // In this order, so that an error or the end drops the workers first, then the socket, then its folder.
     let folder = Folder::new()?;
     let server = host.serve(folder.socket())?;
@@ -145,11 +147,11 @@ impl Screen {
             Item::Lost(lost) => {
                 self.lost += lost.count.unwrap_or(0);
                 if !self.is_quiet {
-                    decode::lost(lost, self.layout, self.is_coloured, &mut self.lines);
+                    decode::lost(lost, Source::Application, self.layout, self.is_coloured, &mut self.lines);
                 }
             }
             Item::Damaged(damaged) => {
-                decode::damaged(damaged, self.layout, self.is_coloured, &mut self.lines);
+                decode::damaged(damaged, Source::Application, self.layout, self.is_coloured, &mut self.lines);
             }
             _ => {}
         }

@@ -82,6 +82,8 @@ pub struct Plan {
     pub show: Show,
     /// The output is for a program.
     pub json: bool,
+    /// Size of each CPU's buffer, in KiB.
+    pub buffer_kib: u32,
     /// Bytes of a sub-buffer.
     pub subbuf_size: u32,
     /// Sub-buffers in each CPU's ring.
@@ -124,6 +126,7 @@ impl Plan {
                 (false, false) => Show::All,
             },
             json: args.json,
+            buffer_kib: args.buffer_size,
             subbuf_size: args.subbuf_size.saturating_mul(1024),
             ring_subbufs: args.buffer_size.checked_div(args.subbuf_size).unwrap_or(0),
         })

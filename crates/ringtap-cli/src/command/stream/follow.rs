@@ -7,7 +7,7 @@ use super::kernel::{KernelPlan, KernelSession};
 use super::{ApplicationPlan, Filter, Plan};
 use crate::application::{Application, Registry};
 use crate::child::Running;
-use crate::decode::{self, Decoder, Layout, Seen, write_lines};
+use crate::decode::{self, Decoder, Layout, Seen, Source, write_lines};
 use crate::outcome::Outcome;
 use crate::output::Output;
 use crate::private::Folder;
@@ -133,10 +133,13 @@ impl HostSide {
         }
     }
 
-    fn inputs(&self) -> Result<Vec<Input>, ReadError> {
+    fn inputs(&self) -> Result<Vec<Input>> {
         match self {
-            Self::Attached { connection, consume: true, .. } => {
-                Ok(connection.readers()?.into_iter().map(Input::from).collect())
+            Self::Attached { connection, socket, consume: true, .. } => {
+                let readers = connection.readers().with_context(|| {
+                    format!("cannot consume the events of {}; leave out --consume", socket.display())
+                })?;
+                Ok(readers.into_iter().map(Input::from).collect())
             }
             Self::Attached { connection, new, .. } => {
                 let start = if *new { Start::Newest } else { Start::Oldest };
@@ -360,6 +363,7 @@ impl Printer<'_> {
         kernel: Option<&mut Decoder>,
         application: Option<&mut Application>,
     ) -> Result<()> {
+        let source = if kernel.is_some() { Source::Kernel } else { Source::Application };
         match item {
             Item::Record(record) => {
                 self.record.clear();
@@ -384,8 +388,10 @@ impl Printer<'_> {
                 let seen = Seen { cpu: record.cpu, ns, record: self.record };
                 decoder.line(&seen, self.layout, self.is_coloured, self.lines);
             }
-            Item::Lost(lost) => decode::lost(lost, self.layout, self.is_coloured, self.lines),
-            Item::Damaged(damaged) => decode::damaged(damaged, self.layout, self.is_coloured, self.lines),
+            Item::Lost(lost) => decode::lost(lost, source, self.layout, self.is_coloured, self.lines),
+            Item::Damaged(damaged) => {
+                decode::damaged(damaged, source, self.layout, self.is_coloured, self.lines);
+            }
             _ => {}
         }
         Ok(())

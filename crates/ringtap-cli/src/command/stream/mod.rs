@@ -29,14 +29,18 @@ COMMAND finds the socket of the application's host in RINGTAP_SOCKET: the one of
 that lasts as long as COMMAND. The stream ends when COMMAND ends, with its exit status.
 
 Lines look as in the kernel's trace file. Times are CLOCK_MONOTONIC's, of all sources. With --json
-each line is one object, an event or events that were lost (null: nobody knows how many):
-  {\"time_ns\":0,\"cpu\":0,\"source\":\"kernel\",\"task\":\"\",\"pid\":0,\"system\":\"\",\"event\":\"\",\"id\":0,\"fields\":{},
-  \"text\":\"\"}
-  {\"cpu\":0,\"lost\":0}";
+each line is one object, an event, or events that were lost (null: nobody knows how many):
+  {\"source\":\"kernel\",\"type\":\"event\",\"ts\":0,\"cpu\":0,\"pid\":0,\"comm\":\"\",\"flags\":\".....\",\"id\":0,
+  \"system\":\"\",\"event\":\"\",\"fields\":{},\"text\":\"\"}
+  {\"source\":\"application\",\"type\":\"lost\",\"cpu\":0,\"count\":0}
+docs/json.md describes each key.";
+
+const USAGE: &str = "\
+ringtap stream [--kernel] [--attach <SOCKET>] [-e <EVENT>]... [OPTIONS] [-- <COMMAND>...]";
 
 /// What was typed.
 #[derive(Clone, Debug, clap::Args)]
-#[command(after_help = EXAMPLES)]
+#[command(after_help = EXAMPLES, override_usage = USAGE)]
 #[command(group = clap::ArgGroup::new("source").args(["kernel", "attach", "command"]).required(true).multiple(true))]
 pub struct Args {
     /// Follow the kernel's events, through a tracing instance of our own
