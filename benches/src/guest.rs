@@ -1,10 +1,11 @@
 //! What the programs of this crate do when they start themselves again.
 
 use crate::kill_test::Plan;
-use crate::{callgrind, kill_test, lttng, marker};
+use crate::{callgrind, kill_test, lttng, marker, ringtap};
 use anyhow::Context as _;
 use serde::{Deserialize, Serialize};
 use std::io::{self, Write as _};
+use std::path::PathBuf;
 use std::process::{Command, ExitCode};
 
 /// The first argument that makes a program of this crate a guest.
@@ -15,6 +16,13 @@ const FLAG: &str = "--guest";
 pub enum Role {
     /// Writes to the kernel's `trace_marker_raw` on request.
     MarkerWriter {
+        /// Where it runs.
+        cpu: usize,
+    },
+    /// Attaches to an instance and writes events on request.
+    RingtapWriter {
+        /// Where the instance is served.
+        socket: PathBuf,
         /// Where it runs.
         cpu: usize,
     },
@@ -82,6 +90,7 @@ fn play() -> Option<anyhow::Result<()>> {
     let role = args.next().unwrap_or_default();
     Some(serde_json::from_str(&role).context("unknown role").and_then(|role| match role {
         Role::MarkerWriter { cpu } => marker::serve(cpu),
+        Role::RingtapWriter { socket, cpu } => ringtap::serve(&socket, cpu),
         Role::LttngWriter { cpu } => lttng::serve(cpu),
         Role::LttngKillTest { plan, recording } => kill_test::serve_lttng(&plan, recording),
         Role::Probe { name } => callgrind::serve(&name),

@@ -3,7 +3,7 @@
 //! * [`rotation`] runs named contenders in rotating order within one run, and [`stats`] turns their rounds
 //!   into medians and ratios. [`table`] prints them. Figures of different runs are not comparable on a
 //!   machine that others share; ratios of neighbouring rounds are.
-//! * [`clock`], [`marker`] and [`lttng`] are contenders. Those that live in other processes speak the
+//! * [`ringtap`], [`clock`], [`marker`] and [`lttng`] are contenders. Those that live in other processes speak the
 //!   protocol of [`worker`]; LTTng's run inside a [`sandbox`].
 //! * [`guest`] is how the programs start themselves again for that.
 //! * [`kill_test`] kills writers by SIGKILL and counts what a healthy process loses by it.
@@ -22,6 +22,7 @@ pub mod lttng;
 pub mod marker;
 pub mod process;
 pub mod reading;
+pub mod ringtap;
 pub mod rotation;
 pub mod sandbox;
 pub mod stats;

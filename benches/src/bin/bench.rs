@@ -4,7 +4,7 @@ use anyhow::{Context as _, ensure};
 use clap::Parser;
 use ringtap_benches::rotation::{self, Plan};
 use ringtap_benches::table::Table;
-use ringtap_benches::{clock, cpu, guest, lttng, marker};
+use ringtap_benches::{clock, cpu, guest, lttng, marker, ringtap};
 use std::process::ExitCode;
 
 /// Measure ringtap beside its rivals, in interleaved rounds of one run
@@ -36,6 +36,7 @@ fn bench(args: &Args) -> anyhow::Result<()> {
     let wanted = |name: &str| name == args.base || name.contains(&args.filter);
     let mut skipped = Vec::new();
     let mut contenders = clock::contenders();
+    contenders.extend(ringtap::contenders(cpu)?);
     contenders.retain(|contender| wanted(contender.name()));
 
     let rivals: [Rival; 2] =
