@@ -80,7 +80,8 @@ fn unread_bytes(ring: &Ring<'_>, reader: &Reader) -> Result<u64, Corrupt> {
     let mut bytes = u64::from(reader.unread_on_page(ring)?.bytes);
     let tail = ring.tail()?;
     let Some(oldest) = ring.oldest_unconsumed(reader.next_seq())? else { return Ok(bytes) };
-    for seq in oldest.seq..=tail.seq() {
+    // Once round the ring: two looks at a tail that somebody scribbles on may be far apart.
+    for seq in (oldest.seq..=tail.seq()).take(ring.geometry().ring_subbufs() as usize) {
         let slot = Slot::unpack(ring.slot(seq).load(Acquire));
         if slot.seq() == seq && !slot.is_consumed() {
             bytes += u64::from(ring.commit(ring.checked(slot.page())?)?.offset());
