@@ -419,12 +419,17 @@ impl Buffer {
             (Some(WriterKind::Rseq), Some(area)) => {
                 reset::reset(&ring, &mut reader, &rseq::native::Rseq(area), self.cpu)
             }
-            _ => {
+            _ => Ok(false),
+        };
+        let done = match done {
+            // No sections here; or somebody holds the lock, who may be dead, and then nobody's section commits.
+            Ok(false) => {
                 let held = lock::acquire(&ring.meta().writer.lock).ok_or(HostError::Busy(self.cpu))?;
                 let done = reset::reset(&ring, &mut reader, &Exclusive, self.cpu);
                 drop(held);
                 done
             }
+            done => done,
         };
         match done {
             Ok(true) => Ok(()),

@@ -30,14 +30,14 @@ pub(crate) fn reset(
             let first = ring.first(tail.page());
             fence(Acquire);
             if ring.tail()? == tail {
-                drop_until(ring, reader.next_seq(), tail.seq() - 1);
+                drop_until(ring, reader.next_seq(), tail.seq());
                 reader.begin_again(ring, tail.seq(), first)?;
                 return Ok(true);
             }
             continue;
         }
         // First, so that a full ring in discard mode has room to turn.
-        drop_until(ring, reader.next_seq(), tail.seq());
+        drop_until(ring, reader.next_seq(), tail.seq() + 1);
         let last = ring.desc(tail.page()).stamp[w.parity()].load(Relaxed);
         match advance::turn(ring, sections, &Expected { cpu, tail, w }, last) {
             Ok(Step::Turned(seq)) => {
@@ -63,9 +63,9 @@ pub(crate) fn drain(ring: &Ring<'_>, reader: &mut Reader) -> Result<(), Corrupt>
     reader.forget(ring)
 }
 
-/// Marks the positions `from..=to` consumed where no writer claimed them.
+/// Marks the positions `from..to` consumed where no writer claimed them.
 fn drop_until(ring: &Ring<'_>, from: u64, to: u64) {
-    for seq in from.max(ring.oldest(to))..=to {
+    for seq in from.max(ring.oldest(to.saturating_sub(1)))..to {
         let word = ring.slot(seq).load(Acquire);
         let slot = Slot::unpack(word);
         if slot.seq() == seq && !slot.is_consumed() {

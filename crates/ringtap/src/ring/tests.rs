@@ -10,6 +10,7 @@
 
 mod hostile;
 mod interleave;
+#[cfg(target_arch = "x86_64")]
 mod kill;
 mod kit;
 mod lab;

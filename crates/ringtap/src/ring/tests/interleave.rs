@@ -52,7 +52,7 @@ const STATES: [Op; 6] = [Op::Write, Op::Turn, Op::GetReader, Op::Follow, Op::Die
 fn everywhere(op: Op) {
     let mut points = 0;
     for discard in [false, true] {
-        for before in sequences(&STATES, 2) {
+        for before in sequences(&STATES, 3) {
             points += interrupt_everywhere(2, discard, &before, op);
         }
     }

@@ -4,6 +4,8 @@
 use std::sync::atomic::Ordering::Relaxed;
 
 use super::lab::{Lab, Op, QUARTER};
+use crate::map::{self, Access};
+use crate::{Config, Host, thread};
 
 /// All sequences of `len` of these.
 pub(super) fn sequences(ops: &[Op], len: u32) -> impl Iterator<Item = Vec<Op>> {
@@ -117,4 +119,21 @@ fn the_lock_of_a_dead_thread_is_succeeded() {
         lab.pen.die_with_thread_at(20, k);
         lab.finish();
     }
+}
+
+/// A writer that fell back to the lock and died there must not keep the host from emptying the ring.
+#[test]
+fn a_reset_succeeds_a_dead_owner_of_the_lock() {
+    let owner = std::thread::spawn(thread::owner_word).join().expect("no panic");
+    while !thread::is_dead(owner) {
+        thread::yield_now();
+    }
+    let host = Host::new(&Config::default()).expect("possible");
+    let _ = host.writer().write(&[1; 40]);
+    for cpu in host.cpus() {
+        let mapping = map::open(host.read_write(cpu).expect("there"), Access::Write).expect("it maps");
+        mapping.ring().meta().writer.lock.store(owner, Relaxed);
+    }
+    host.reset().expect("the dead keep nobody");
+    assert!(host.cpus().into_iter().all(|cpu| host.stats(cpu).is_ok_and(|stats| stats.written() == 0)));
 }
