@@ -79,7 +79,9 @@ mod tests {
     fn write_some(ring: &Ring<'_>, events: u64) {
         let count = AtomicU64::new(0);
         for _ in 0..events {
-            while write::append(ring, &Exclusive, 0, &Ticker::Counter(&count), &[7; 1000]) != Ok(Step::Written) {}
+            while write::append(ring, &Exclusive, 0, &Ticker::Counter(&count), &[7; 1000])
+                != Ok(Step::Written)
+            {}
         }
     }
 
