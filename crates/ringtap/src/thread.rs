@@ -44,14 +44,14 @@ fn forget_on_fork() {
     });
 }
 
-/// Names the calling thread in a lock word so that others can find out whether it died: its id, and a digest
-/// of its birth that a later thread of the same id does not share. Never 0.
+/// Names the calling thread in a lock word so that others can find out whether it died: its id, its pid namespace,
+/// and a digest of its birth that a later thread of the same id does not share. Never 0.
 pub(crate) fn owner_word() -> u64 {
     match OWNER.get() {
         0 => {
             let id = id();
-            let born = if let Life::Born(born) = life(id) { born } else { 0 };
-            let word = u64::from(namespace() | born) << 32 | u64::from(id);
+            let born = if let Life::Born(born) = life(id) { born } else { UNKNOWN_BIRTH };
+            let word = Owner { id, namespace: namespace(), born }.pack();
             OWNER.set(word);
             word
         }
@@ -61,32 +61,62 @@ pub(crate) fn owner_word() -> u64 {
 
 /// Whether the thread that a lock word names has died. Where that cannot be known, it has not.
 pub(crate) fn is_dead(owner: u64) -> bool {
-    #[expect(clippy::cast_possible_truncation, reason = "the halves of the word")]
-    let (id, born) = (owner as u32, (owner >> 32) as u32);
-    if born & NAMESPACE != namespace() {
+    let Owner { id, namespace: its, born } = Owner::unpack(owner);
+    if its != namespace() {
         // Of another pid namespace: its id means somebody else here, or nobody.
         return false;
     }
     match life(id) {
-        Life::Born(now) => now != born & !NAMESPACE,
+        Life::Born(now) => born != UNKNOWN_BIRTH && now != born,
         Life::Over => true,
         Life::Unknown => false,
     }
 }
 
-/// The bits of a lock word's upper half that tell pid namespaces apart; the others are the birth.
-const NAMESPACE: u32 = 0xff << 24;
+/// The parts of a lock word.
+struct Owner {
+    /// 22 bits, the kernel's `PID_MAX_LIMIT`.
+    id: u32,
+    /// 20 bits of the pid namespace's inode. The kernel counts these up, so two differ before a million exist.
+    namespace: u32,
+    /// 22 bits of the birth, in clock ticks since boot: eleven hours; or [`UNKNOWN_BIRTH`].
+    born: u32,
+}
+
+const ID_BITS: u32 = 22;
+const NAMESPACE_BITS: u32 = 20;
+const BIRTH_BITS: u32 = 22;
+
+/// The owner could not find out when it was born: it had no descriptor left to open `/proc` with, or has none.
+const UNKNOWN_BIRTH: u32 = 0;
+
+impl Owner {
+    fn pack(self) -> u64 {
+        (u64::from(self.born) << NAMESPACE_BITS | u64::from(self.namespace)) << ID_BITS | u64::from(self.id)
+    }
+
+    fn unpack(word: u64) -> Self {
+        Self {
+            id: low_bits(word, ID_BITS),
+            namespace: low_bits(word >> ID_BITS, NAMESPACE_BITS),
+            born: low_bits(word >> (ID_BITS + NAMESPACE_BITS), BIRTH_BITS),
+        }
+    }
+}
+
+#[expect(clippy::cast_possible_truncation, reason = "no more than 22 bits are asked for")]
+fn low_bits(number: u64, bits: u32) -> u32 {
+    (number & ((1 << bits) - 1)) as u32
+}
 
 fn namespace() -> u32 {
-    let namespace = rustix::fs::stat("/proc/self/ns/pid").map_or(0, |stat| stat.st_ino);
-    #[expect(clippy::cast_possible_truncation, reason = "a digest")]
-    let digest = (namespace ^ namespace >> 8 ^ namespace >> 16) as u32;
-    digest << 24
+    let inode = rustix::fs::stat("/proc/self/ns/pid").map_or(0, |stat| stat.st_ino);
+    low_bits(inode, NAMESPACE_BITS)
 }
 
 /// What the kernel tells of a thread.
 enum Life {
-    /// The time it was born at, in clock ticks since boot, without the bits of [`NAMESPACE`].
+    /// The time it was born at, as in [`Owner`]; never [`UNKNOWN_BIRTH`].
     Born(u32),
     /// It ended, or waits as a zombie for its parent to notice.
     Over,
@@ -97,13 +127,22 @@ enum Life {
 fn life(id: u32) -> Life {
     let mut path = [0u8; 32];
     let mut text = [0u8; 1024];
-    match stat_path(id, &mut path).and_then(|path| read(path, &mut text)) {
+    match stat_path(id, &mut path).filter(|_| proc_is_ours()).and_then(|path| read(path, &mut text)) {
         Some(stat) => parse_life(stat).unwrap_or(Life::Unknown),
         None => match known(id).map(rustix::process::test_kill_process) {
             Some(Err(rustix::io::Errno::SRCH)) => Life::Over,
             _ => Life::Unknown,
         },
     }
+}
+
+/// Whether `/proc` is of this process's pid namespace: a container that kept its parent's sees other threads under
+/// the numbers of its own.
+fn proc_is_ours() -> bool {
+    let mut text = [0u8; 64];
+    let pid = read(b"/proc/self/stat", &mut text).and_then(|stat| stat.split(|&byte| byte == b' ').next());
+    let pid = pid.and_then(|pid| std::str::from_utf8(pid).ok()?.parse().ok());
+    pid == Some(rustix::process::getpid().as_raw_nonzero().get())
 }
 
 /// A thread id as the kernel may have given it: a lock word that somebody scribbled on may hold any number.
@@ -127,9 +166,7 @@ fn parse_life(stat: &[u8]) -> Option<Life> {
     }
     // Field 22 is `starttime`; `state` was field 3.
     let start = std::str::from_utf8(fields.nth(18)?).ok()?.parse::<u64>().ok()?;
-    #[expect(clippy::cast_possible_truncation, reason = "the low bits tell births apart")]
-    let start = start as u32;
-    Some(Life::Born(start & !NAMESPACE))
+    Some(Life::Born(low_bits(start, BIRTH_BITS).max(1)))
 }
 
 /// The file's bytes, as many as fit in `text`. Neither allocates nor locks: signal handlers come here.
@@ -163,9 +200,10 @@ mod tests {
 
         let mut child = std::process::Command::new("sleep").arg("60").spawn().expect("sleep runs");
         let Life::Born(born) = life(child.id()) else { panic!("it lives") };
-        let owner = u64::from(namespace() | born) << 32 | u64::from(child.id());
+        let owner = |born| Owner { id: child.id(), namespace: namespace(), born }.pack();
+        let (other, owner) = (owner(born ^ 2), owner(born));
         assert!(!is_dead(owner));
-        assert!(is_dead(owner ^ 1 << 32), "another birth under the same id is another thread");
+        assert!(is_dead(other), "another birth under the same id is another thread");
         child.kill().expect("it can be killed");
         let zombie = (0..1000).any(|_| {
             is_dead(owner) || {
@@ -180,8 +218,75 @@ mod tests {
     #[test]
     fn any_lock_word_can_be_asked_about() {
         for word in [1, u64::MAX, 1 << 31, u64::from(u32::MAX), 0x8000_0000_8000_0000] {
-            let _ = is_dead(word | u64::from(namespace()) << 32);
+            let Owner { id, born, .. } = Owner::unpack(word);
+            let _ = is_dead(Owner { id, namespace: namespace(), born }.pack());
         }
+    }
+
+    /// The owner word of a forked child, once `prepare` has run in it; then the child waits to be killed.
+    fn word_of_child(prepare: impl FnOnce()) -> (libc::pid_t, u64) {
+        use std::io::Read;
+        use std::os::fd::AsRawFd;
+        let (mut read, write) = std::io::pipe().expect("pipes can be made");
+        // SAFETY: the child makes system calls alone, and never comes back from here.
+        let child = unsafe { libc::fork() };
+        if child == 0 {
+            prepare();
+            let word = owner_word().to_ne_bytes();
+            // SAFETY: the bytes are there.
+            unsafe { libc::write(write.as_raw_fd(), word.as_ptr().cast(), word.len()) };
+            loop {
+                // SAFETY: waits for a signal.
+                unsafe { libc::pause() };
+            }
+        }
+        let mut word = [0; 8];
+        read.read_exact(&mut word).expect("it tells");
+        (child, u64::from_ne_bytes(word))
+    }
+
+    fn kill(child: libc::pid_t) {
+        // SAFETY: it is our own child, not yet waited for.
+        unsafe { (libc::kill(child, libc::SIGKILL), libc::waitpid(child, std::ptr::null_mut(), 0)) };
+    }
+
+    #[test]
+    fn an_owner_that_has_no_descriptor_left_is_not_taken_for_dead() {
+        let (child, word) = word_of_child(|| {
+            let none = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+            // SAFETY: reads the limits, which are the child's own.
+            unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const none) };
+        });
+        let (dead_alive, born) = (is_dead(word), Owner::unpack(word).born);
+        kill(child);
+        assert!(!dead_alive, "it lives");
+        assert_eq!(born, UNKNOWN_BIRTH, "it could not look");
+        assert!(is_dead(word));
+    }
+
+    #[test]
+    fn under_the_proc_of_another_namespace_nobody_is_mistaken_for_another() {
+        let (child, word) = word_of_child(|| {
+            // SAFETY: the next child is the first of a new namespace, and sees the old one's /proc.
+            if unsafe { libc::unshare(libc::CLONE_NEWPID) } != 0 {
+                return;
+            }
+            // SAFETY: as above; the first child waits.
+            if unsafe { libc::fork() } != 0 {
+                loop {
+                    // SAFETY: waits for a signal.
+                    unsafe { libc::pause() };
+                }
+            }
+            // SAFETY: asks for a signal when the parent ends.
+            unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) };
+        });
+        kill(child);
+        let owner = Owner::unpack(word);
+        if owner.id != 1 {
+            return println!("skipped: no permission to make a pid namespace");
+        }
+        assert_eq!(owner.born, UNKNOWN_BIRTH, "the birth of this machine's first process");
     }
 
     #[test]

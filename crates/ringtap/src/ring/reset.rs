@@ -39,9 +39,11 @@ pub(crate) fn reset(
         // First, so that a full ring in discard mode has room to turn.
         drop_until(ring, reader.next_seq(), tail.seq() + 1);
         let last = ring.desc(tail.page()).stamp[w.parity()].load(Relaxed);
+        // Before the turn: behind it, whoever preempts us may use the page again.
+        let first = ring.first_after(tail.page(), w);
         match advance::turn(ring, sections, &Expected { cpu, tail, w }, last) {
             Ok(Step::Turned(seq)) => {
-                reader.begin_again(ring, seq, ring.first_after(tail.page(), w))?;
+                reader.begin_again(ring, seq, first)?;
                 return Ok(true);
             }
             Err(Refused::Unusable) => return Err(Corrupt),
@@ -73,5 +75,53 @@ fn drop_until(ring: &Ring<'_>, from: u64, to: u64) {
             let dropped = Slot::consumed(slot.page(), seq).pack();
             let _ = ring.slot(seq).compare_exchange(word, dropped, AcqRel, Relaxed);
         }
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+    use crate::clock::Ticker;
+    use crate::map;
+    use crate::ring::write;
+    use crate::rseq::portable::Exclusive;
+    use crate::rseq::{Append, Outcome, Turn};
+    use ringtap_abi::Geometry;
+    use std::sync::atomic::AtomicU64;
+
+    const PREEMPTED: u64 = 100;
+
+    fn write_some(ring: &Ring<'_>, events: u64) {
+        let count = AtomicU64::new(0);
+        for _ in 0..events {
+            while write::append(ring, &Exclusive, 0, &Ticker::Counter(&count), &[7; 1000])
+                != Ok(Step::Written)
+            {}
+        }
+    }
+
+    /// Preempted right behind its turn, while others write several laps.
+    struct Preempted;
+
+    impl Sections for Preempted {
+        fn append(&self, ring: &Ring<'_>, append: &Append<'_>) -> Outcome {
+            Exclusive.append(ring, append)
+        }
+
+        fn turn(&self, ring: &Ring<'_>, turn: &Turn) -> Outcome {
+            let outcome = Exclusive.turn(ring, turn);
+            write_some(ring, PREEMPTED);
+            outcome
+        }
+    }
+
+    #[test]
+    fn what_is_written_right_behind_the_turn_counts() {
+        let (_fd, mapping) = map::create(Geometry::new(4096, 2).unwrap(), 0).unwrap();
+        let ring = mapping.ring();
+        let mut reader = Reader::new(&ring);
+        write_some(&ring, 10);
+        assert_eq!(reset(&ring, &mut reader, &Preempted, 0), Ok(true));
+        assert_eq!(ring.written().unwrap().wrapping_sub(reader.base_index()), PREEMPTED);
     }
 }

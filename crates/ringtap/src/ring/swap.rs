@@ -240,13 +240,15 @@ fn mark_lost(ring: &Ring<'_>, reader: &Reader) {
 /// Rewrites the kernel's part of the meta-page, as each GET_READER does.
 fn update_meta(ring: &Ring<'_>, reader: &Reader) -> Result<(), Corrupt> {
     reader.publish(ring);
+    // In this order: writers go on meanwhile, and what is left must never come out as less than nothing.
+    let overrun = overrun(ring, reader)?;
     let written = ring.written()?;
     let kernel = &ring.meta().kernel;
     kernel.reader_lost_events.store(reader.lost, Relaxed);
     kernel.reader_id.store(u32::from(reader.page.0), Relaxed);
     kernel.reader_read.store(reader.handed_bytes, Relaxed);
     kernel.entries.store(written.wrapping_sub(reader.base_index), Relaxed);
-    kernel.overrun.store(overrun(ring, reader)?, Relaxed);
+    kernel.overrun.store(overrun, Relaxed);
     kernel.read.store(reader.read, Relaxed);
     Ok(())
 }
@@ -266,4 +268,46 @@ fn unnoticed(ring: &Ring<'_>, reader: &Reader) -> Result<u64, Corrupt> {
     let oldest = ring.oldest_unconsumed(reader.next_seq)?;
     // None: the tail is consumed, so the reader had it when we looked there.
     Ok(oldest.map_or(0, |oldest| oldest.first.saturating_sub(end)))
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use crate::map::{self, Access};
+    use crate::{Config, Host};
+    use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+    use std::time::{Duration, Instant};
+
+    #[test]
+    fn whoever_computes_what_is_left_never_gets_less_than_nothing() {
+        let host = Host::new(&Config { ring_subbufs: 2, ..Config::default() }).expect("memory");
+        let mappings = host.cpus().into_iter().map(|cpu| {
+            let fd = host.read_only(cpu).expect("there is one");
+            (cpu, map::open(fd, Access::Read).expect("it is a buffer"))
+        });
+        let mappings: Vec<_> = mappings.collect();
+        let stop = AtomicBool::new(false);
+        let mut worst = 0;
+        std::thread::scope(|scope| {
+            for _ in &mappings {
+                scope.spawn(|| {
+                    let writer = host.writer();
+                    while !stop.load(Relaxed) {
+                        writer.write(&[7; 1000]).expect("overwrite mode takes every event");
+                    }
+                });
+            }
+            let until = Instant::now() + Duration::from_millis(500);
+            while Instant::now() < until {
+                for (cpu, mapping) in &mappings {
+                    host.get_reader(*cpu).expect("the ring is sound");
+                    let meta = &mapping.ring().meta().kernel;
+                    let [entries, overrun, read] =
+                        [&meta.entries, &meta.overrun, &meta.read].map(|count| count.load(Relaxed));
+                    worst = worst.max((overrun + read).saturating_sub(entries));
+                }
+            }
+            stop.store(true, Relaxed);
+        });
+        assert_eq!(worst, 0, "more events were overwritten and read than written");
+    }
 }
