@@ -6,10 +6,10 @@
 //!        |          seq           |c |   page   |           |          seq           |0 |   page   |
 //!        +------------------------+--+----------+           +------------------------+--+----------+
 //!
-//! commit  63 62                32 31          0
-//!        +--+--------------------+-------------+
-//!        |p |      entries       |   offset    |
-//!        +--+--------------------+-------------+
+//! commit  63 62                32 31 30       0
+//!        +--+--------------------+--+----------+
+//!        |p |      entries       |x |  offset  |
+//!        +--+--------------------+--+----------+
 //! ```
 //!
 //! *seq* is a ring position; it starts at the number of ring sub-buffers and never wraps: 47 bits last for
@@ -148,20 +148,31 @@ impl core::fmt::Debug for Place {
 const PARITY: u64 = 1 << 63;
 const ENTRIES_SHIFT: u32 = 32;
 const ENTRIES_MASK: u64 = 0x7fff_ffff;
-const BLANK_OFFSET: u32 = u32::MAX;
+const CLOSED: u32 = 1 << 31;
 
 /// `descs[page].w`: how far a sub-buffer is committed. One store of it publishes an event.
 ///
 /// *offset* counts data bytes behind the sub-buffer's header, *entries* the events in them, and *parity*
-/// says which of the two stamps is the last event's time. A page that holds nothing yet is *blank*: its
-/// offset is larger than any capacity, so that the writer's only test, "does it fit?", also finds the page
-/// whose header has no time yet.
+/// says which of the two stamps is the last event's time. `x` says that the page is *closed*: it makes the
+/// offset larger than any capacity, so that the hot path's only test, "does it fit?", also asks whether this
+/// is a page that may be written right now. A page that holds nothing yet is *blank*: closed at offset 0.
+///
+/// | state | who makes the step |
+/// | --- | --- |
+/// | blank | the writer that moves the tail here; the page's header has no time yet |
+/// | open | a writer commits an event: the page is the tail, and no lock holder is at work on it |
+/// | closed | the writer that moves the tail on, before it does; whoever takes the lock, before it writes |
+///
+/// Closed says nothing but "look at the tail and the lock": a commit opens the page again, and closing it twice
+/// is closing it once, so whoever dies having closed a page leaves nothing to repair.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Commit(u64);
 
 impl Commit {
     /// A page without events. Its time stamp is set with the first one.
-    pub const BLANK: Self = Self(BLANK_OFFSET as u64);
+    pub const BLANK: Self = Self(CLOSED as u64);
+    /// The bit that closes a page, in the shared word.
+    pub const CLOSED_BIT: u64 = CLOSED as u64;
 
     /// From the shared word.
     #[must_use]
@@ -178,10 +189,22 @@ impl Commit {
     /// Whether nothing was committed to the page since the tail moved there.
     #[must_use]
     pub const fn is_blank(self) -> bool {
-        self.raw_offset() == BLANK_OFFSET
+        self.raw_offset() == CLOSED
     }
 
-    /// Where the next record would start, as the writer tests it: larger than any capacity when blank.
+    /// Whether only the slow path may write here, if anybody.
+    #[must_use]
+    pub const fn is_closed(self) -> bool {
+        self.raw_offset() & CLOSED != 0
+    }
+
+    /// The same word, closed.
+    #[must_use]
+    pub const fn closed(self) -> Self {
+        Self(self.0 | Self::CLOSED_BIT)
+    }
+
+    /// Where the next record would start, as the hot path tests it: larger than any capacity when closed.
     #[must_use]
     #[inline(always)]
     #[expect(clippy::cast_possible_truncation, reason = "the low half is the field")]
@@ -192,7 +215,7 @@ impl Commit {
     /// Committed data bytes; 0 when blank.
     #[must_use]
     pub const fn offset(self) -> u32 {
-        if self.is_blank() { 0 } else { self.raw_offset() }
+        self.raw_offset() & !CLOSED
     }
 
     /// Events committed.
@@ -208,12 +231,13 @@ impl Commit {
         (self.0 >> 63) as usize
     }
 
-    /// The word after one more event of `len` bytes. Not for blank pages: see [`Commit::first`].
+    /// The word after one more event of `len` bytes, which opens the page. Not for blank pages: see
+    /// [`Commit::first`].
     #[must_use]
     #[inline(always)]
     pub const fn and(self, len: u32) -> Self {
         debug_assert!(!self.is_blank());
-        Self(self.0.wrapping_add(Self::step(len)))
+        Self((self.0 & !Self::CLOSED_BIT).wrapping_add(Self::step(len)))
     }
 
     /// What one more event of `len` bytes adds to the word, wrapping: an entry, its bytes, the other parity.
@@ -235,7 +259,8 @@ impl core::fmt::Debug for Commit {
         if self.is_blank() {
             return f.write_str("{blank}");
         }
-        write!(f, "{{offset {}, entries {}, parity {}}}", self.offset(), self.entries(), self.parity())
+        let closed = if self.is_closed() { ", closed" } else { "" };
+        write!(f, "{{offset {}, entries {}, parity {}{closed}}}", self.offset(), self.entries(), self.parity())
     }
 }
 
@@ -282,5 +307,16 @@ mod tests {
         assert_eq!((Commit::BLANK.offset(), Commit::BLANK.entries()), (0, 0));
         assert!(Commit::BLANK.raw_offset() > crate::geometry::MAX_SUBBUF_SIZE);
         assert!(!Commit::first(8).is_blank());
+    }
+
+    #[test]
+    fn a_closed_page_says_the_same_and_fits_nothing_until_the_next_commit() {
+        let open = Commit::first(8).and(12);
+        let closed = open.closed();
+        assert_eq!((closed.offset(), closed.entries(), closed.parity()), (20, 2, open.parity()));
+        assert!(closed.is_closed() && !closed.is_blank() && !open.is_closed());
+        assert!(closed.raw_offset() > crate::geometry::MAX_SUBBUF_SIZE);
+        assert_eq!((closed.closed(), closed.and(4)), (closed, open.and(4)));
+        assert_eq!(Commit::BLANK.closed(), Commit::BLANK);
     }
 }

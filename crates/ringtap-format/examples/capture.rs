@@ -139,6 +139,11 @@ pub(crate) fn capture(request: &Request) -> io::Result<Captured> {
     instance.set("options/hash-ptr", "0")?;
     instance.set("options/overwrite", "1")?;
     instance.set("buffer_size_kb", &request.kb.max(64).to_string())?;
+    if request.lean {
+        // Only this program and what it starts: what else runs here is nobody's business.
+        instance.set("options/event-fork", "1")?;
+        instance.set("set_event_pid", &std::process::id().to_string())?;
+    }
     let asked: Vec<&str> = request.systems.iter().map(String::as_str).collect();
     let systems = if asked.is_empty() { SYSTEMS.to_vec() } else { asked };
     let mut formats = BTreeMap::new();
@@ -264,9 +269,10 @@ fn trace_dat(
     let printk = fs::read_to_string(tracing.join("printk_formats"))?;
     put32(&mut file, u32::try_from(printk.len()).unwrap_or(0));
     file.extend_from_slice(printk.as_bytes());
-    let tasks = fs::read(tracing.join("saved_cmdlines"))?;
+    let tasks = fs::read_to_string(tracing.join("saved_cmdlines"))?;
+    let tasks = if lean { lean_tasks(&tasks, buffers) } else { tasks };
     put64(&mut file, u64::try_from(tasks.len()).unwrap_or(0));
-    file.extend_from_slice(&tasks);
+    file.extend_from_slice(tasks.as_bytes());
     put32(&mut file, u32::try_from(buffers.len()).unwrap_or(0));
     file.extend_from_slice(b"options  \0\0\0flyrecord\0");
     let table = file.len();
@@ -303,17 +309,26 @@ fn put_formats(file: &mut Vec<u8>, formats: &[String]) {
     }
 }
 
+fn commons(buffers: &[Vec<u8>]) -> impl Iterator<Item = Common> {
+    let layout = PageLayout::of_size(4096);
+    buffers.iter().flat_map(move |buffer| Pages::new(buffer, layout)).filter_map(move |step| match step {
+        Step::Record(record) => Some(Common::of(record.bytes, layout.target)),
+        _ => None,
+    })
+}
+
+/// The tasks that wrote records.
+fn lean_tasks(tasks: &str, buffers: &[Vec<u8>]) -> String {
+    let pids: BTreeSet<String> = commons(buffers).map(|common| common.pid.to_string()).collect();
+    let wrote = |line: &&str| line.split(' ').next().is_some_and(|pid| pids.contains(pid));
+    tasks.lines().filter(wrote).flat_map(|line| [line, "\n"]).collect()
+}
+
 /// Drops the formats of events that do not occur.
 fn keep_used(formats: &mut BTreeMap<&str, Vec<String>>, buffers: &[Vec<u8>]) {
-    let layout = PageLayout::of_size(4096);
-    let records =
-        buffers.iter().flat_map(|buffer| Pages::new(buffer, layout)).filter_map(|step| match step {
-            Step::Record(record) => Some(record.bytes),
-            _ => None,
-        });
-    let used: BTreeSet<u16> = records.map(|record| Common::of(record, layout.target).id).collect();
+    let used: BTreeSet<u16> = commons(buffers).map(|common| common.id).collect();
     let is_used =
-        |text: &String| Format::parse("", text, layout.target).is_ok_and(|format| used.contains(&format.id));
+        |text: &String| Format::parse("", text, Target::LE64).is_ok_and(|format| used.contains(&format.id));
     for formats in formats.values_mut() {
         formats.retain(is_used);
     }

@@ -24,22 +24,26 @@ pub(crate) enum Layout {
 }
 
 /// What the running kernel tells of itself: right for its own traces only.
-fn kernel_constants(constants: &mut Constants) {
+#[allow(dead_code, reason = "not every test needs it")]
+pub(crate) fn kernel_constants() -> Constants {
+    let mut constants = Constants::new();
     if let Ok(bytes) = std::fs::read("/sys/kernel/btf/vmlinux")
-        && let Err(error) = ringtap_format::btf::define(&bytes, constants)
+        && let Err(error) = ringtap_format::btf::define(&bytes, &mut constants)
     {
         eprintln!("{error}");
     }
+    constants
 }
 
 /// Writes the text of the trace.dat in `bytes`.
-pub(crate) fn report(bytes: &[u8], layout: Layout, to: &mut impl Write) -> io::Result<()> {
+pub(crate) fn report(
+    bytes: &[u8],
+    layout: Layout,
+    constants: Constants,
+    to: &mut impl Write,
+) -> io::Result<()> {
     let file = TraceDat::parse(bytes).map_err(io::Error::other)?;
     let dialect = if layout == Layout::Kernel { Dialect::Kernel } else { Dialect::TraceCmd };
-    let mut constants = Constants::new();
-    if layout == Layout::Kernel {
-        kernel_constants(&mut constants);
-    }
     let (formats, failed) = file.events(dialect, layout == Layout::TraceCmd, constants);
     failed.iter().for_each(|error| eprintln!("{error}"));
     let symbols = Symbols::parse(file.kallsyms);
@@ -91,5 +95,6 @@ fn main() -> io::Result<()> {
         }
     }
     let path = path.ok_or_else(|| io::Error::other("usage: report FILE [--kernel | --plain]"))?;
-    report(&std::fs::read(path)?, layout, &mut io::stdout().lock())
+    let constants = if layout == Layout::Kernel { kernel_constants() } else { Constants::new() };
+    report(&std::fs::read(path)?, layout, constants, &mut io::stdout().lock())
 }

@@ -10,7 +10,7 @@ mod report;
 use report::{Layout, report};
 use ringtap_format::header::PageLayout;
 use ringtap_format::page::Page;
-use ringtap_format::{Dialect, Formats, Target};
+use ringtap_format::{Constants, Dialect, Formats, Target};
 use std::hint::black_box;
 use std::io;
 use std::process::{Command, Stdio};
@@ -108,11 +108,11 @@ fn texts(path: &str) -> io::Result<()> {
     let times = || processor_time().ok_or_else(|| io::Error::other("no /proc/self/stat"));
     let bytes = std::fs::read(path)?;
     let mut text = Vec::new();
-    report(&bytes, Layout::TraceCmd, &mut text)?;
+    report(&bytes, Layout::TraceCmd, Constants::new(), &mut text)?;
     let lines = text.split(|byte| *byte == b'\n').count();
     let (start, _) = times()?;
     for _ in 0..ROUNDS {
-        report(&std::fs::read(path)?, Layout::TraceCmd, &mut io::sink())?;
+        report(&std::fs::read(path)?, Layout::TraceCmd, Constants::new(), &mut io::sink())?;
     }
     let (end, children) = times()?;
     let ours = (end - start) / ROUNDS as f64;

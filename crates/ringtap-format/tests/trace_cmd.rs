@@ -8,7 +8,8 @@ mod capture;
 mod report;
 
 use capture::{Request, capture};
-use report::{Layout, report};
+use report::{Layout, kernel_constants, report};
+use ringtap_format::Constants;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -18,7 +19,8 @@ const MAX_DIFFERENT: usize = 10;
 
 fn text(file: &[u8], layout: Layout) -> Vec<u8> {
     let mut text = Vec::new();
-    report(file, layout, &mut text).unwrap();
+    let constants = if layout == Layout::Kernel { kernel_constants() } else { Constants::new() };
+    report(file, layout, constants, &mut text).unwrap();
     text
 }
 
@@ -74,6 +76,34 @@ fn compare_with_trace_cmd(title: &str, path: &Path, file: &[u8]) {
         let ours: Vec<&[u8]> = ours.iter().map(Vec::as_slice).collect();
         compare(&format!("{title}, trace-cmd report {}", options.join(" ")), &theirs, &ours);
     }
+}
+
+/// Some lines of each layout, so that a machine without trace-cmd notices a change, too. `RINGTAP_BLESS=1` writes
+/// them anew.
+#[test]
+fn samples_of_the_capture_in_the_repository() {
+    let compliance = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../compliance");
+    let file = std::fs::read(compliance.join("capture.dat")).unwrap();
+    let mut sample = String::new();
+    for layout in [Layout::TraceCmd, Layout::TraceCmdPlain, Layout::Kernel] {
+        let mut text = Vec::new();
+        report(&file, layout, Constants::new(), &mut text).unwrap();
+        sample += &format!("{layout:?}\n");
+        let mut seen = std::collections::BTreeSet::new();
+        for line in record_lines(&text).into_iter().filter(|line| seen.insert(event_name(line))) {
+            sample += &String::from_utf8_lossy(line);
+            sample.push('\n');
+        }
+    }
+    let path = compliance.join("capture.sample.txt");
+    if std::env::var_os("RINGTAP_BLESS").is_some() {
+        std::fs::write(&path, &sample).unwrap();
+    }
+    let expected = std::fs::read_to_string(&path).unwrap();
+    for (line, (ours, expected)) in sample.lines().zip(expected.lines()).enumerate() {
+        assert_eq!(ours, expected, "capture.sample.txt, line {}", line + 1);
+    }
+    assert_eq!(sample.lines().count(), expected.lines().count());
 }
 
 fn temporary(name: &str) -> PathBuf {

@@ -4,12 +4,13 @@ use crate::clock::Ticker;
 use crate::map::Mapping;
 use crate::ring::Ring;
 use crate::ring::write::{self, Refused, Step};
-use crate::rseq::{self, Area, Outcome, Plain, lock, portable::Exclusive};
+use crate::rseq::{self, Area, IN_REGISTERS, Outcome, Plain, from_registers, in_registers};
+use crate::rseq::{lock, portable::Exclusive};
 use crate::{spot, thread, wake};
 use ringtap_abi::clock::ClockId;
 use ringtap_abi::event::max_payload;
 use ringtap_abi::meta::{Switches, WriterKind, state};
-use ringtap_abi::words::Place;
+use ringtap_abi::words::{Commit, Place};
 use std::mem::MaybeUninit;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -33,9 +34,13 @@ pub struct Writer {
     buffers: Arc<[Buffer]>,
     /// Where the host switches recording on and off for all: the first buffer's, which `buffers` keeps mapped.
     switches: &'static Switches,
-    /// Tells this writer's spots from others'; clones share it, and it is never used again.
+    /// Tells this writer's spots from others'; clones share it, and it is never used again. 32 bits, or
+    /// [`NUMBERLESS`].
     number: u64,
 }
+
+/// The number of all writers behind the process's first four thousand million. No spot has it.
+const NUMBERLESS: u64 = 1 << 63;
 
 /// One CPU's buffer, mapped for writing, with what each event needs at hand.
 #[derive(Debug)]
@@ -52,6 +57,13 @@ struct Buffer {
 }
 
 impl Writer {
+    /// Where the hot path's assembly finds the number.
+    #[cfg_attr(
+        not(any(target_arch = "x86_64", target_arch = "aarch64")),
+        expect(dead_code, reason = "no hot path")
+    )]
+    pub(crate) const NUMBER_OFFSET: usize = std::mem::offset_of!(Self, number);
+
     /// A writer for these buffers; the index is the CPU, `None` where it has no buffer.
     pub(crate) fn new(mappings: Vec<Arc<Mapping>>) -> Self {
         // 0 stands for none.
@@ -67,7 +79,10 @@ impl Writer {
         Self {
             buffers: buffers.collect(),
             switches: &switches.switches,
-            number: NUMBERS.fetch_add(1, Relaxed),
+            number: match NUMBERS.fetch_add(1, Relaxed) {
+                number if u32::try_from(number).is_ok() => number,
+                _ => NUMBERLESS,
+            },
         }
     }
 
@@ -94,25 +109,85 @@ impl Writer {
         if self.is_off() {
             return Err(Refused::Off);
         }
-        if self.write_plain(payload) { Ok(()) } else { self.write_slow(payload) }
+        if const { !write::is_plain(N) } {
+            return self.write_slow(payload);
+        }
+        let words = in_registers(payload);
+        // SAFETY: they are this payload's.
+        match unsafe { self.write_plain::<N>(words) } {
+            Plain::Committed => Ok(()),
+            Plain::CommittedForSleepers => {
+                self.wake_sleepers();
+                Ok(())
+            }
+            // SAFETY: as above.
+            Plain::Not => unsafe { self.write_again::<N>(words[0], words[1], words[2]) },
+        }
     }
 
-    /// The hot path. `false`: nothing has happened, take the slow one.
-    #[inline(always)]
-    fn write_plain<const N: usize>(&self, payload: &[u8; N]) -> bool {
-        #[cfg(all(target_arch = "x86_64", not(loom)))]
-        if const { write::is_plain(N) } {
-            // SAFETY: 1. the number is this writer's, which lives. 2. The spot was just asked for.
-            match unsafe { rseq::native::append_plain(spot::of_thread(), self.number, payload) } {
-                Plain::Committed => return true,
+    /// The hot path once more where the thread can be told a better spot, else the slow one. It takes the words that
+    /// the hot path took, so that only what comes here is ever stored to memory.
+    ///
+    /// # Safety
+    /// They are [`in_registers`]'s for a payload of `N` bytes that lives.
+    #[cold]
+    #[inline(never)]
+    unsafe fn write_again<const N: usize>(
+        &self,
+        p0: MaybeUninit<u64>,
+        p1: MaybeUninit<u64>,
+        p2: MaybeUninit<u64>,
+    ) -> Result<(), Refused> {
+        let words = [p0, p1, p2];
+        if self.find_spot() {
+            // SAFETY: as the caller says.
+            match unsafe { self.write_plain::<N>(words) } {
+                Plain::Committed => return Ok(()),
                 Plain::CommittedForSleepers => {
                     self.wake_sleepers();
-                    return true;
+                    return Ok(());
                 }
                 Plain::Not => {}
             }
         }
-        false
+        if N <= IN_REGISTERS {
+            // SAFETY: it is no longer than that.
+            return self.write_slow(&unsafe { from_registers::<N>(words) });
+        }
+        // SAFETY: the first is the address of a longer one, whose provenance was exposed there.
+        let payload = unsafe { &*std::ptr::with_exposed_provenance::<[u8; N]>(p0.assume_init() as usize) };
+        self.write_slow(payload)
+    }
+
+    /// Looks whether the hot path may write on this CPU now, and did not know where: after a migration, behind
+    /// another thread's turn of the page, or another writer's use of the spot.
+    fn find_spot(&self) -> bool {
+        let Some(area) = Area::of_thread() else { return false };
+        let cpu = area.cpu();
+        let Ok(buffer) = self.buffer(cpu) else { return false };
+        let Ok(tail) = buffer.ring.tail() else { return false };
+        let w = Commit::unpack(buffer.ring.desc(tail.page()).w.load(Relaxed));
+        buffer.is_plain && !w.is_closed() && self.remember(area, buffer, cpu, tail)
+    }
+
+    fn remember(&self, area: &Area, buffer: &Buffer, cpu: u32, tail: Place) -> bool {
+        u32::try_from(self.number)
+            .is_ok_and(|number| spot::remember(area, number, &buffer.ring, cpu, tail.page()))
+    }
+
+    /// The hot path.
+    ///
+    /// # Safety
+    /// The words are [`in_registers`]'s for a payload of `N` bytes that lives.
+    #[inline(always)]
+    unsafe fn write_plain<const N: usize>(&self, words: [MaybeUninit<u64>; 3]) -> Plain {
+        #[cfg(all(target_arch = "x86_64", not(loom)))]
+        if const { write::is_plain(N) } {
+            // SAFETY: 1. The spot was just asked for. 2. As the caller says.
+            return unsafe { rseq::native::append_plain::<N>(spot::of_thread(), self, words) };
+        }
+        let _ = words;
+        Plain::Not
     }
 
     /// Dispatches to the hot path of the payload's size, if there is one.
@@ -122,16 +197,15 @@ impl Writer {
             ($($words:literal)+) => {
                 match payload.len() {
                     $(len if len == 4 * $words => {
-                        let payload = payload.first_chunk::<{ 4 * $words }>();
-                        payload.is_some_and(|payload| self.write_plain(payload))
+                        if let Some(payload) = payload.first_chunk::<{ 4 * $words }>() {
+                            return self.write_array(payload);
+                        }
                     })+
-                    _ => false,
+                    _ => {}
                 }
             };
         }
-        if dispatch!(1 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21 22 23 24 25 26 27 28) {
-            return Ok(());
-        }
+        dispatch!(1 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21 22 23 24 25 26 27 28);
         self.write_slow(payload)
     }
 
@@ -197,9 +271,8 @@ impl Writer {
             #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
             match buffer.append(&rseq::native::Rseq(area), cpu, payload)? {
                 Step::Written => {
-                    if buffer.is_plain {
-                        let tail = Place::unpack(buffer.ring.meta().writer.tail.load(Relaxed));
-                        spot::remember(area, self.number, &buffer.ring, cpu, tail);
+                    if let (true, Ok(tail)) = (buffer.is_plain, buffer.ring.tail()) {
+                        self.remember(area, buffer, cpu, tail);
                     }
                     return Ok(());
                 }

@@ -282,44 +282,41 @@ pub(super) fn hex_bytes(bytes: &[u8], separator: Option<u8>, out: &mut Vec<u8>) 
     }
 }
 
-/// The kernel's hex dump: rows of 16 or 32 bytes in groups of 1, 2, 4 or 8.
+/// The kernel's hex dump: rows of 16 or 32 bytes in groups of 1, 2, 4 or 8, each on a line of its own.
 fn hex_dump(bytes: &[u8], dump: &HexDump, target: crate::Target, out: &mut Vec<u8>) {
     let row = if dump.row == 32 { 32 } else { 16 };
-    let group = match dump.group {
-        group @ (2 | 4 | 8) if bytes.len().is_multiple_of(usize::try_from(group).unwrap_or(1)) => group,
-        _ => 1,
-    };
-    let size = u8::try_from(group).unwrap_or(1);
     out.push(b'\n');
     for (place, line) in bytes.chunks(row).enumerate() {
-        if place > 0 {
-            out.push(b'\n');
-        }
         out.extend_from_slice(&dump.prefix);
-        let offset = place.saturating_mul(row);
-        match dump.prefix_type {
-            // The address is one of the running kernel's; only the offset can be known.
-            1 | 2 => {
-                out::hex_wide(out, u64::try_from(offset).unwrap_or(0), 8);
-                out.extend_from_slice(b": ");
-            }
-            _ => {}
+        // Of an address only the offset can be known: it is one of the running kernel's.
+        if dump.prefix_type != 0 {
+            out::hex_wide(out, u64::try_from(place.saturating_mul(row)).unwrap_or(0), 8);
+            out.extend_from_slice(b": ");
         }
-        let start = out.len();
-        for (nth, chunk) in line.chunks(usize::from(size)).enumerate() {
-            if nth > 0 {
-                out.push(b' ');
-            }
-            let width = chunk.len().saturating_mul(2);
-            let part = u8::try_from(chunk.len()).unwrap_or(1);
-            out::hex_wide(out, target.uint(chunk, 0, part).unwrap_or(0), width);
+        hex_line(line, row, dump, target, out);
+        out.push(b'\n');
+    }
+}
+
+fn hex_line(line: &[u8], row: usize, dump: &HexDump, target: crate::Target, out: &mut Vec<u8>) {
+    let size: u8 = match dump.group {
+        2 if line.len().is_multiple_of(2) => 2,
+        4 if line.len().is_multiple_of(4) => 4,
+        8 if line.len().is_multiple_of(8) => 8,
+        _ => 1,
+    };
+    let start = out.len();
+    for (nth, chunk) in line.chunks(usize::from(size)).enumerate() {
+        if nth > 0 {
+            out.push(b' ');
         }
-        if dump.ascii {
-            let groups = row.checked_div(usize::from(size)).unwrap_or(row);
-            let full = row.saturating_mul(2).saturating_add(groups).saturating_add(1);
-            out::widen(out, start, full, true);
-            out.extend(line.iter().map(|byte| if (32..127).contains(byte) { *byte } else { b'.' }));
-        }
+        out::hex_wide(out, target.uint(chunk, 0, size).unwrap_or(0), usize::from(size).saturating_mul(2));
+    }
+    if dump.ascii {
+        let groups = row.checked_div(usize::from(size)).unwrap_or(row);
+        let column = row.saturating_mul(2).saturating_add(groups).saturating_add(1);
+        out::widen(out, start, column, true);
+        out.extend(line.iter().map(|byte| if (32..127).contains(byte) { *byte } else { b'.' }));
     }
 }
 

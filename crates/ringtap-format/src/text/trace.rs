@@ -39,9 +39,6 @@ impl TraceText<'_> {
         let common = Common::of(entry.record, self.sources.formats.target());
         self.prefix(entry, common, out);
         self.body(common, entry.record, out);
-        if out.last() != Some(&b'\n') {
-            out.push(b'\n');
-        }
     }
 
     /// Appends the line that stands for `count` events lost on `cpu`; `None` where the number is not known.
@@ -83,17 +80,23 @@ impl TraceText<'_> {
     fn body(&self, common: Common, record: &[u8], out: &mut Vec<u8>) {
         let Some(event) = self.sources.formats.by_id(common.id) else {
             out.extend_from_slice(b"Unknown type ");
-            return out::dec(out, u64::from(common.id));
+            out::dec(out, u64::from(common.id));
+            return out.push(b'\n');
         };
         if let Some(kind) = event.by_code()
             && ftrace::print(kind, event, record, &self.sources, out)
         {
+            // What is written to trace_marker brings its own end of line.
+            if out.last() != Some(&b'\n') {
+                out.push(b'\n');
+            }
             return;
         }
         out.extend_from_slice(event.name().as_bytes());
         out.extend_from_slice(b": ");
         // Why a record was printed field by field stands in the text itself.
         let _ = event.print(record, &self.sources.context(), out);
+        out.push(b'\n');
     }
 }
 

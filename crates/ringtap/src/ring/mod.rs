@@ -99,8 +99,8 @@ impl<'m> Ring<'m> {
         // E2: pairs with the store of `tail` in the turn section.
         let tail = Place::unpack(self.meta.writer.tail.load(Acquire));
         self.checked(tail.page())?;
-        // The last position has no next one, and is only reached by scribbling.
-        if tail.seq() < MAX_SEQ { Ok(tail) } else { Err(Corrupt) }
+        // Position 0 has none before it, and the last one none behind it: only scribbling leads there.
+        if (1..MAX_SEQ).contains(&tail.seq()) { Ok(tail) } else { Err(Corrupt) }
     }
 
     /// How far a checked sub-buffer is committed.

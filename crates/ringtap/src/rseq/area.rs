@@ -15,6 +15,7 @@ use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 #[repr(C, align(32))]
 #[derive(Debug)]
 pub(crate) struct Area {
+    /// As `cpu_id`, but 0 while the area is not registered.
     cpu_id_start: AtomicU32,
     /// The CPU this thread runs on; more than any CPU number while the area is not registered.
     pub(crate) cpu_id: AtomicU32,
@@ -38,7 +39,11 @@ pub(crate) const SIGNATURE: u32 = 0xd428_bc00;
 #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
 pub(crate) const SIGNATURE: u32 = 0;
 
-const _: () = assert!(size_of::<Area>() == AREA_LEN as usize);
+const _: () = {
+    assert!(size_of::<Area>() == AREA_LEN as usize);
+    // The hot path loads both in one word.
+    assert!(std::mem::offset_of!(Area, cpu_id_start) == 0 && std::mem::offset_of!(Area, cpu_id) == 4);
+};
 
 impl Area {
     pub(crate) const fn unregistered() -> Self {

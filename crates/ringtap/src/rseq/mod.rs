@@ -26,6 +26,7 @@
 use crate::ring::Ring;
 use ringtap_abi::SubbufId;
 use ringtap_abi::words::{Commit, Place};
+use std::mem::MaybeUninit;
 
 #[cfg(all(target_arch = "aarch64", not(loom)))]
 pub(crate) mod aarch64;
@@ -64,6 +65,49 @@ pub(crate) enum Plain {
     CommittedForSleepers,
     /// Nothing has happened.
     Not,
+}
+
+/// Payloads up to this many bytes reach the hot path in registers: what the caller just computed is then never
+/// stored and loaded again.
+pub(crate) const IN_REGISTERS: usize = 24;
+
+/// A payload as the hot path takes it: an odd word first, then two words at a time; or, where it has more than
+/// [`IN_REGISTERS`] bytes, its address in the first.
+#[inline(always)]
+pub(crate) fn in_registers<const N: usize>(payload: &[u8; N]) -> [MaybeUninit<u64>; 3] {
+    if N > IN_REGISTERS {
+        let address = payload.as_ptr().expose_provenance() as u64;
+        return [MaybeUninit::new(address), MaybeUninit::uninit(), MaybeUninit::uninit()];
+    }
+    let odd = N % 8;
+    let at = |start: usize| match payload.get(start..).and_then(<[u8]>::first_chunk) {
+        Some(words) => MaybeUninit::new(u64::from_le_bytes(*words)),
+        None => MaybeUninit::uninit(),
+    };
+    match payload.first_chunk() {
+        Some(word) if odd != 0 => [MaybeUninit::new(u32::from_le_bytes(*word).into()), at(4), at(12)],
+        _ => [at(0), at(8), at(16)],
+    }
+}
+
+/// The payload that [`in_registers`] made words of.
+///
+/// # Safety
+/// It has at most [`IN_REGISTERS`] bytes.
+pub(crate) unsafe fn from_registers<const N: usize>(words: [MaybeUninit<u64>; 3]) -> [u8; N] {
+    let mut payload = [0; N];
+    let odd = N % 8;
+    let mut starts = [0, 8, 16];
+    if odd != 0 {
+        starts = [0, 4, 12];
+    }
+    for (start, word) in starts.into_iter().zip(words) {
+        let len = if start == 0 && odd != 0 { odd } else { 8 };
+        let Some(bytes) = payload.get_mut(start..start + len) else { break };
+        // SAFETY: `in_registers` made a word wherever there are bytes for it.
+        bytes.copy_from_slice(&unsafe { word.assume_init() }.to_le_bytes()[..len]);
+    }
+    payload
 }
 
 /// What a section compares before it stores.
@@ -120,4 +164,23 @@ pub(crate) trait Sections {
     fn append(&self, ring: &Ring<'_>, append: &Append<'_>) -> Outcome;
     /// Moves the tail to a claimed sub-buffer.
     fn turn(&self, ring: &Ring<'_>, turn: &Turn) -> Outcome;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn payloads_come_back_from_registers() {
+        fn check<const N: usize>() {
+            let payload = std::array::from_fn(|at| u8::try_from(at).expect("short") + 1);
+            // SAFETY: none of those below is longer.
+            assert_eq!(unsafe { from_registers::<N>(in_registers::<N>(&payload)) }, payload);
+        }
+        check::<4>();
+        check::<12>();
+        check::<16>();
+        check::<20>();
+        check::<24>();
+    }
 }

@@ -11,11 +11,18 @@ use std::sync::atomic::Ordering::{Relaxed, Release};
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Exclusive;
 
-/// Two of the four comparisons; the lock is ours, and with it the CPU does not matter.
+/// Closes the page to the hot path, then makes two of the four comparisons; the lock is ours, and with it the
+/// CPU does not matter.
+///
+/// The hot path looks at nothing but the page. Sections that run while we are preempted between two of our steps
+/// find it closed, and those of the slow path find the lock taken.
 fn as_expected(ring: &Ring<'_>, expected: &Expected) -> bool {
-    // Relaxed: the lock's Acquire ordered us behind the writer who had it before.
-    ring.meta().writer.tail.load(Relaxed) == expected.tail.pack()
-        && ring.desc(expected.tail.page()).w.load(Relaxed) == expected.w.pack()
+    let w = &ring.desc(expected.tail.page()).w;
+    store_hook();
+    // Relaxed: the lock's Acquire ordered us behind the writer who had it before; whoever wrote here by a section
+    // did so on this CPU.
+    let before = Commit::unpack(w.fetch_or(Commit::CLOSED_BIT, Relaxed));
+    ring.meta().writer.tail.load(Relaxed) == expected.tail.pack() && before.closed() == expected.w.closed()
 }
 
 impl Sections for Exclusive {

@@ -8,12 +8,13 @@
 //! visible before it.
 
 use super::area::{Area, SIGNATURE};
-use super::{Append, Outcome, Plain, Sections, Turn};
+use super::{Append, IN_REGISTERS, Outcome, Plain, Sections, Turn};
 use crate::ring::Ring;
 use crate::ring::write::is_plain;
 use crate::spot::Spot;
+use crate::writer::Writer;
 use core::arch::asm;
-use core::mem::offset_of;
+use core::mem::{MaybeUninit, offset_of};
 use ringtap_abi::event::DELTA_LIMIT;
 use ringtap_abi::meta::{Desc, MetaPage, Switches, WriterWords};
 use ringtap_abi::subbuf::SubbufHeader;
@@ -26,10 +27,12 @@ pub(crate) struct Rseq(pub(crate) &'static Area);
 const TAIL: usize = offset_of!(MetaPage, writer) + offset_of!(WriterWords, tail);
 const LOCK: usize = offset_of!(MetaPage, writer) + offset_of!(WriterWords, lock);
 
-/// The descriptor and the abort handler that every section begins with, and arming it.
+/// A section: what is to be done before it, its instructions, what follows behind its commit, the operands. The
+/// descriptor and the abort handler that every section begins with, and arming it, are the macro's.
 macro_rules! section {
-    ($($line:literal),+; $($after:literal),*; $($operands:tt)+) => {
+    ($($before:literal),*; $($line:literal),+; $($after:literal),*; $($operands:tt)+) => {
         asm!(
+            $($before,)*
             // The descriptor: version 0, no flags, start, length, abort handler.
             ".pushsection __rseq_cs, \"aw\"",
             ".balign 32",
@@ -54,9 +57,6 @@ macro_rules! section {
             out("rax") _,
             signature = const SIGNATURE,
             RSEQ_CS = const offset_of!(Area, rseq_cs),
-            CPU_ID = const offset_of!(Area, cpu_id),
-            LOCK = const LOCK,
-            TAIL = const TAIL,
             W = const offset_of!(Desc, w),
             $($operands)+
         )
@@ -71,107 +71,126 @@ macro_rules! section {
 /// each chain of loads and each instruction would show. It also means that a writer that was preempted
 /// reads the counter again.
 ///
+/// It compares neither the tail nor the lock: an open page is the tail, and nobody holds the lock and is at
+/// work on it. See [`Commit`] and `docs/adr/0008-closed-pages.md`.
+///
 /// # Safety
-/// 1. `writer` numbers a living writer.
-/// 2. `spot` is the calling thread's.
+/// 1. `spot` is the calling thread's.
+/// 2. The payload is that of [`in_registers`], and its bytes live.
 #[inline(always)]
 pub(crate) unsafe fn append_plain<const N: usize>(
     spot: *const Spot,
-    writer: u64,
-    payload: &[u8; N],
+    writer: &Writer,
+    [p0, p1, p2]: [MaybeUninit<u64>; 3],
 ) -> Plain {
-    const { assert!(is_plain(N)) };
-    // SAFETY: by 2 the spot and the area that it names are the thread's own, or the area is a dummy on no CPU. Once
-    // the writer's number compared equal, by 1, the spot's addresses lie in a mapping of that writer, and `desc`
-    // and `data` are those of the tail page that it names. The record ends within the page: that is compared.
+    debug_assert!(is_plain(N), "the caller asked");
+    // SAFETY: the spot and the area that it names are the thread's own, or the area is a dummy on no CPU. Once the
+    // writer's number compared equal, the spot's addresses lie in a mapping that it keeps, and `desc` and
+    // `data` are of one sub-buffer. The record ends within it: that is compared.
     unsafe {
         section!(
-            // The spot is about this writer, and this thread still where it was.
-            "xor {at:e}, {at:e}",
-            "cmp qword ptr [{spot} + {WRITER}], {writer}",
-            "jne {changed}",
-            "mov eax, dword ptr [{spot} + {CPU}]",
-            "cmp dword ptr [{rseq} + {CPU_ID}], eax",
-            "jne {changed}",
-            // Nobody holds the lock, and the tail is where it was.
-            "mov {meta}, qword ptr [{spot} + {META}]",
-            "cmp qword ptr [{meta} + {LOCK}], {at}",
-            "jne {changed}",
-            "mov rax, qword ptr [{spot} + {SPOT_TAIL}]",
-            "cmp qword ptr [{meta} + {TAIL}], rax",
-            "jne {changed}",
-            // w = the commit word, at = -parity, last = the stamp of that parity.
-            "mov {desc}, qword ptr [{spot} + {DESC}]",
-            "mov {w}, qword ptr [{desc} + {W}]",
-            "mov {last}, qword ptr [{desc} + {STAMP}]",
-            "mov {at}, {w}",
-            "sar {at}, 63",
-            "cmovs {last}, qword ptr [{desc} + {STAMP} + 8]",
-            // The record fits; a blank page has no room. to = where it begins, w = the new commit word.
-            "mov {to:e}, {w:e}",
-            "lea rax, [{to} + {TOTAL}]",
-            "cmp rax, qword ptr [{spot} + {CAPACITY}]",
-            "ja {changed}",
-            "add {to}, qword ptr [{spot} + {DATA}]",
-            "add {w}, {step}",
-            // rdx = now, rax = the delta; one that is negative is huge.
-            "rdtsc",
-            "shl rdx, 32",
-            "or rdx, rax",
-            "mov rax, rdx",
-            "sub rax, {last}",
-            "cmp rax, {DELTA_LIMIT}",
-            "jae {changed}",
-            // The event header, then the payload: an odd word, then two words at a time.
-            "shl eax, 5",
-            "or eax, {TYPE_LEN}",
-            "mov dword ptr [{to}], eax",
-            ".if {N} % 8",
-            "mov eax, dword ptr [{from}]",
-            "mov dword ptr [{to} + 4], eax",
-            ".endif",
-            ".set ringtap_at, {N} % 8",
-            ".rept {N} / 8",
-            "mov rax, qword ptr [{from} + ringtap_at]",
-            "mov qword ptr [{to} + ringtap_at + 4], rax",
-            ".set ringtap_at, ringtap_at + 8",
-            ".endr",
-            // The other parity's stamp, then the commit.
-            "mov qword ptr [{desc} + 8 * {at} + {STAMP} + 8], rdx",
-            "mov qword ptr [{desc} + {W}], {w}";
-            // E7: the sleeper's membarrier stands between the commit and this look.
-            "cmp dword ptr [{meta} + {WAKE_ANY}], 0",
-            "jne {sleepers}";
-            spot = in(reg) spot,
-            rseq = in(reg) (*spot).area,
-            writer = in(reg) writer,
-            from = in(reg) payload,
-            step = in(reg) Commit::step(4 + N as u32),
-            meta = out(reg) _,
-            to = out(reg) _,
-            desc = out(reg) _,
-            w = out(reg) _,
-            at = out(reg) _,
-            last = out(reg) _,
-            out("rdx") _,
-            N = const N,
-            TOTAL = const N + 4,
-            TYPE_LEN = const N / 4,
-            DELTA_LIMIT = const DELTA_LIMIT,
-            STAMP = const offset_of!(Desc, stamp),
-            WRITER = const offset_of!(Spot, writer),
-            CPU = const offset_of!(Spot, cpu),
-            META = const offset_of!(Spot, meta),
-            SPOT_TAIL = const offset_of!(Spot, tail),
-            DESC = const offset_of!(Spot, desc),
-            CAPACITY = const offset_of!(Spot, capacity),
-            DATA = const offset_of!(Spot, data),
-            WAKE_ANY = const offset_of!(MetaPage, switches) + offset_of!(Switches, wake_any),
-            changed = label { return Plain::Not },
-            aborted = label { return Plain::Not },
-            sleepers = label { return Plain::CommittedForSleepers },
-            options(nostack)
-        );
+        ;
+                    // The spot is about this writer, and this thread still where it was.
+                    "mov rax, qword ptr [{rseq}]",
+                    "xor rax, qword ptr [{spot} + {KEY}]",
+                    "cmp rax, qword ptr [{writer} + {NUMBER}]",
+                    "jne {changed}",
+                    // rseq = the desc from here on, w = the commit word, at = its parity.
+                    "mov {rseq}, qword ptr [{spot} + {DESC}]",
+                    "mov {w}, qword ptr [{rseq} + {W}]",
+                    "mov {at}, {w}",
+                    "shr {at}, 63",
+                    // The record fits; a closed page has no room. to = where it begins, w = the new commit word.
+                    "mov {to:e}, {w:e}",
+                    "lea rax, [{to} + {TOTAL}]",
+                    "cmp rax, qword ptr [{spot} + {CAPACITY}]",
+                    "ja {changed}",
+                    "add {to}, qword ptr [{spot} + {DATA}]",
+                    "add {w}, qword ptr [rip + 6f]",
+                    // rdx = now, rax = the delta; one that is negative is huge.
+                    "rdtsc",
+                    "shl rdx, 32",
+                    "or rdx, rax",
+                    "mov rax, rdx",
+                    "sub rax, qword ptr [{rseq} + 8 * {at} + {STAMP}]",
+                    "cmp rax, {DELTA_LIMIT}",
+                    "jae {changed}",
+                    // The event header, then the payload: an odd word, then two words at a time.
+                    "shl eax, 5",
+                    "or eax, {TYPE_LEN}",
+                    "mov dword ptr [{to}], eax",
+                    ".if {N} > {IN_REGISTERS}",
+                    ".if {N} % 8",
+                    "mov eax, dword ptr [{p0}]",
+                    "mov dword ptr [{to} + 4], eax",
+                    ".endif",
+                    ".set ringtap_at, {N} % 8",
+                    ".rept {N} / 8",
+                    "mov rax, qword ptr [{p0} + ringtap_at]",
+                    "mov qword ptr [{to} + ringtap_at + 4], rax",
+                    ".set ringtap_at, ringtap_at + 8",
+                    ".endr",
+                    ".elseif {N} % 8",
+                    "mov dword ptr [{to} + 4], {p0:e}",
+                    ".if {N} > 8",
+                    "mov qword ptr [{to} + 8], {p1}",
+                    ".endif",
+                    ".if {N} > 16",
+                    "mov qword ptr [{to} + 16], {p2}",
+                    ".endif",
+                    ".else",
+                    "mov qword ptr [{to} + 4], {p0}",
+                    ".if {N} > 8",
+                    "mov qword ptr [{to} + 12], {p1}",
+                    ".endif",
+                    ".if {N} > 16",
+                    "mov qword ptr [{to} + 20], {p2}",
+                    ".endif",
+                    ".endif",
+                    // to = the meta-page from here on.
+                    "mov {to}, qword ptr [{spot} + {META}]",
+                    // The other parity's stamp, then the commit.
+                    "xor {at:e}, 1",
+                    "mov qword ptr [{rseq} + 8 * {at} + {STAMP}], rdx",
+                    "mov qword ptr [{rseq} + {W}], {w}";
+                    // E7: the sleeper's membarrier stands between the commit and this look.
+                    "cmp dword ptr [{to} + {WAKE_ANY}], 0",
+                    "jne {sleepers}",
+                    // What the event adds to the commit word: in memory, because registers are few.
+                    ".pushsection .rodata.ringtap, \"a\"",
+                    ".balign 8",
+                    "6:",
+                    ".quad {STEP}",
+                    ".popsection";
+                    spot = in(reg) spot,
+                    rseq = inout(reg) (*spot).area => _,
+                    writer = in(reg) writer,
+                    p0 = in(reg) p0,
+                    p1 = in(reg) p1,
+                    p2 = in(reg) p2,
+                    to = out(reg) _,
+                    w = out(reg) _,
+                    at = out(reg) _,
+                    out("rdx") _,
+                    N = const N,
+                    IN_REGISTERS = const IN_REGISTERS,
+                    TOTAL = const N + 4,
+                    TYPE_LEN = const N / 4,
+                    STEP = const Commit::step(4 + N as u32),
+                    DELTA_LIMIT = const DELTA_LIMIT,
+                    STAMP = const offset_of!(Desc, stamp),
+                    NUMBER = const Writer::NUMBER_OFFSET,
+                    KEY = const offset_of!(Spot, key),
+                    META = const offset_of!(Spot, meta),
+                    DESC = const offset_of!(Spot, desc),
+                    CAPACITY = const offset_of!(Spot, capacity),
+                    DATA = const offset_of!(Spot, data),
+                    WAKE_ANY = const offset_of!(MetaPage, switches) + offset_of!(Switches, wake_any),
+                    changed = label { return Plain::Not },
+                    aborted = label { return Plain::Not },
+                    sleepers = label { return Plain::CommittedForSleepers },
+                    options(nostack)
+                );
     }
     Plain::Committed
 }
@@ -213,7 +232,7 @@ impl Sections for Rseq {
         // SAFETY: the assertions above keep every store inside the sub-buffer; the parts and `args` outlive
         // the section and are only read.
         unsafe {
-            section!(
+            section!(;
                 "cmp dword ptr [{rseq} + {CPU_ID}], {cpu:e}",
                 "jne {changed}",
                 "cmp qword ptr [{meta} + {LOCK}], 0",
@@ -253,6 +272,9 @@ impl Sections for Rseq {
                 "mov rax, qword ptr [{args} + {COMMIT}]",
                 "mov qword ptr [{desc} + {W}], rax";;
                 rseq = in(reg) self.0,
+                CPU_ID = const offset_of!(Area, cpu_id),
+                LOCK = const LOCK,
+                TAIL = const TAIL,
                 cpu = in(reg) expected.cpu,
                 meta = in(reg) ring.meta(),
                 tail = in(reg) expected.tail.pack(),
@@ -287,7 +309,7 @@ impl Sections for Rseq {
         let header = ring.data().header(page);
         // SAFETY: `desc`, `next` and `header` are references into the mapping; the stores go to atomics there.
         unsafe {
-            section!(
+            section!(;
                 "cmp dword ptr [{rseq} + {CPU_ID}], {cpu:e}",
                 "jne {changed}",
                 "cmp qword ptr [{meta} + {LOCK}], 0",
@@ -296,6 +318,9 @@ impl Sections for Rseq {
                 "jne {changed}",
                 "cmp qword ptr [{desc} + {W}], {w}",
                 "jne {changed}",
+                // The old page is closed: the hot path looks at nothing else.
+                "bts {w}, 31",
+                "mov qword ptr [{desc} + {W}], {w}",
                 // The next page is empty, and says from which event on it counts.
                 "mov qword ptr [{header} + {HEADER_COMMIT}], 0",
                 "mov qword ptr [{next} + {FIRST}], {first}",
@@ -305,11 +330,14 @@ impl Sections for Rseq {
                 // The commit: the tail moves.
                 "mov qword ptr [{meta} + {TAIL}], {commit}";;
                 rseq = in(reg) self.0,
+                CPU_ID = const offset_of!(Area, cpu_id),
+                LOCK = const LOCK,
+                TAIL = const TAIL,
                 cpu = in(reg) expected.cpu,
                 meta = in(reg) ring.meta(),
                 tail = in(reg) expected.tail.pack(),
                 desc = in(reg) desc,
-                w = in(reg) expected.w.pack(),
+                w = inout(reg) expected.w.pack() => _,
                 next = in(reg) next,
                 header = in(reg) header,
                 first = in(reg) first,
