@@ -175,9 +175,9 @@ macro_rules! __event {
                         }),*];
                         $crate::event::private::write_dynamic(writer, &mut words, &Self::__FIELDS, tails)
                     } else if const { LEN == PLAIN } {
-                        writer.write_array($crate::event::private::view::<WORDS, PLAIN>(&words))
+                        writer.write($crate::event::private::view::<WORDS, PLAIN>(&words))
                     } else {
-                        writer.write_array($crate::event::private::view::<WORDS, LEN>(&words))
+                        writer.write($crate::event::private::view::<WORDS, LEN>(&words))
                     }
                 }
             }
