@@ -260,7 +260,13 @@ impl core::fmt::Debug for Commit {
             return f.write_str("{blank}");
         }
         let closed = if self.is_closed() { ", closed" } else { "" };
-        write!(f, "{{offset {}, entries {}, parity {}{closed}}}", self.offset(), self.entries(), self.parity())
+        write!(
+            f,
+            "{{offset {}, entries {}, parity {}{closed}}}",
+            self.offset(),
+            self.entries(),
+            self.parity()
+        )
     }
 }
 
