@@ -30,7 +30,9 @@ fn every_contender_is_measured_or_skipped_with_a_reason() {
     assert_eq!(lines.len() + skipped.len(), 14, "{table}");
     for line in lines {
         let (wall, ratio) = (line["wall_ns"]["median"].as_f64(), line["ratio"]["median"].as_f64());
-        assert!(wall.unwrap() > 0.5 && ratio.unwrap() > 0.5, "{line}");
+        // Nothing takes no time, and nothing but an event that is switched off takes less than the clock.
+        let least = if line["name"] == "ringtap, switched off" { 0.01 } else { 0.5 };
+        assert!(wall.unwrap() > least && ratio.unwrap() > least, "{line}");
         // No tracer is cheaper than the clock that it reads.
         let is_tracer = ["lttng-ust", "trace_marker_raw"].contains(&line["name"].as_str().unwrap());
         assert!(!is_tracer || ratio.unwrap() > 1.5, "{line}");
