@@ -13,8 +13,8 @@ use ringtap_abi::meta::{Switches, WriterKind, state};
 use ringtap_abi::words::{Commit, Place};
 use std::mem::MaybeUninit;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::Ordering::{Relaxed, SeqCst};
+use std::sync::atomic::{AtomicU64, compiler_fence};
 
 /// Sections of one event that the kernel may abort before the event takes the lock instead: a debugger that
 /// steps through them aborts each.
@@ -339,6 +339,8 @@ impl Buffer {
             return Err(Refused::Off);
         }
         let step = write::append(&self.ring, sections, cpu, &self.clock, payload);
+        // The compiler, too, must look behind the commit: the sleeper's membarrier does the rest.
+        compiler_fence(SeqCst);
         match step {
             // E7: as on the fast path.
             Ok(Step::Written) if switches.wake_any.load(Relaxed) != 0 => wake::wake(&self.ring),

@@ -7,9 +7,10 @@
 
 use std::cell::{Cell, UnsafeCell};
 use std::ffi::CStr;
+use std::mem::MaybeUninit;
 use std::ptr::NonNull;
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+use std::sync::{Once, OnceLock};
 
 /// The kernel's `struct rseq` (`include/uapi/linux/rseq.h`), as far as its first version goes.
 #[repr(C, align(32))]
@@ -84,7 +85,31 @@ thread_local! {
 
 /// Whether this process's threads can run sections at all; the calling thread is the example.
 pub(crate) fn available() -> bool {
-    cfg!(any(target_arch = "x86_64", target_arch = "aarch64")) && Area::of_thread().is_some()
+    let has_area = cfg!(any(target_arch = "x86_64", target_arch = "aarch64")) && Area::of_thread().is_some();
+    if has_area {
+        stay_loaded();
+    }
+    has_area
+}
+
+/// Keeps the library that this code is in from being unloaded.
+///
+/// A thread's area names the section that ran last until the kernel next looks at it. Were its descriptor unmapped
+/// then, by `dlclose`, the kernel would kill the process.
+fn stay_loaded() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        let mut info = MaybeUninit::<libc::Dl_info>::zeroed();
+        // SAFETY: looks an address up, and writes to `info` alone.
+        let found = unsafe { libc::dladdr((stay_loaded as fn()) as *const libc::c_void, info.as_mut_ptr()) };
+        // SAFETY: zeros are valid: they are null pointers.
+        let name = unsafe { info.assume_init() }.dli_fname;
+        if found != 0 && !name.is_null() {
+            // The handle is kept for ever. For a program this finds nothing, and there is nothing to do.
+            // SAFETY: `name` is a string; nothing is loaded that was not.
+            unsafe { libc::dlopen(name, libc::RTLD_LAZY | libc::RTLD_NOLOAD | libc::RTLD_NODELETE) };
+        }
+    });
 }
 
 #[cold]
