@@ -50,7 +50,8 @@ fn claim(ring: &Ring<'_>, tail: Place) -> Result<Option<SubbufId>, Refused> {
         let slot = Slot::unpack(word);
         let page = ring.checked(slot.page())?;
         if slot.seq() == next {
-            // Somebody claimed it and was interrupted, or died.
+            // Somebody claimed it and was interrupted, or died. E3: as below, on behalf of that writer.
+            fence(Release);
             return Ok(Some(page));
         }
         if slot.seq() + lap != next {

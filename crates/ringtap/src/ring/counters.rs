@@ -26,6 +26,8 @@ impl Ring<'_> {
             let tail = self.tail()?;
             let first = self.first(tail.page());
             written = first.wrapping_add(u64::from(self.commit(tail.page())?.entries()));
+            // E3: had the page been turned to again before we read `first`, the tail would have changed.
+            ringtap_abi::sync::fence(Acquire);
             if self.tail()? == tail {
                 break;
             }

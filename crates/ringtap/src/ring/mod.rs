@@ -16,6 +16,16 @@ mod data;
 pub(crate) mod reset;
 pub(crate) mod swap;
 #[cfg(all(test, not(loom)))]
+#[allow(
+    clippy::cast_possible_truncation,
+    clippy::cast_possible_wrap,
+    clippy::cast_sign_loss,
+    clippy::multiple_unsafe_ops_per_block,
+    clippy::mem_forget,
+    clippy::exit,
+    missing_debug_implementations,
+    reason = "numbers in tests are small, and the tests say so where they are not"
+)]
 mod tests;
 pub(crate) mod watermark;
 pub(crate) mod write;

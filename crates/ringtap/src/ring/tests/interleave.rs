@@ -77,7 +77,9 @@ fn writers_between_any_two_steps_of_stats() {
 #[test]
 fn cursors_between_any_two_steps_of_reset_and_swap() {
     for op in [Op::GetReader, Op::Reset] {
-        for before in sequences(&STATES, 2) {
+        // A reader page full of old events, and a place published by a reset: a cursor must not be led there.
+        let stale = vec![Op::Turn, Op::GetReader, Op::Reset, Op::Write];
+        for before in sequences(&STATES, 2).chain([stale]) {
             // A reset is made under the lock here, so no writer comes between its steps.
             let turns: &[u64] = if op == Op::Reset { &[0] } else { &[0, 1] };
             for &turns in turns {

@@ -39,7 +39,7 @@ fn run(subbufs: u32, discard: bool, before: &[Op], len: usize, k: u32, after: &[
 #[test]
 fn a_writer_that_dies_before_any_store_costs_only_its_event() {
     let mut deaths = 0u32;
-    let ops = [Op::Write, Op::Turn, Op::GetReader, Op::Follow];
+    let ops = [Op::Write, Op::WriteLate, Op::Turn, Op::GetReader, Op::Follow];
     for discard in [false, true] {
         for subbufs in [2, 3] {
             for before in sequences(&ops, 3) {

@@ -19,7 +19,7 @@ use ringtap_abi::event::max_payload;
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64};
+use std::sync::atomic::{AtomicBool, AtomicU32};
 use std::time::{Duration, Instant};
 
 /// One round's parameters, all from the seed.
@@ -141,7 +141,7 @@ impl Pencil {
         let spread = bytes.len() - MIN_PAYLOAD + 1;
         let len = MIN_PAYLOAD + number.wrapping_mul(0x9e37_79b1) as usize % spread;
         // Most events are of one plain size, so that the hot path has its share.
-        let len = if number % 4 == 0 { len } else { 24.min(bytes.len()) };
+        let len = if number.is_multiple_of(4) { len } else { 24.min(bytes.len()) };
         let payload = &mut bytes[..len];
         fill(payload, self.id, number);
         self.account.at_work.store(true, Relaxed);
