@@ -86,7 +86,7 @@ impl Contender for Followed {
         self.follow(false);
         written?;
         // A short round may end before each has had its turn; the long ones that count must not.
-        if sample.wall_ns > SLICE.as_nanos() as u64 / 2 {
+        if Duration::from_nanos(sample.wall_ns) > SLICE / 2 {
             let idle = self.followers.iter().filter(|follower| follower.looks.swap(0, Relaxed) == 0).count();
             ensure!(
                 idle * 10 <= self.followers.len(),

@@ -13,5 +13,5 @@ pub extern "C" fn work() -> u32 {
         let writer = host.writer();
         (host, writer)
     });
-    (0..100u32).map(|number| u32::from(writer.write_array(&number.to_ne_bytes()).is_ok())).sum()
+    (0..100u32).map(|number| u32::from(writer.write_array(&number.to_le_bytes()).is_ok())).sum()
 }

@@ -9,7 +9,7 @@ use crate::map::{self, MapError, Mapping};
 use crate::ring::reset;
 use crate::ring::swap::{self, Handed, Reader as Swapper};
 use crate::ring::{Corrupt, watermark};
-use crate::rseq::{self, Area, lock, portable::Exclusive};
+use crate::rseq::{self, Area, lock, portable::Pinned};
 use crate::stats::{self, Stats};
 use crate::writer::{Pin, Writer};
 use crate::{cpus, wake};
@@ -262,8 +262,7 @@ impl Host {
     /// [`HostError::NoSuchCpu`].
     pub fn wake_all(&self, cpu: u32) -> Result<(), HostError> {
         let ring = self.buffer(cpu)?.mapping.ring();
-        ring.meta().host.kicks.fetch_add(1, Release);
-        wake::wake(&ring);
+        wake::send_away(&ring);
         Ok(())
     }
 
@@ -280,13 +279,16 @@ impl Host {
 
     /// Switches recording on or off, for all writers at once.
     pub fn set_recording(&self, on: bool) {
-        for buffer in self.instance.buffers.iter() {
-            let state = &buffer.mapping.ring().meta().switches.state;
+        for buffer in &self.instance.buffers {
+            let ring = buffer.mapping.ring();
+            let state = &ring.meta().switches.state;
             if on {
-                state.fetch_and(!state::OFF, Relaxed)
+                state.fetch_and(!state::OFF, Relaxed);
             } else {
-                state.fetch_or(state::OFF, Relaxed)
-            };
+                state.fetch_or(state::OFF, Relaxed);
+                // As in the kernel: nothing more will come, so nobody waits for it.
+                wake::send_away(&ring);
+            }
         }
     }
 
@@ -425,7 +427,7 @@ impl Buffer {
             // No sections here; or somebody holds the lock, who may be dead, and then nobody's section commits.
             Ok(false) => {
                 let held = lock::acquire(&ring.meta().writer.lock).ok_or(HostError::Busy(self.cpu))?;
-                let done = reset::reset(&ring, &mut reader, &Exclusive, self.cpu);
+                let done = reset::reset(&ring, &mut reader, &Pinned(self.cpu), self.cpu);
                 drop(held);
                 done
             }

@@ -176,6 +176,16 @@ fn read<'a>(path: &[u8], text: &'a mut [u8]) -> Option<&'a [u8]> {
     Some(&text[..len])
 }
 
+/// The CPU that the calling thread runs on, asked from the kernel itself: the rseq area, which the libc reads, is
+/// stale in a child that shares its parent's memory.
+pub(crate) fn cpu() -> u32 {
+    let mut cpu = u32::MAX;
+    let nothing = std::ptr::null_mut::<libc::c_void>();
+    // SAFETY: the kernel writes a `u32` to the first address and nothing to the others.
+    unsafe { libc::syscall(libc::SYS_getcpu, &raw mut cpu, nothing, nothing) };
+    cpu
+}
+
 /// Lets another thread run on this CPU.
 pub(crate) fn yield_now() {
     rustix::thread::sched_yield();
@@ -232,7 +242,7 @@ mod tests {
         let child = unsafe { libc::fork() };
         if child == 0 {
             prepare();
-            let word = owner_word().to_ne_bytes();
+            let word = owner_word().to_le_bytes();
             // SAFETY: the bytes are there.
             unsafe { libc::write(write.as_raw_fd(), word.as_ptr().cast(), word.len()) };
             loop {
@@ -242,12 +252,14 @@ mod tests {
         }
         let mut word = [0; 8];
         read.read_exact(&mut word).expect("it tells");
-        (child, u64::from_ne_bytes(word))
+        (child, u64::from_le_bytes(word))
     }
 
     fn kill(child: libc::pid_t) {
         // SAFETY: it is our own child, not yet waited for.
-        unsafe { (libc::kill(child, libc::SIGKILL), libc::waitpid(child, std::ptr::null_mut(), 0)) };
+        unsafe { libc::kill(child, libc::SIGKILL) };
+        // SAFETY: as above.
+        unsafe { libc::waitpid(child, std::ptr::null_mut(), 0) };
     }
 
     #[test]

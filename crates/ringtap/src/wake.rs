@@ -68,6 +68,12 @@ pub(crate) fn wake(ring: &Ring<'_>) {
     let _ = futex::wake(wakes, futex::Flags::empty(), u32::MAX);
 }
 
+/// Ends all waits on the buffer, whatever there is to read.
+pub(crate) fn send_away(ring: &Ring<'_>) {
+    ring.meta().host.kicks.fetch_add(1, Release);
+    wake(ring);
+}
+
 /// How often the buffer's sleepers were woken: read it before arming.
 pub(crate) fn wakes(ring: &Ring<'_>) -> u32 {
     // E8: pairs with the addition in `wake`.

@@ -5,7 +5,10 @@ use crate::map::Mapping;
 use crate::ring::Ring;
 use crate::ring::write::{self, Refused, Step};
 use crate::rseq::{self, Area, IN_REGISTERS, Outcome, Plain, from_registers, in_registers};
-use crate::rseq::{lock, portable::Exclusive};
+use crate::rseq::{
+    lock,
+    portable::{Exclusive, Pinned},
+};
 use crate::{spot, thread, wake};
 use ringtap_abi::clock::ClockId;
 use ringtap_abi::event::max_payload;
@@ -28,7 +31,8 @@ const LOCKED_ROUNDS: u32 = 64;
 /// Writes events into the ring of the CPU that the calling thread runs on.
 ///
 /// Clones share the mappings. All methods may be called from any thread and from signal handlers, and allocate
-/// nothing; a forked child writes on.
+/// nothing; a forked child writes on. A child that shares its parent's memory (`vfork`, `clone` with `CLONE_VM`)
+/// must not write: the kernel does not keep its rseq area.
 #[derive(Clone, Debug)]
 pub struct Writer {
     buffers: Arc<[Buffer]>,
@@ -154,8 +158,12 @@ impl Writer {
             // SAFETY: it is no longer than that.
             return self.write_slow(&unsafe { from_registers::<N>(words) });
         }
-        // SAFETY: the first is the address of a longer one, whose provenance was exposed there.
-        let payload = unsafe { &*std::ptr::with_exposed_provenance::<[u8; N]>(p0.assume_init() as usize) };
+        // SAFETY: of a longer one, the first is the address.
+        let address = unsafe { p0.assume_init() };
+        #[expect(clippy::cast_possible_truncation, reason = "it was an address")]
+        let payload = std::ptr::with_exposed_provenance::<[u8; N]>(address as usize);
+        // SAFETY: its provenance was exposed there, and the caller says that it lives.
+        let payload = unsafe { &*payload };
         self.write_slow(payload)
     }
 
@@ -289,25 +297,13 @@ impl Writer {
     fn write_locked(&self, payload: &[u8]) -> Result<(), Refused> {
         let cpu = current_cpu();
         let buffer = self.buffer(cpu)?;
-        let pin = match buffer.kind {
-            WriterKind::Locked => None,
+        match buffer.kind {
+            WriterKind::Locked => buffer.append_locked(&Exclusive, cpu, payload),
             WriterKind::Rseq => match Pin::to(cpu) {
-                Some(pin) => Some(pin),
-                None => return buffer.refuse(),
+                Some(_pin) => buffer.append_locked(&Pinned(cpu), cpu, payload),
+                None => buffer.refuse(),
             },
-        };
-        let Some(held) = lock::acquire(&buffer.ring.meta().writer.lock) else { return buffer.refuse() };
-        if pin.is_some() && current_cpu() != cpu {
-            // Somebody moved this thread in spite of its pin: a section may be running over there.
-            drop(held);
-            return buffer.refuse();
         }
-        for _ in 0..LOCKED_ROUNDS {
-            if let Step::Written = buffer.append(&Exclusive, cpu, payload)? {
-                return Ok(());
-            }
-        }
-        buffer.refuse()
     }
 
     fn buffer(&self, cpu: u32) -> Result<&Buffer, Refused> {
@@ -317,8 +313,10 @@ impl Writer {
 
 impl Buffer {
     fn new(mapping: Arc<Mapping>, counter: Arc<Mapping>) -> Self {
-        // SAFETY: the memory stays mapped as long as the `Arc`s beside these borrows, which are private here.
-        let (ring, count) = unsafe { (extend(mapping.ring()), extend(counter.ring())) };
+        // SAFETY: the memory stays mapped as long as the `Arc` beside this borrow, which is private here.
+        let ring = unsafe { extend(mapping.ring()) };
+        // SAFETY: as above.
+        let count = unsafe { extend(counter.ring()) };
         let clock = ClockId::from_number(ring.meta().clock.id.load(Relaxed)).unwrap_or(ClockId::Mono);
         let absolute = ring.meta().switches.state.load(Relaxed) & state::ABSOLUTE != 0;
         let kind = WriterKind::from_number(ring.meta().identity.writer_kind.load(Relaxed));
@@ -330,6 +328,17 @@ impl Buffer {
             _mapping: mapping,
             _counter: counter,
         }
+    }
+
+    /// All rounds of one event, under the lock.
+    fn append_locked(&self, steps: &impl rseq::Sections, cpu: u32, payload: &[u8]) -> Result<(), Refused> {
+        let Some(_held) = lock::acquire(&self.ring.meta().writer.lock) else { return self.refuse() };
+        for _ in 0..LOCKED_ROUNDS {
+            if let Step::Written = self.append(steps, cpu, payload)? {
+                return Ok(());
+            }
+        }
+        self.refuse()
     }
 
     /// One round; wakes whom it concerns.
@@ -369,6 +378,7 @@ unsafe fn extend(ring: Ring<'_>) -> Ring<'static> {
     unsafe { std::mem::transmute::<Ring<'_>, Ring<'static>>(ring) }
 }
 
+/// Where the calling thread ran a moment ago.
 fn current_cpu() -> u32 {
     u32::try_from(rustix::thread::sched_getcpu()).unwrap_or(u32::MAX)
 }
@@ -387,7 +397,7 @@ impl Pin {
         only.set(cpu as usize);
         rustix::thread::sched_setaffinity(None, &only).ok()?;
         let pin = Self { before };
-        (current_cpu() == cpu).then_some(pin)
+        (thread::cpu() == cpu).then_some(pin)
     }
 }
 

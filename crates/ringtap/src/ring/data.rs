@@ -64,6 +64,13 @@ impl<'m> Data<'m> {
         self.word(page, at).load(Relaxed)
     }
 
+    /// Stores a number of eight bytes at byte `at` of a sub-buffer, as two words.
+    pub(crate) fn store_u64(&self, page: SubbufId, at: u32, number: u64) {
+        let [low, high] = words_of(number);
+        self.store(page, at, low);
+        self.store(page, at + 4, high);
+    }
+
     /// Copies the data bytes from `from` to `to`, behind the header, to the same place in `copy`.
     ///
     /// # Panics
@@ -76,4 +83,11 @@ impl<'m> Data<'m> {
             *word = self.word(page, at).load(Relaxed);
         }
     }
+}
+
+/// A number as its two words, in the order they have in memory.
+pub(crate) fn words_of(number: u64) -> [u32; 2] {
+    #[expect(clippy::cast_possible_truncation, reason = "the halves of the number")]
+    let words = [number as u32, (number >> 32) as u32];
+    words
 }

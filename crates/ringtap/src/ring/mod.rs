@@ -30,7 +30,7 @@ mod tests;
 pub(crate) mod watermark;
 pub(crate) mod write;
 
-pub(crate) use data::Data;
+pub(crate) use data::{Data, words_of};
 
 use ringtap_abi::meta::{Desc, MetaPage};
 use ringtap_abi::sync::AtomicU64;

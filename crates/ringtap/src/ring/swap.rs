@@ -200,8 +200,12 @@ fn swap(ring: &Ring<'_>, reader: &mut Reader) -> Result<Option<Oldest>, Corrupt>
             return Err(Corrupt);
         }
         if ring.commit(oldest.page)?.is_blank() {
-            // The tail, with nothing on it yet.
-            return Ok(None);
+            if ring.tail()?.seq() == oldest.seq {
+                // The tail, with nothing on it yet.
+                return Ok(None);
+            }
+            // A writer has claimed the page since we looked, or scribbled.
+            continue;
         }
         reader.conceal(ring);
         let (held, freed) =
@@ -230,8 +234,7 @@ fn mark_lost(ring: &Ring<'_>, reader: &Reader) {
     let has_room = ring.geometry().capacity() - len >= 8;
     if has_room {
         let at = HEADER_LEN + len;
-        ring.data().store(reader.page, at, reader.lost as u32);
-        ring.data().store(reader.page, at + 4, (reader.lost >> 32) as u32);
+        ring.data().store_u64(reader.page, at, reader.lost);
     }
     let commit = PageCommit::new(len).with_missed(has_room);
     ring.data().header(reader.page).commit.store(commit.pack(), Relaxed);

@@ -23,8 +23,12 @@ pub(crate) fn until(ring: &Ring<'_>, reader: &Reader, percent: u8) -> Result<Unt
     if percent == 0 {
         return Ok(Until::AnyEvent);
     }
-    let wanted = reader.next_seq() + dirty_wanted(ring, percent);
-    Ok(Until::Turn(wanted.max(ring.tail()?.seq() + 1)))
+    let (tail, wanted) = (ring.tail()?, dirty_wanted(ring, percent));
+    if wanted == 0 && !reader.holds(tail) {
+        // The page being written is enough, once there is anything on it.
+        return Ok(Until::AnyEvent);
+    }
+    Ok(Until::Turn((reader.next_seq() + wanted).max(tail.seq() + 1)))
 }
 
 /// Full sub-buffers behind which `percent` is reached: `(dirty + 1) * 100 >= percent * nr_pages`.

@@ -5,7 +5,7 @@
 //! ticks since the last event. All else goes through [`append`], which also turns the page.
 
 use super::advance;
-use super::{Corrupt, Ring};
+use super::{Corrupt, Ring, words_of};
 use crate::clock::Ticker;
 use crate::rseq::{Append, Expected, Outcome, Parts, Sections};
 use ringtap_abi::event::{
@@ -56,8 +56,12 @@ impl From<Corrupt> for Refused {
 /// Whether a payload of `len` bytes may take the hot path: made of words, with a length that fits in the header
 /// and a record that needs no padding.
 pub(crate) const fn is_plain(len: usize) -> bool {
+    if len > MAX_SMALL_PAYLOAD as usize {
+        return false;
+    }
+    #[expect(clippy::cast_possible_truncation, reason = "compared above")]
     let shape = Shape::of(len as u32);
-    len > 0 && len <= MAX_SMALL_PAYLOAD as usize && shape.body as usize == len
+    len > 0 && shape.body as usize == len
 }
 
 /// What one round of [`append`] did.
@@ -83,10 +87,11 @@ pub(crate) fn append(
     let absolute = ring.meta().switches.state.load(Relaxed) & state::ABSOLUTE != 0;
     let room = ring.geometry().capacity();
     let reserved = if absolute { EXTEND_LEN } else { 0 };
-    if payload.len() > (max_payload(room) - reserved) as usize {
+    let len = u32::try_from(payload.len()).map_err(|_| Refused::TooLarge)?;
+    if len > max_payload(room) - reserved {
         return Err(Refused::TooLarge);
     }
-    let shape = Shape::of(payload.len() as u32);
+    let shape = Shape::of(len);
 
     let tail = ring.tail()?;
     let w = ring.commit(tail.page())?;
@@ -149,6 +154,7 @@ impl Stamp {
         } else if delta >= DELTA_LIMIT {
             Self::Extend(delta)
         } else {
+            #[expect(clippy::cast_possible_truncation, reason = "compared above")]
             Self::Delta(delta as u32)
         }
     }
@@ -184,7 +190,7 @@ impl Words {
     }
 
     fn push_u64(&mut self, number: u64) {
-        self.push(&[number as u32, (number >> 32) as u32]);
+        self.push(&words_of(number));
     }
 
     fn as_slice(&self) -> &[u32] {

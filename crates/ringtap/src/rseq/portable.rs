@@ -3,73 +3,104 @@
 
 use super::{Append, Expected, Outcome, Sections, Turn};
 use crate::ring::{Ring, store_hook};
+use crate::thread;
 use ringtap_abi::sync::fence;
 use ringtap_abi::words::Commit;
 use std::sync::atomic::Ordering::{Relaxed, Release};
 
-/// Sections of a thread that holds the buffer's lock, so that no other writer is at work.
+/// Steps of a thread that holds the lock of a buffer whose writers all take it.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Exclusive;
 
-/// Closes the page to the hot path, then makes two of the four comparisons; the lock is ours, and with it the
-/// CPU does not matter.
+/// Steps of a thread that holds the lock of a buffer whose other writers run sections on this CPU, to which
+/// it is pinned.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Pinned(pub(crate) u32);
+
+/// Closes the page to the hot path, then makes two of the four comparisons; the lock is ours.
 ///
 /// The hot path looks at nothing but the page. Sections that run while we are preempted between two of our steps
 /// find it closed, and those of the slow path find the lock taken.
-fn as_expected(ring: &Ring<'_>, expected: &Expected) -> bool {
+///
+/// A pin can be undone from outside. So whoever is pinned looks where it is once the page is closed: if
+/// that is the CPU, no section that found the page open is under way there any more, and if one had committed
+/// before that, the page is open again.
+fn as_expected(ring: &Ring<'_>, expected: &Expected, pinned: Option<Pinned>) -> bool {
     let w = &ring.desc(expected.tail.page()).w;
     store_hook();
     // Relaxed: the lock's Acquire ordered us behind the writer who had it before; whoever wrote here by a section
     // did so on this CPU.
     let before = Commit::unpack(w.fetch_or(Commit::CLOSED_BIT, Relaxed));
-    ring.meta().writer.tail.load(Relaxed) == expected.tail.pack() && before.closed() == expected.w.closed()
+    let stays = pinned
+        .is_none_or(|Pinned(cpu)| thread::cpu() == cpu && Commit::unpack(w.load(Relaxed)) == before.closed());
+    stays
+        && ring.meta().writer.tail.load(Relaxed) == expected.tail.pack()
+        && before.closed() == expected.w.closed()
 }
 
 impl Sections for Exclusive {
     fn append(&self, ring: &Ring<'_>, append: &Append<'_>) -> Outcome {
-        let Append { expected, at, parts, stamp, commit } = *append;
-        let page = expected.tail.page();
-        ring.assert_record_fits(page, at, size_of_val(parts.head) + parts.body.len() + 4);
-        if !as_expected(ring, &expected) {
-            return Outcome::Changed;
-        }
-        // E3: pairs with the fence in `cursor::still_holds`. Whoever sees a byte stored below also sees that the
-        // sub-buffer was claimed and reset, although another thread may have done that.
-        fence(Release);
-        let body =
-            parts.body.chunks_exact(4).map(|word| u32::from_le_bytes([word[0], word[1], word[2], word[3]]));
-        let words = parts.head.iter().copied().chain(body).chain([parts.foot]);
-        for (offset, word) in (at..).step_by(4).zip(words) {
-            store_hook();
-            ring.data().store(page, offset, word);
-        }
-        let desc = ring.desc(page);
-        store_hook();
-        desc.stamp[commit.parity()].store(stamp, Relaxed);
-        store_hook();
-        // E1: pairs with the Acquire loads of `w`. Whoever sees the commit sees the record and its time.
-        desc.w.store(commit.pack(), Release);
-        Outcome::Committed
+        self::append(ring, append, None)
     }
 
     fn turn(&self, ring: &Ring<'_>, turn: &Turn) -> Outcome {
-        let Turn { expected, page, first, stamp, commit } = *turn;
-        if !as_expected(ring, &expected) {
-            return Outcome::Changed;
-        }
-        let next = ring.desc(page);
-        store_hook();
-        ring.data().header(page).commit.store(0, Relaxed);
-        store_hook();
-        next.first.store(first, Relaxed);
-        store_hook();
-        next.stamp[Commit::BLANK.parity()].store(stamp, Relaxed);
-        store_hook();
-        next.w.store(Commit::BLANK.pack(), Relaxed);
-        store_hook();
-        // E2: pairs with the Acquire loads of `tail`. Whoever sees the new tail sees its desc reset, and all
-        // that was committed to the page before it.
-        ring.meta().writer.tail.store(commit.pack(), Release);
-        Outcome::Committed
+        self::turn(ring, turn, None)
     }
+}
+
+impl Sections for Pinned {
+    fn append(&self, ring: &Ring<'_>, append: &Append<'_>) -> Outcome {
+        self::append(ring, append, Some(*self))
+    }
+
+    fn turn(&self, ring: &Ring<'_>, turn: &Turn) -> Outcome {
+        self::turn(ring, turn, Some(*self))
+    }
+}
+
+fn append(ring: &Ring<'_>, append: &Append<'_>, pinned: Option<Pinned>) -> Outcome {
+    let Append { expected, at, parts, stamp, commit } = *append;
+    let page = expected.tail.page();
+    ring.assert_record_fits(page, at, size_of_val(parts.head) + parts.body.len() + 4);
+    if !as_expected(ring, &expected, pinned) {
+        return Outcome::Changed;
+    }
+    // E3: pairs with the fence in `cursor::still_holds`. Whoever sees a byte stored below also sees that the
+    // sub-buffer was claimed and reset, although another thread may have done that.
+    fence(Release);
+    let body =
+        parts.body.chunks_exact(4).map(|word| u32::from_le_bytes([word[0], word[1], word[2], word[3]]));
+    let words = parts.head.iter().copied().chain(body).chain([parts.foot]);
+    for (offset, word) in (at..).step_by(4).zip(words) {
+        store_hook();
+        ring.data().store(page, offset, word);
+    }
+    let desc = ring.desc(page);
+    store_hook();
+    desc.stamp[commit.parity()].store(stamp, Relaxed);
+    store_hook();
+    // E1: pairs with the Acquire loads of `w`. Whoever sees the commit sees the record and its time.
+    desc.w.store(commit.pack(), Release);
+    Outcome::Committed
+}
+
+fn turn(ring: &Ring<'_>, turn: &Turn, pinned: Option<Pinned>) -> Outcome {
+    let Turn { expected, page, first, stamp, commit } = *turn;
+    if !as_expected(ring, &expected, pinned) {
+        return Outcome::Changed;
+    }
+    let next = ring.desc(page);
+    store_hook();
+    ring.data().header(page).commit.store(0, Relaxed);
+    store_hook();
+    next.first.store(first, Relaxed);
+    store_hook();
+    next.stamp[Commit::BLANK.parity()].store(stamp, Relaxed);
+    store_hook();
+    next.w.store(Commit::BLANK.pack(), Relaxed);
+    store_hook();
+    // E2: pairs with the Acquire loads of `tail`. Whoever sees the new tail sees its desc reset, and all
+    // that was committed to the page before it.
+    ring.meta().writer.tail.store(commit.pack(), Release);
+    Outcome::Committed
 }

@@ -84,6 +84,8 @@ pub(crate) unsafe fn append_plain<const N: usize>(
     [p0, p1, p2]: [MaybeUninit<u64>; 3],
 ) -> Plain {
     debug_assert!(is_plain(N), "the caller asked");
+    // SAFETY: by 1, it is the calling thread's, which nobody else writes.
+    let area = unsafe { (*spot).area };
     // SAFETY: the spot and the area that it names are the thread's own, or the area is a dummy on no CPU. Once the
     // writer's number compared equal, the spot's addresses lie in a mapping that it keeps, and `desc` and
     // `data` are of one sub-buffer. The record ends within it: that is compared.
@@ -163,7 +165,7 @@ pub(crate) unsafe fn append_plain<const N: usize>(
                     ".quad {STEP}",
                     ".popsection";
                     spot = in(reg) spot,
-                    rseq = inout(reg) (*spot).area => _,
+                    rseq = inout(reg) area => _,
                     writer = in(reg) writer,
                     p0 = in(reg) p0,
                     p1 = in(reg) p1,
@@ -176,7 +178,7 @@ pub(crate) unsafe fn append_plain<const N: usize>(
                     IN_REGISTERS = const IN_REGISTERS,
                     TOTAL = const N + 4,
                     TYPE_LEN = const N / 4,
-                    STEP = const Commit::step(4 + N as u32),
+                    STEP = const Commit::step(record_len(N)),
                     DELTA_LIMIT = const DELTA_LIMIT,
                     STAMP = const offset_of!(Desc, stamp),
                     NUMBER = const Writer::NUMBER_OFFSET,
@@ -193,6 +195,13 @@ pub(crate) unsafe fn append_plain<const N: usize>(
                 );
     }
     Plain::Committed
+}
+
+/// Bytes of the record of a plain payload.
+const fn record_len(payload_len: usize) -> u32 {
+    #[expect(clippy::cast_possible_truncation, reason = "a plain payload has at most 112 bytes")]
+    let len = payload_len as u32;
+    4 + len
 }
 
 /// What [`Sections::append`]'s section loads as it goes: it has more operands than there are registers.
