@@ -250,3 +250,38 @@ pub(crate) fn read_only(fd: BorrowedFd<'_>) -> Result<OwnedFd, MapError> {
     rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
         .map_err(failed("reopen the buffer read-only through /proc (is it mounted?)"))
 }
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    /// The flags that the kernel tells of the mapping that begins at `start`.
+    fn flags_of(start: usize) -> String {
+        let maps = std::fs::read_to_string("/proc/self/smaps").expect("/proc is mounted");
+        let mut lines = maps.lines().skip_while(|line| !line.starts_with(&format!("{start:x}-")));
+        lines.find_map(|line| line.strip_prefix("VmFlags:")).expect("the mapping is there").to_owned()
+    }
+
+    #[test]
+    fn a_readers_mapping_is_kept_from_children_and_core_dumps() {
+        let geometry = Geometry::new(4096, 4).expect("possible");
+        let (fd, writers) = create(geometry, 0).expect("memory");
+        let readers =
+            open(read_only(fd.as_fd()).expect("/proc is mounted").as_fd(), Access::Read).expect("ours");
+        let flags = flags_of(readers.memory.start().as_ptr().addr());
+        let has = |flags: &str, flag: &str| flags.split_ascii_whitespace().any(|each| each == flag);
+        // dc: not copied on fork. dd: not dumped. wr, mw: writable, or could be made so.
+        assert!(has(&flags, "dc") && has(&flags, "dd"), "{flags}");
+        assert!(!has(&flags, "wr") && !has(&flags, "mw"), "{flags}");
+        let flags = flags_of(writers.memory.start().as_ptr().addr());
+        assert!(!has(&flags, "dc") && has(&flags, "wr"), "{flags}");
+    }
+
+    #[test]
+    fn every_buffer_is_sealed_and_closed_to_others() {
+        let (fd, _) = create(Geometry::new(4096, 4).expect("possible"), 0).expect("memory");
+        assert!(rustix::fs::fcntl_get_seals(&fd).expect("a memfd").contains(SEALS));
+        assert_eq!(rustix::fs::ftruncate(&fd, 0), Err(Errno::PERM));
+        assert_eq!(rustix::fs::fstat(&fd).expect("open").st_mode & 0o777, 0o400);
+    }
+}
