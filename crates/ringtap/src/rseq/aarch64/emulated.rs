@@ -91,13 +91,13 @@ impl Asm {
         self.lines.push(line);
     }
 
-    pub(super) fn constant(&mut self, name: &str, value: i128) {
-        let _ = writeln!(self.operands, "{name} = const {value},");
+    pub(super) fn constant(&mut self, name: &str, value: u64) {
+        let _ = writeln!(self.operands, "{name} = const {value}u64,");
     }
 
     pub(super) fn input(&mut self, name: &'static str, class: &str, word: impl Word) {
         let out = if class == "inout" { " => _" } else { "" };
-        let _ = writeln!(self.operands, "{name} = {class}(reg) regs.r_{name}{out},");
+        let _ = writeln!(self.operands, "{name} = {class}(reg) (*regs).r_{name}{out},");
         self.inputs.push((name, word.word()));
     }
 
@@ -114,24 +114,22 @@ impl Asm {
         self.options = options;
     }
 
-    /// The lines, with a jump to the abort handler where the section is to be cut off.
-    fn cut(&self, cut: Option<usize>) -> Vec<&'static str> {
-        let mut lines = Vec::new();
-        let mut instruction = None;
+    /// The lines, with a jump to the abort handler where the section is to be cut off. Where it has no such
+    /// instruction, [`CUT`] is taken back.
+    fn cut(&self) -> Vec<&'static str> {
+        let (mut lines, mut inside, mut left) = (Vec::new(), false, CUT.get());
         for &line in &self.lines {
-            let is_label = line.ends_with(':');
-            if let (Some(at), false, false) = (&mut instruction, is_label, line.starts_with('.')) {
-                if Some(*at) == cut {
+            inside = (inside || line == "3:") && line != "4:";
+            if inside && !line.ends_with(':') && !line.starts_with('.') {
+                if left == Some(0) {
                     lines.push("b 5b");
                 }
-                *at += 1;
-            }
-            match line {
-                "3:" => instruction = Some(0),
-                "4:" => instruction = None,
-                _ => {}
+                left = left.and_then(|left| left.checked_sub(1));
             }
             lines.push(line);
+        }
+        if left.is_some() {
+            CUT.set(None);
         }
         lines
     }
@@ -143,7 +141,7 @@ impl Asm {
             let _ = write!(fields, "r_{name}: u64, ");
         }
         let mut lines = String::new();
-        for line in self.cut(CUT.get()) {
+        for line in self.cut() {
             let _ = writeln!(lines, "{line:?},");
         }
         let (operands, options) = (&self.operands, self.options);
@@ -161,7 +159,7 @@ impl Copy for u64 {{}}
 #[rustc_builtin_macro] macro_rules! asm {{ () => {{}} }}
 #[repr(C)] pub struct Regs {{ {fields} }}
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn section(regs: &Regs) -> u32 {{
+pub unsafe extern "C" fn section(regs: *const Regs) -> u32 {{
 unsafe {{ asm!({lines}{operands}{options}) }}
 0
 }}
@@ -175,39 +173,40 @@ unsafe {{ asm!({lines}{operands}{options}) }}
             // SAFETY: the arena's first page is nobody else's.
             unsafe { (ARENA as *mut u64).add(at).write_volatile(*word) };
         }
+        let source = self.source();
         // The child must not be made on the stack that it would share.
-        let code = std::thread::scope(|scope| scope.spawn(|| self.emulate(file)).join().expect("it ran"));
+        let code = std::thread::scope(|scope| scope.spawn(|| emulate(&source, file)).join().expect("it ran"));
         check_descriptor();
         code
     }
+}
 
-    fn emulate(&self, file: &OwnedFd) -> usize {
-        let dir = std::env::temp_dir().join(format!("ringtap-aarch64-{}", std::process::id()));
-        std::fs::create_dir_all(&dir).expect("a directory");
-        std::fs::write(dir.join("section.rs"), self.source()).expect("a file");
-        std::fs::write(dir.join("runner.s"), runner()).expect("a file");
-        let rustc = std::env::var("RUSTC").unwrap_or_else(|_| "rustc".to_owned());
-        let built = Command::new(rustc)
-            .env("RUSTC_BOOTSTRAP", "1")
-            .args(["--edition=2024", "--target=aarch64-unknown-linux-gnu", "--emit=obj", "-O", "-Cpanic=abort"])
-            .args(["section.rs", "-osection.o"])
-            .current_dir(&dir)
-            .output();
-        succeed(built, &self.source());
-        let linked = Command::new(GCC)
-            .args(["-nostdlib", "-static", "runner.s", "section.o", "-osection"])
-            .current_dir(&dir)
-            .output();
-        succeed(linked, &self.source());
-        let status = Command::new(QEMU)
-            .arg(dir.join("section"))
-            .stdin(Stdio::from(file.try_clone().expect("a descriptor")))
-            .status()
-            .expect("qemu ran");
-        std::fs::remove_dir_all(&dir).expect("it was made above");
-        let code = status.code().unwrap_or_else(|| panic!("{status}:\n{}", self.source()));
-        usize::try_from(code).expect("not negative")
-    }
+fn emulate(source: &str, file: &OwnedFd) -> usize {
+    let dir = std::env::temp_dir().join(format!("ringtap-aarch64-{}", std::process::id()));
+    std::fs::create_dir_all(&dir).expect("a directory");
+    std::fs::write(dir.join("section.rs"), source).expect("a file");
+    std::fs::write(dir.join("runner.s"), runner()).expect("a file");
+    let rustc = std::env::var("RUSTC").unwrap_or_else(|_| "rustc".to_owned());
+    let built = Command::new(rustc)
+        .env("RUSTC_BOOTSTRAP", "1")
+        .args(["--edition=2024", "--target=aarch64-unknown-linux-gnu", "--emit=obj", "-O", "-Cpanic=abort"])
+        .args(["section.rs", "-osection.o"])
+        .current_dir(&dir)
+        .output();
+    succeed(built, source);
+    let linked = Command::new(GCC)
+        .args(["-nostdlib", "-static", "runner.s", "section.o", "-osection"])
+        .current_dir(&dir)
+        .output();
+    succeed(linked, source);
+    let status = Command::new(QEMU)
+        .arg(dir.join("section"))
+        .stdin(Stdio::from(file.try_clone().expect("a descriptor")))
+        .status()
+        .expect("qemu ran");
+    std::fs::remove_dir_all(&dir).expect("it was made above");
+    let code = status.code().unwrap_or_else(|| panic!("{status}:\n{}", source));
+    usize::try_from(code).expect("not negative")
 }
 
 const GCC: &str = "aarch64-linux-gnu-gcc";
@@ -285,7 +284,10 @@ thread_local! {
 }
 
 /// Runs a taken-apart `asm!`; see [`Asm::exit`].
-pub(super) fn run(asm: &Asm) -> &'static str {
+///
+/// # Safety
+/// As for the `asm!`.
+pub(super) unsafe fn run(asm: &Asm) -> &'static str {
     match asm.exit(FILE.get().expect("on the arena's stack")) {
         0 => "",
         label => asm.labels.get(label - 1).unwrap_or_else(|| panic!("left by {label}")),
@@ -312,7 +314,7 @@ macro_rules! emulated_asm {
         $crate::rseq::aarch64::emulated::asm!(@ $asm $labels $($rest)*);
     };
     (@ $asm:ident $labels:tt $name:ident = const $value:expr, $($rest:tt)*) => {
-        $asm.constant(stringify!($name), i128::from($value as u64));
+        $asm.constant(stringify!($name), $value as u64);
         $crate::rseq::aarch64::emulated::asm!(@ $asm $labels $($rest)*);
     };
     (@ $asm:ident $labels:tt $name:ident = in(reg) $value:expr, $($rest:tt)*) => {
