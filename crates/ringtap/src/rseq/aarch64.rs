@@ -51,8 +51,9 @@ use ringtap_abi::words::Commit;
 #[cfg(not(target_arch = "aarch64"))]
 mod emulated;
 
-/// The four bytes before an abort handler: `brk #0x45e0`, which no one executes.
-pub(crate) const SIGNATURE: u32 = 0xd428_bc00;
+/// The four bytes before an abort handler: `brk #0x45e0`, which nobody executes. As the area was registered with,
+/// said again because the tests run where the area's is another.
+const SIGNATURE: u32 = 0xd428_bc00;
 
 /// Sections of the calling thread.
 #[derive(Debug, Clone, Copy)]
@@ -63,6 +64,8 @@ const LOCK: usize = offset_of!(MetaPage, writer) + offset_of!(WriterWords, lock)
 const DELTA_BITS: u32 = DELTA_LIMIT.trailing_zeros();
 
 const _: () = {
+    #[cfg(target_arch = "aarch64")]
+    assert!(SIGNATURE == super::area::SIGNATURE);
     // `stlr` has no offset.
     assert!(offset_of!(Desc, w) == 0);
     // A shift asks whether a delta is too large.

@@ -36,7 +36,7 @@ const AREA_LEN: u32 = 32;
 #[cfg(target_arch = "x86_64")]
 pub(crate) const SIGNATURE: u32 = 0x5305_3053;
 #[cfg(target_arch = "aarch64")]
-pub(crate) use super::aarch64::SIGNATURE;
+pub(crate) const SIGNATURE: u32 = 0xd428_bc00;
 #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
 pub(crate) const SIGNATURE: u32 = 0;
 

@@ -176,7 +176,7 @@ unsafe {{ asm!({lines}{operands}{options}) }}
     fn exit(&self, file: &OwnedFd) -> usize {
         for (at, (_, word)) in self.inputs.iter().enumerate() {
             // SAFETY: the arena's first page is nobody else's.
-            unsafe { (ARENA as *mut u64).add(at).write_volatile(*word) };
+            unsafe { (ARENA as *mut u64).wrapping_add(at).write_volatile(*word) };
         }
         let source = self.source();
         // The child must not be made on the stack that it would share.
@@ -272,7 +272,7 @@ fn check_descriptor() {
     assert_eq!(head, 0, "version and flags");
     assert!(len > 0 && len % 4 == 0 && len < 1024, "the section is {len} bytes");
     assert!(!(start..start + len).contains(&abort), "the abort handler is out of line");
-    assert_eq!(signature as u32, super::SIGNATURE);
+    assert_eq!(signature, u64::from(super::SIGNATURE));
 }
 
 /// Maps the file. It stays as long as the process.

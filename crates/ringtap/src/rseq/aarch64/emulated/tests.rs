@@ -145,9 +145,12 @@ fn assert_twins() {
 }
 
 /// One section as its test calls it: on the ring given, expecting what is given.
-type Section = fn(&dyn Fn(&Ring<'_>, &Expected) -> Expected, &Ring<'_>) -> Outcome;
+type Section = fn(Scribble<'_>, &Ring<'_>) -> Outcome;
 
-fn append_section(scribble: &dyn Fn(&Ring<'_>, &Expected) -> Expected, ring: &Ring<'_>) -> Outcome {
+/// Changes the ring, or what is expected of it.
+type Scribble<'a> = &'a dyn Fn(&Ring<'_>, &Expected) -> Expected;
+
+fn append_section(scribble: Scribble<'_>, ring: &Ring<'_>) -> Outcome {
     let (head, body) = ([7, 8], BODY);
     let mut append = append_of(ring, &head, &body, 9, 2000);
     append.expected = scribble(ring, &append.expected);
@@ -160,7 +163,7 @@ fn turn_of(ring: &Ring<'_>) -> Turn {
     Turn { expected, page, first: 77, stamp: 1000, commit: Place::new(page, expected.tail.seq() + 1) }
 }
 
-fn turn_section(scribble: &dyn Fn(&Ring<'_>, &Expected) -> Expected, ring: &Ring<'_>) -> Outcome {
+fn turn_section(scribble: Scribble<'_>, ring: &Ring<'_>) -> Outcome {
     let mut turn = turn_of(ring);
     turn.expected = scribble(ring, &turn.expected);
     Rseq(area()).turn(ring, &turn)
@@ -213,7 +216,7 @@ fn turn_stores_what_the_lock_holder_stores() {
 #[test]
 fn what_is_not_as_expected_changes_nothing() {
     on_arena(|| {
-        let scribbles: [&dyn Fn(&Ring<'_>, &Expected) -> Expected; 5] = [
+        let scribbles: [Scribble<'_>; 5] = [
             &|_, was| Expected { cpu: CPU + 1, ..*was },
             &|ring, was| {
                 ring.meta().writer.lock.store(1 << 40, Relaxed);
@@ -333,13 +336,15 @@ fn append_now<const N: usize>(hot: &Hot, ring: &Ring<'_>, payload: &[u8; N]) -> 
 
 fn plain_stores_what_the_lock_holder_stores<const N: usize>() {
     let (ring, twin) = begun();
-    let hot = Hot::new(&ring);
+    let mut hot = Hot::new(&ring);
     let payload: [u8; N] = std::array::from_fn(|at| at as u8 + 1);
     // Of both parities.
     for wake_any in [0, 1] {
         ring.meta().switches.wake_any.store(wake_any, Relaxed);
         twin.meta().switches.wake_any.store(wake_any, Relaxed);
         let before = expected(&ring);
+        // Not a byte too many.
+        hot.spot.capacity = u64::from(before.w.offset()) + 4 + N as u64;
         let (outcome, last) = append_now(&hot, &ring, &payload);
         let wanted = if wake_any == 0 { Plain::Committed } else { Plain::CommittedForSleepers };
         assert_eq!(outcome, wanted);
