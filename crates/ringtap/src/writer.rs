@@ -189,7 +189,7 @@ impl Writer {
     /// The words are [`in_registers`]'s for a payload of `N` bytes that lives.
     #[inline(always)]
     unsafe fn write_plain<const N: usize>(&self, words: [MaybeUninit<u64>; 3]) -> Plain {
-        #[cfg(all(target_arch = "x86_64", not(loom)))]
+        #[cfg(all(any(target_arch = "x86_64", target_arch = "aarch64"), not(loom)))]
         if const { write::is_plain(N) } {
             // SAFETY: 1. The spot was just asked for. 2. As the caller says.
             return unsafe { rseq::native::append_plain::<N>(spot::of_thread(), self, words) };

@@ -28,7 +28,7 @@ use ringtap_abi::SubbufId;
 use ringtap_abi::words::{Commit, Place};
 use std::mem::MaybeUninit;
 
-#[cfg(all(target_arch = "aarch64", not(loom)))]
+#[cfg(all(any(target_arch = "aarch64", all(test, target_arch = "x86_64")), not(loom)))]
 pub(crate) mod aarch64;
 mod area;
 pub(crate) mod lock;
