@@ -31,6 +31,17 @@ pub enum Role {
         /// Where the writer runs.
         cpu: usize,
     },
+    /// Attaches to an instance and writes the kill test's events on request.
+    RingtapKillWriter {
+        /// Where the instance is served.
+        socket: PathBuf,
+        /// Where it runs.
+        cpu: usize,
+        /// What its events carry.
+        id: u64,
+        /// Where it leaves its tally when it is told to go: the healthy one's. Without, it is to be killed.
+        tally: Option<PathBuf>,
+    },
     /// Does LTTng's part of the kill test inside a sandbox and prints the report.
     LttngKillTest {
         /// What to do.
@@ -92,6 +103,9 @@ fn play() -> Option<anyhow::Result<()>> {
         Role::MarkerWriter { cpu } => marker::serve(cpu),
         Role::RingtapWriter { socket, cpu } => ringtap::serve(&socket, cpu),
         Role::LttngWriter { cpu } => lttng::serve(cpu),
+        Role::RingtapKillWriter { socket, cpu, id, tally } => {
+            kill_test::serve_writer(&socket, cpu, id, tally.as_deref())
+        }
         Role::LttngKillTest { plan, recording } => kill_test::serve_lttng(&plan, recording),
         Role::Probe { name } => callgrind::serve(&name),
     }))

@@ -4,6 +4,8 @@
 //! on the same CPU before, meanwhile and afterwards; all share that CPU's ring. Counted are the events that
 //! it wrote afterwards, when nobody disturbs it any more: recorded, or lost by the tracer's own count.
 
+mod ringtap;
+
 use crate::guest::{self, Role};
 use crate::lttng::{self, Recording, Ring, Session};
 use crate::process::Finished;
@@ -20,12 +22,16 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::thread;
 use std::time::{Duration, Instant};
 
+pub use ringtap::{Exact, Ringtap, Tally, serve_writer};
+
 /// The healthy writer's id in its events; the killed ones count up from 1.
 const HEALTHY: u64 = 0;
 /// Events that the healthy process writes at a time while others are killed.
 const BATCH: u64 = 1000;
 /// How long a writer lives, in microseconds of the wall's clock: long enough to get the CPU that it shares.
 const LIFE_US: Range<u64> = 1_000..8_000;
+/// How long it lives on once it was seen to write.
+const LIFE_WRITING_US: Range<u64> = 0..3_000;
 
 /// What to do to a tracer.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
@@ -53,6 +59,14 @@ pub trait Subject {
     /// When it does not start.
     fn writer(&mut self, cpu: usize, id: u64) -> anyhow::Result<Worker>;
 
+    /// Waits until writer `id` is seen to write; `false` where this tracer cannot tell while it records.
+    ///
+    /// # Errors
+    /// When the writer does not write.
+    fn await_event(&mut self, _id: u64) -> anyhow::Result<bool> {
+        Ok(false)
+    }
+
     /// Ends the recording and finds out what became of writer `id`'s events.
     ///
     /// # Errors
@@ -73,6 +87,9 @@ pub struct Account {
     pub lost_packets: u64,
     /// What it took to find out.
     pub steps: Vec<Step>,
+    /// What a tracer knows whose reader followed the whole test.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub exact: Option<Exact>,
 }
 
 /// One command of the account.
@@ -117,6 +134,8 @@ pub struct Report {
     pub subject: String,
     /// Writers killed.
     pub kills: u64,
+    /// Those of them that were seen to write before they were killed.
+    pub seen_writing: u64,
     /// Events that the healthy process wrote before the first kill.
     pub before: u64,
     /// Events that it wrote meanwhile.
@@ -150,6 +169,10 @@ impl fmt::Display for Report {
         for (what, figure) in facts {
             writeln!(f, "  {what:<26} {figure}")?;
         }
+        if let Some(exact) = &account.exact {
+            write!(f, "{exact}")?;
+            writeln!(f, "  {:<26} {} of {kills}", "seen writing when killed", self.seen_writing)?;
+        }
         for Step { command, end, took_ms } in &account.steps {
             let end = match end {
                 StepEnd::Done => "done",
@@ -177,17 +200,21 @@ pub fn run(plan: &Plan, subject: &mut dyn Subject) -> anyhow::Result<Report> {
         over.store(true, Relaxed);
         (killed, writing.join().expect("the healthy writer's thread does not panic"))
     });
-    killed?;
+    let seen_writing = killed?;
     let meanwhile = meanwhile.context("the healthy writer did not survive the others' deaths")?;
 
     let alone = healthy.run(plan.after)?;
     let first = plan.before + meanwhile;
     drop(healthy);
     let account = subject.account(HEALTHY, &(first..first + plan.after))?;
-    let unaccounted = plan.after.saturating_sub(account.recorded).saturating_sub(account.lost_events);
+    let unaccounted = match &account.exact {
+        Some(exact) => exact.unaccounted,
+        None => plan.after.saturating_sub(account.recorded).saturating_sub(account.lost_events),
+    };
     Ok(Report {
         subject: subject.name(),
         kills: plan.kills,
+        seen_writing,
         before: plan.before,
         meanwhile,
         after: plan.after,
@@ -208,16 +235,20 @@ fn write_until(healthy: &mut Worker, over: &AtomicBool) -> anyhow::Result<u64> {
     Ok(written)
 }
 
-fn kill_writers(plan: &Plan, subject: &mut dyn Subject) -> anyhow::Result<()> {
-    let mut random = plan.seed;
+/// Kills the plan's writers; returns how many were seen to write.
+fn kill_writers(plan: &Plan, subject: &mut dyn Subject) -> anyhow::Result<u64> {
+    let (mut random, mut seen_writing) = (plan.seed, 0);
     for id in 1..=plan.kills {
         let mut writer = subject.writer(plan.cpu, id)?;
         writer.start(u64::MAX)?;
-        let life = LIFE_US.start + split_mix(&mut random) % (LIFE_US.end - LIFE_US.start);
-        thread::sleep(Duration::from_micros(life));
+        let writes = subject.await_event(id)?;
+        seen_writing += u64::from(writes);
+        let life = if writes { LIFE_WRITING_US } else { LIFE_US };
+        let micros = life.start + split_mix(&mut random) % (life.end - life.start);
+        thread::sleep(Duration::from_micros(micros));
         writer.kill()?;
     }
-    Ok(())
+    Ok(seen_writing)
 }
 
 /// The next number of Steele, Lea and Flood's SplitMix64.

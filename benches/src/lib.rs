@@ -10,7 +10,8 @@
 //! * [`callgrind`] counts instructions, which repeat exactly where times do not.
 //!
 //! # Safety
-//! `unsafe` stands in [`clock`] alone, for reading the processor's counter.
+//! `unsafe` stands in [`clock`], for reading the processor's counter, and in [`callgrind`], for running rseq's
+//! critical sections where there is no rseq.
 
 pub mod callgrind;
 pub mod clock;

@@ -54,7 +54,7 @@ fn without_kills_lttng_records_every_event() {
         println!("skipped the kill test's control run: {reason:#}");
         return;
     }
-    let output = run(KILL_TEST, &["--json", "--lttng-kills", "0", "--after", "50000"]);
+    let output = run(KILL_TEST, &["--json", "--only", "lttng", "--lttng-kills", "0", "--after", "50000"]);
     let reports: Vec<Value> =
         stdout(&output).lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     assert_eq!(reports.len(), 2);
@@ -68,11 +68,36 @@ fn without_kills_lttng_records_every_event() {
     }
 }
 
+/// The kill test, shortened: for each way that writers exclude each other.
+#[test]
+fn killed_writers_cost_a_healthy_process_nothing() {
+    for (writer, kills) in [("rseq", 300), ("locked", 100)] {
+        let kills_arg = kills.to_string();
+        let args = ["--json", "--only", "ringtap", "--writer", writer, "--kills", &kills_arg];
+        let report: Value = serde_json::from_str(&stdout(&run(KILL_TEST, &args))).unwrap();
+        println!("{report}");
+        let (account, exact) = (&report["account"], &report["account"]["exact"]);
+        assert_eq!([&report["seen_writing"], &exact["victims_read"]], [kills, kills]);
+        let number = |value: &Value| value.as_u64().unwrap();
+        assert!(number(&report["meanwhile"]) > 0 && number(&exact["healthy_read"]) > 0);
+        let tried = number(&report["before"]) + number(&report["meanwhile"]) + number(&report["after"]);
+        assert_eq!(number(&exact["tally"]["tried"]), tried);
+        assert_eq!(number(&exact["read"]) + number(&exact["lost"]), number(&exact["written"]));
+        // The command fails where events are unaccounted for; these are the facts that it judges by.
+        assert_eq!([&report["unaccounted"], &exact["torn"], &exact["disordered"]], [0, 0, 0]);
+        let lost_or_refused = number(&account["lost_events"]) + number(&exact["tally"]["busy"]);
+        assert!(number(&account["recorded"]) + lost_or_refused >= 220_000);
+    }
+}
+
 /// SIGKILL leaves a program no chance to clean up; what it started must do so by itself.
 #[test]
 fn nothing_is_left_behind_when_a_run_is_killed() {
-    for (program, args) in [(BENCH, &["--rounds", "100000"][..]), (KILL_TEST, &["--lttng-kills", "1000000"])]
-    {
+    for (program, args) in [
+        (BENCH, &["--rounds", "100000"][..]),
+        (KILL_TEST, &["--only", "ringtap", "--kills", "1000000"]),
+        (KILL_TEST, &["--only", "lttng", "--lttng-kills", "1000000"]),
+    ] {
         let mut child =
             Command::new(program).args(args).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
         std::thread::sleep(Duration::from_millis(1500));
@@ -112,6 +137,11 @@ fn instruction_counts_repeat_and_fail_a_build_that_exceeds_them() {
     let counts = stdout(&run(INSTRUCTIONS, &["--bless"]));
     assert_eq!(stdout(&run(INSTRUCTIONS, &["--bless"])), counts, "the same binary counts the same");
     assert_eq!(counts.lines().count(), callgrind::PROBES.len());
+    let count_of = |name: &str| {
+        let line = counts.lines().find(|line| line.contains(&format!(" {name} "))).unwrap();
+        line.split(' ').nth(2).unwrap().to_owned()
+    };
+    assert_eq!(count_of(callgrind::GET_READER_OF_FEW), count_of(callgrind::GET_READER_OF_MANY));
 
     let file = std::env::temp_dir().join(format!("ringtap-budgets-{}", std::process::id()));
     let compare = |budgets: &str| {

@@ -40,3 +40,19 @@ pub use ringtap_abi::meta::WriterKind;
 pub use ringtap_abi::records::Damage;
 pub use stats::Stats;
 pub use writer::{Reservation, Writer};
+
+/// Lets the calling thread run restartable sequences as plain code, for counting their instructions under valgrind,
+/// which has no rseq. Returns whether it now does: `false` where the thread can run real ones.
+///
+/// The area that the sections look at says `cpu` from now on, whoever interrupts the thread. To be called before
+/// the thread first makes or uses an instance.
+///
+/// # Safety
+/// Nobody aborts these sections, so nothing may come between their instructions that writes into the same rings.
+/// 1. This is the only thread of its process that writes, no signal handler writes, and the thread stays on `cpu`.
+/// 2. No other process writes into the instances that this one writes into.
+#[doc(hidden)]
+#[must_use]
+pub unsafe fn pretend_rseq_for_counting(cpu: u32) -> bool {
+    rseq::pretend(cpu)
+}

@@ -2,7 +2,7 @@
 //! macros work outside the crate.
 
 use ringtap::event::{Text, marker};
-use ringtap::{Config, Host};
+use ringtap::{Config, Host, WriterKind};
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 use std::hint::black_box;
@@ -70,6 +70,33 @@ fn writing_allocates_nothing() {
     assert_eq!(ALLOCATIONS.get() - before, 0);
     let entries: u64 = host.cpus().iter().map(|&cpu| host.stats(cpu).expect("it is undamaged").entries).sum();
     assert!(entries > 0, "the events are in the ring");
+}
+
+/// Under both ways that writers exclude each other, over all of a ring's pages, and off.
+#[test]
+fn writing_payloads_allocates_nothing() {
+    for kind in [WriterKind::Rseq, WriterKind::Locked] {
+        let config = Config { ring_subbufs: 4, writer: Some(kind), ..Config::default() };
+        let host = Host::new(&config).expect("memory for a small instance");
+        let writer = host.writer();
+        let before = ALLOCATIONS.get();
+        for number in 0..10_000u32 {
+            writer.write_array(&[5u8; 24]).expect("an overwriting ring takes it");
+            writer.write(&[5u8; 21]).expect("an overwriting ring takes it");
+            writer.write(&[5u8; 3000]).expect("an overwriting ring takes it");
+            let mut reservation = writer.reserve::<64>(40).expect("it fits");
+            reservation[..4].copy_from_slice(&number.to_le_bytes());
+            reservation.commit().expect("an overwriting ring takes it");
+            drop(writer.reserve::<64>(40).expect("it fits"));
+            assert!(writer.write(&[5u8; 5000]).is_err(), "too large for a page");
+        }
+        host.set_recording(false);
+        assert!(writer.write_array(&[5u8; 24]).is_err(), "recording is off");
+        assert_eq!(ALLOCATIONS.get() - before, 0, "{kind:?}");
+        let written: u64 =
+            host.cpus().iter().map(|&cpu| host.stats(cpu).expect("it is undamaged").written()).sum();
+        assert_eq!(written, 40_000);
+    }
 }
 
 ringtap::event! {

@@ -213,6 +213,22 @@ fn own_area() -> Option<NonNull<Area>> {
     OWN.try_with(|own| register(own.0.get(), 0).then(|| NonNull::new(own.0.get())).flatten()).ok().flatten()
 }
 
+/// Gives the calling thread an area that nobody registered, and writes `cpu` into it; `false` where the thread has
+/// one already. See [`crate::pretend_rseq_for_counting`].
+pub(crate) fn pretend(cpu: u32) -> bool {
+    if Area::of_thread().is_some() {
+        return false;
+    }
+    OWN.with(|own| {
+        // SAFETY: the thread's own, and valid; nobody refers to it while the thread has no area.
+        let area = unsafe { &*own.0.get() };
+        area.cpu_id_start.store(cpu, Relaxed);
+        area.cpu_id.store(cpu, Relaxed);
+        AREA.set(Some(NonNull::from(area)));
+    });
+    true
+}
+
 fn register(area: *mut Area, flags: libc::c_int) -> bool {
     // SAFETY: the area is 32 bytes, aligned, and lives until its owner unregisters it.
     unsafe { libc::syscall(libc::SYS_rseq, area, AREA_LEN, flags, SIGNATURE) == 0 }
