@@ -9,6 +9,7 @@ use ringtap_format::text::Sources;
 use ringtap_format::trace_dat::TraceDat;
 use ringtap_format::{ByteOrder, Constants, Event, Formats, Strings, Symbols, Target, Tasks};
 use std::fs::{self, File};
+use std::io::Read;
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
@@ -17,6 +18,9 @@ use std::path::{Path, PathBuf};
 const START_LEN: u64 = 1 << 22;
 /// Most that is read of them.
 const MAX_START_LEN: u64 = 1 << 29;
+
+/// More than `header_page` and `header_event` ever have.
+const MAX_HEADER_LEN: usize = 1 << 16;
 
 /// One machine's.
 pub(super) struct Group {
@@ -136,8 +140,8 @@ fn read_events(
     warns: bool,
 ) -> Result<(PageLayout, Formats)> {
     let remedy = || format!("{} is no whole copy of tracefs' folder `events`", folder.display());
-    let header_page = lossy(read(&folder.join("header_page")).with_context(remedy)?);
-    let header_event = lossy(read(&folder.join("header_event")).with_context(remedy)?);
+    let header_page = lossy(read_at_once(&folder.join("header_page")).with_context(remedy)?);
+    let header_event = lossy(read_at_once(&folder.join("header_event")).with_context(remedy)?);
     let pages = PageLayout::parse(&header_page, order())
         .and_then(|pages| check_header_event(&header_event).map(|()| pages))
         .with_context(|| format!("cannot use {}", folder.display()))?;
@@ -189,6 +193,14 @@ fn define(btf: &Path, constants: &mut Constants) -> Result<()> {
 
 fn read(path: &Path) -> Result<Vec<u8>> {
     fs::read(path).with_context(|| format!("cannot read {}", path.display()))
+}
+
+/// As [`read`], of a file that the kernel hands out to the first call only.
+fn read_at_once(path: &Path) -> Result<Vec<u8>> {
+    let mut bytes = vec![0; MAX_HEADER_LEN];
+    let len = File::open(path).and_then(|mut file| file.read(&mut bytes));
+    bytes.truncate(len.with_context(|| format!("cannot read {}", path.display()))?);
+    Ok(bytes)
 }
 
 fn lossy(bytes: Vec<u8>) -> String {

@@ -49,9 +49,15 @@ pub(super) fn cpu_of(path: &Path) -> Option<u32> {
 #[derive(Clone, Debug)]
 pub(super) enum Held {
     /// A record, and where it lies in the sub-buffer's records.
-    Record { time: u64, bytes: Range<usize> },
+    Record {
+        time: u64,
+        bytes: Range<usize>,
+    },
     Lost(Lost),
-    Damaged { offset: u64, error: PageError },
+    Damaged {
+        offset: u64,
+        error: PageError,
+    },
 }
 
 /// One CPU's sub-buffers in a file.

@@ -44,7 +44,8 @@ pub(super) fn run(plan: &Plan, output: &mut Output) -> Result<Outcome> {
     let session = plan.kernel.as_ref().map(KernelSession::prepare).transpose()?;
     let mut stream = Stream::new(plan, host.as_ref(), session.as_ref(), output)?;
     if let Some(layout) = plan.layout {
-        let cpus = session.as_ref().map_or(0, KernelSession::cpus).max(host.as_ref().map_or(0, HostSide::cpus));
+        let cpus =
+            session.as_ref().map_or(0, KernelSession::cpus).max(host.as_ref().map_or(0, HostSide::cpus));
         stream.print_header(layout, u32::try_from(cpus)?, output)?;
     }
     let mut command = match plan.command.as_slice() {
