@@ -105,6 +105,34 @@ fn dumps_print_as_the_kernel_prints_them() {
 }
 
 #[test]
+fn a_bad_page_of_a_dump_does_not_hide_the_others() {
+    if cannot_trace() {
+        return;
+    }
+    let recorded = Recorded::new("report-bad-page");
+    let whole = text(&recorded.report(&["--layout", "trace-cmd"])).lines().count();
+    let dump = recorded.dumps.iter().max_by_key(|dump| fs::metadata(dump).unwrap().len()).unwrap();
+    let mut bytes = fs::read(dump).unwrap();
+    // The commit word of the first page claims more than a page has.
+    let records = u32::from_le_bytes(*bytes[8..].first_chunk().unwrap()) & 0xf_ffff;
+    assert!(records > 100);
+    bytes[8..16].copy_from_slice(&0xf_0000u64.to_le_bytes());
+    // And its first record a length that leaves the page.
+    bytes[16..24].copy_from_slice(&0x0010_0000_0000u64.to_le_bytes());
+    fs::write(dump, &bytes).unwrap();
+    let output = recorded.report(&["--layout", "trace-cmd"]);
+    let (stdout, stderr) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert_eq!(output.status.code(), Some(1));
+    let page = format!("{}: page at byte 0: ", dump.display());
+    assert!(stderr.starts_with(&format!("ringtap: {page}")), "{stderr}");
+    assert!(stderr.ends_with("ringtap: 1 page is damaged; all that can be read is printed\n"), "{stderr}");
+    assert_eq!(stdout.matches(&format!("[DAMAGED: {page}")).count(), 1, "{stdout}");
+    let lines = stdout.lines().count();
+    let pages = bytes.len() / PAGE;
+    assert!(lines < whole && (pages == 1 || lines > 20), "{lines} of {whole}");
+}
+
+#[test]
 fn formats_may_come_from_a_folder() {
     if cannot_trace() {
         return;

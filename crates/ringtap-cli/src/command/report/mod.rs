@@ -18,19 +18,19 @@ use std::path::PathBuf;
 const EXAMPLES: &str = "\
 Examples:
   Dumps of this machine's kernel:      ringtap report cpu0 cpu1
-  Dumps of another machine:            ringtap report --formats events --tasks saved_cmdlines cpu*.raw
+  Dumps of another machine:            ringtap report --formats events --tasks names cpu*.raw
   A file of trace-cmd's, as it would:  ringtap report --layout trace-cmd trace.dat
   One event, and only some of it:      ringtap report -F 'sched:sched_switch: prev_prio < 100' cpu*
-  The same condition on two events:    ringtap report -e sched_switch -e sched_wakeup -F 'cpu == 1' cpu*
+  The same condition on all of irq:    ringtap report -e irq -F 'cpu == 1' trace.dat
   For a program:                       ringtap report --json trace.dat | jq .fields
 
 FILEs are dumps, one for each CPU, of what per_cpu/cpuN/trace_pipe_raw in tracefs hands out, or a
-trace.dat of version 6, which brings all it needs. The CPU of a dump is the number behind `cpu` in its
-name or its folder's, or else its place among the FILEs. Records of all FILEs are merged by time.
+trace.dat of version 6, which brings all it needs. A dump's CPU is the number behind `cpu` in its
+name or its folder's, or else its place among the FILEs. All FILEs are merged by time.
 
-A dump says nothing about its events, so without --formats they are those of the running kernel. Take
-along from the machine that wrote it, out of tracefs: the folder `events`, `saved_cmdlines` and
-`printk_formats`; and `/proc/kallsyms`.
+A dump says nothing about its events, so without --formats they are the running kernel's. From
+another machine take along, out of tracefs, the folder `events`, the files `saved_cmdlines` and
+`printk_formats`, and /proc/kallsyms.
 
 What was lost stands between the events. A page that cannot be read is named with its file and byte,
 and makes the exit status 1 once the rest is printed. docs/json.md describes the keys of --json.";
@@ -42,8 +42,8 @@ pub struct Args {
     /// Dumps of CPUs, or a trace.dat
     #[arg(required = true, value_name = "FILE")]
     files: Vec<PathBuf>,
-    /// How lines look
-    #[arg(long, value_enum, default_value = "ftrace")]
+    /// How lines look: as the kernel's `trace` file (ftrace), as `trace-cmd report`, or json
+    #[arg(long, value_enum, default_value = "ftrace", hide_possible_values = true)]
     layout: TextLayout,
     /// Print JSON, one object a line: the same as --layout json
     #[arg(long, conflicts_with = "layout")]
