@@ -5,6 +5,7 @@ use anyhow::{Context, Result};
 use ringtap::Host;
 use ringtap::attach::Connection;
 use ringtap::tracefs::EventName;
+use ringtap_format::Dialect;
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
@@ -58,12 +59,12 @@ pub struct Application {
 }
 
 impl Application {
-    /// Learns the events declared so far.
+    /// Learns the events declared so far, to be printed in this dialect.
     ///
     /// # Errors
     /// The host is gone.
-    pub fn new(registry: Registry) -> Result<Self> {
-        let (decoder, events, unknown) = (Decoder::of_application(), Vec::new(), BTreeSet::new());
+    pub fn new(registry: Registry, dialect: Dialect) -> Result<Self> {
+        let (decoder, events, unknown) = (Decoder::of_application(dialect), Vec::new(), BTreeSet::new());
         let mut application = Self { decoder, registry, events, last_id: 0, unknown, wanted: HashMap::new() };
         application.learn()?;
         Ok(application)

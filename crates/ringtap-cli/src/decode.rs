@@ -1,9 +1,10 @@
 //! Records as lines: decoded by the `format` texts of their source, named by what is known of its tasks.
 
 use crate::output::{EVENT, FAINT, LOSS, Output};
+use clap::ValueEnum;
 use ringtap::tracefs::{EventName, Tracefs};
 use ringtap::{Damaged, Lost};
-use ringtap_format::text::{Common, Entry, JsonLines, Sources, TraceText};
+use ringtap_format::text::{Common, Entry, JsonLines, Sources, TraceCmdText, TraceText};
 use ringtap_format::{Constants, Dialect, Event, Field, Formats, Strings, Symbols, Target, Tasks};
 use serde_json::json;
 use std::collections::HashMap;
@@ -11,11 +12,35 @@ use std::fs;
 use std::io::{self, Write};
 use std::time::{Duration, Instant};
 
+/// How lines look, by the name that is typed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum TextLayout {
+    /// As the kernel's `trace` file
+    Ftrace,
+    /// As `trace-cmd report`
+    TraceCmd,
+    /// One JSON object a line
+    Json,
+}
+
+impl TextLayout {
+    /// Whose way of printing events that is.
+    #[must_use]
+    pub const fn dialect(self) -> Dialect {
+        match self {
+            Self::TraceCmd => Dialect::TraceCmd,
+            Self::Ftrace | Self::Json => Dialect::Kernel,
+        }
+    }
+}
+
 /// How lines look.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Layout {
     /// As the kernel's `trace` file.
     Trace,
+    /// As `trace-cmd report`.
+    TraceCmd,
     /// For people: the time since this moment, in nanoseconds of `CLOCK_MONOTONIC`.
     Human {
         /// The moment.
@@ -115,25 +140,25 @@ const COMM_LEN: usize = 15;
 impl Decoder {
     /// For a ringtap host's records; [`learn`](Self::learn) its events.
     #[must_use]
-    pub fn of_application() -> Self {
-        Self::new(Source::Application, Constants::new())
+    pub fn of_application(dialect: Dialect) -> Self {
+        Self::new(Source::Application, dialect, Constants::new())
     }
 
     /// For the kernel's records of these events.
     #[must_use]
-    pub fn of_kernel<'e, E>(tracefs: &Tracefs, events: E) -> Self
+    pub fn of_kernel<'e, E>(tracefs: &Tracefs, dialect: Dialect, events: E) -> Self
     where
         E: Iterator<Item = &'e (EventName, String)> + Clone,
     {
-        let mut decoder = Self::new(Source::Kernel, Constants::new());
+        let mut decoder = Self::new(Source::Kernel, dialect, Constants::new());
         events.clone().for_each(|(event, format)| decoder.learn(&event.system, format));
-        if decoder.formats.iter().any(|event| !event.unresolved().is_empty()) {
-            // Some name constants whose values only the kernel's type information tells.
+        if dialect == Dialect::Kernel && decoder.formats.iter().any(|event| !event.unresolved().is_empty()) {
+            // Some name constants whose values only the kernel's type information tells; trace-cmd has none.
             let mut constants = Constants::new();
             if let Ok(btf) = fs::read("/sys/kernel/btf/vmlinux")
                 && ringtap_format::btf::define(&btf, &mut constants).is_ok()
             {
-                decoder = Self::new(Source::Kernel, constants);
+                decoder = Self::new(Source::Kernel, dialect, constants);
                 events.for_each(|(event, format)| decoder.learn(&event.system, format));
             }
         }
@@ -147,10 +172,12 @@ impl Decoder {
         decoder
     }
 
-    fn new(source: Source, constants: Constants) -> Self {
-        let dialect = Dialect::Kernel;
+    fn new(source: Source, dialect: Dialect, constants: Constants) -> Self {
         let mut formats = Formats::new(Target::HOST, dialect);
         *formats.constants_mut() = constants;
+        if dialect == Dialect::TraceCmd {
+            formats.use_plugins();
+        }
         Self {
             source,
             formats,
@@ -192,11 +219,12 @@ impl Decoder {
         let start = out.len();
         match layout {
             Layout::Trace => self.trace_line(seen, is_coloured, out),
+            Layout::TraceCmd => self.trace_cmd_line(seen, out),
             Layout::Human { since } => self.human_line(seen, common, since, is_coloured, out),
             Layout::Json => self.json_line(seen, out),
         }
         // What a program wrote into its events is not to steer somebody's terminal.
-        if layout != Layout::Json && !is_coloured {
+        if layout == Layout::TraceCmd || (layout != Layout::Json && !is_coloured) {
             hide_controls(&mut out[start..]);
         }
     }
@@ -225,6 +253,21 @@ impl Decoder {
         out.extend_from_slice(name);
         let _ = write!(out, "{EVENT:#}");
         out.extend_from_slice(rest);
+    }
+
+    fn trace_cmd_line(&self, seen: &Seen<'_>, out: &mut Vec<u8>) {
+        let entry = Entry { cpu: seen.cpu, time: seen.ns, record: seen.record };
+        TraceCmdText { sources: self.sources(), in_ns: true }.entry(&entry, out);
+    }
+
+    /// Appends the first lines of a layout: those of a buffer of so many CPUs that is still empty.
+    pub fn header(&self, layout: TextLayout, cpus: u32, out: &mut Vec<u8>) {
+        let (sources, in_ns) = (self.sources(), true);
+        match layout {
+            TextLayout::Ftrace => TraceText { sources, in_ns }.header(0, 0, cpus, out),
+            TextLayout::TraceCmd => TraceCmdText { sources, in_ns }.header(cpus, out),
+            TextLayout::Json => {}
+        }
     }
 
     fn human_line(&self, seen: &Seen<'_>, common: Common, since: u64, is_coloured: bool, out: &mut Vec<u8>) {
@@ -321,7 +364,11 @@ pub fn lost(lost: Lost, source: Source, layout: Layout, is_coloured: bool, out: 
     }
     let style = if is_coloured { LOSS } else { Default::default() };
     let count = count.map_or_else(String::new, |count| format!("{count} "));
-    out.extend_from_slice(format!("{style}CPU:{cpu} [LOST {count}EVENTS]{style:#}\n").as_bytes());
+    let text = match layout {
+        Layout::TraceCmd => format!("CPU:{cpu} [{count}EVENTS DROPPED]"),
+        _ => format!("CPU:{cpu} [LOST {count}EVENTS]"),
+    };
+    out.extend_from_slice(format!("{style}{text}{style:#}\n").as_bytes());
 }
 
 /// Appends the line that stands for events that cannot be read.
@@ -344,7 +391,7 @@ fn split_after<'a>(line: &'a [u8], mark: &[u8]) -> Option<(&'a [u8], &'a [u8])> 
 }
 
 /// Replaces what a terminal might obey.
-fn hide_controls(line: &mut [u8]) {
+pub(crate) fn hide_controls(line: &mut [u8]) {
     let is_control = |byte: &&mut u8| byte.is_ascii_control() && !matches!(**byte, b'\n' | b'\t');
     line.iter_mut().filter(is_control).for_each(|byte| *byte = b'?');
 }
@@ -383,7 +430,7 @@ mod tests {
     }
 
     fn line(layout: Layout, is_coloured: bool) -> String {
-        let mut decoder = Decoder::of_application();
+        let mut decoder = Decoder::of_application(Dialect::Kernel);
         decoder.learn("test", FORMAT);
         let mut out = Vec::new();
         let seen = Seen { cpu: 1, ns: 2_000_003_000, record: &record() };
@@ -432,7 +479,7 @@ mod tests {
 
     #[test]
     fn an_unknown_event_and_a_short_record_are_shown_as_such() {
-        let mut decoder = Decoder::of_application();
+        let mut decoder = Decoder::of_application(Dialect::Kernel);
         decoder.learn("test", FORMAT);
         for record in [&[][..], &[40], &[40, 0, 0, 0], &[99, 0, 0, 0, 1, 0, 0, 0], &record()[..13]] {
             for layout in [Layout::Trace, Layout::Human { since: 0 }, Layout::Json] {

@@ -48,6 +48,7 @@ fn run(command: Command, output: &mut Output) -> anyhow::Result<Outcome> {
         Command::Demo(args) => command::demo::run(&args, output),
         Command::Stream(args) => command::stream::run(&args, output),
         Command::Stat(args) => command::stat::run(&args, output),
+        Command::Report(args) => command::report::run(&args, output),
         Command::Completions(args) => command::completions::run(&args, output),
         Command::Man(args) => command::man::run(&args, output),
         Command::DemoWorker(args) => command::demo::worker::run(&args, output),

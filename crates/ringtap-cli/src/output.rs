@@ -75,6 +75,16 @@ impl Output {
         writeln!(self)
     }
 
+    /// Writes what holds no styles of ours, byte for byte.
+    ///
+    /// # Errors
+    /// The output cannot be written to.
+    pub fn write_as_is(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.flush()?;
+        // Past the filter, which would search every byte for colours.
+        io::stdout().write_all(bytes).map_err(ReaderGone::recognise)
+    }
+
     /// Moves up to the first of the last `lines` lines, and clears from there.
     ///
     /// # Errors

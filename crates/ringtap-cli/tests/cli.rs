@@ -13,6 +13,7 @@ fn help_texts() {
     insta::assert_snapshot!("help", said(&run(&["--help"])));
     insta::assert_snapshot!("help-demo", said(&run(&["demo", "--help"])));
     insta::assert_snapshot!("help-stream", said(&run(&["stream", "--help"])));
+    insta::assert_snapshot!("help-report", said(&run(&["report", "--help"])));
     insta::assert_snapshot!("help-stat", said(&run(&["stat", "--help"])));
     insta::assert_snapshot!("help-completions", said(&run(&["completions", "--help"])));
     insta::assert_snapshot!("help-man", said(&run(&["man", "--help"])));
@@ -32,12 +33,14 @@ fn completions_and_manual_name_every_command() {
         let script = run(&["completions", shell]);
         assert!(script.status.success() && script.stderr.is_empty());
         let script = String::from_utf8(script.stdout).unwrap();
-        for word in ["demo", "stream", "stat", "completions", "man", "interval", "attach", "consume"] {
+        for word in
+            ["demo", "stream", "report", "stat", "completions", "man", "interval", "attach", "consume"]
+        {
             assert!(script.contains(word), "{shell}: {word}");
         }
     }
     let page = String::from_utf8(run(&["man"]).stdout).unwrap();
-    for command in ["demo", "stream", "stat", "completions", "man"] {
+    for command in ["demo", "stream", "report", "stat", "completions", "man"] {
         assert!(page.contains(&format!("ringtap\\-{command}(1)")), "{command}: {page}");
     }
     assert!(!page.contains("demo\\-worker"), "hidden commands stay hidden");

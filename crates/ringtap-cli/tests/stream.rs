@@ -101,6 +101,23 @@ fn an_application_is_followed_without_consuming() {
 }
 
 #[test]
+fn each_layout_has_its_header() {
+    let temporary = Temporary::new("stream-layout");
+    let shop = Shop::open(&temporary);
+    let of = |layout, lines| first_lines(&temporary, &["--attach", shop.socket(), "--layout", layout], lines);
+    let (ftrace, trace_cmd, json) = (of("ftrace", 16), of("trace-cmd", 5), of("json", 4));
+    let cpus = shop.host.cpus().len();
+    assert_eq!(ftrace[0], "# tracer: nop");
+    assert_eq!(ftrace[2], format!("# entries-in-buffer/entries-written: 0/0   #P:{cpus}"));
+    assert!(ftrace[12].ends_with(": asked: size=100"), "{ftrace:?}");
+    assert_eq!(trace_cmd[0], format!("cpus={cpus}"));
+    assert!(trace_cmd[2].contains(": answered:             / -> 200"), "{trace_cmd:?}");
+    assert!(trace_cmd[4].contains("/nowhere?[31m"), "steers no terminal: {trace_cmd:?}");
+    let asked: Value = serde_json::from_str(&json[0]).unwrap();
+    assert_eq!(asked["event"], "asked");
+}
+
+#[test]
 fn a_consuming_stream_is_alone() {
     let temporary = Temporary::new("stream-consume");
     let shop = Shop::open(&temporary);

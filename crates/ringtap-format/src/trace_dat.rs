@@ -9,6 +9,7 @@ use crate::format::FormatError;
 use crate::header::{HeaderError, PageLayout};
 use crate::print::Dialect;
 use crate::target::{ByteOrder, Target};
+use std::ops::Range;
 
 /// Most systems, events or CPUs that a file may claim.
 const MAX_COUNT: u64 = 1 << 16;
@@ -26,7 +27,9 @@ pub struct TraceDat<'a> {
     pub printk_formats: &'a str,
     /// `saved_cmdlines`
     pub tasks: &'a [u8],
-    /// Each CPU's sub-buffers.
+    /// Where each CPU's sub-buffers lie in the file, in bytes.
+    pub spans: Vec<Range<u64>>,
+    /// Each CPU's sub-buffers; none after [`TraceDat::parse_start`].
     pub cpus: Vec<&'a [u8]>,
 }
 
@@ -56,12 +59,40 @@ pub enum TraceDatError {
     Header(#[from] HeaderError),
 }
 
+impl TraceDatError {
+    /// Whether the bytes ended too early.
+    #[must_use]
+    pub const fn is_end(&self) -> bool {
+        matches!(self, Self::End { .. })
+    }
+}
+
 impl<'a> TraceDat<'a> {
     /// Takes a file apart.
     ///
     /// # Errors
     /// Where it is not of version 6, or ends too early.
     pub fn parse(bytes: &'a [u8]) -> Result<Self, TraceDatError> {
+        let start = Self::parse_start(bytes)?;
+        let data = start.spans.iter().map(|span| {
+            let range = usize::try_from(span.start).ok()?..usize::try_from(span.end).ok()?;
+            bytes.get(range)
+        });
+        match data.collect() {
+            Some(cpus) => Ok(Self { cpus, ..start }),
+            None => {
+                let len = start.spans.iter().map(|span| span.end).max().unwrap_or(0);
+                Err(TraceDatError::End { offset: 0, expected: "descriptions and data", len })
+            }
+        }
+    }
+
+    /// As [`parse`](Self::parse), of a file whose data is read in pieces: `bytes` need only hold what stands before
+    /// the data.
+    ///
+    /// # Errors
+    /// Where it is not of version 6, or ends too early: then [`TraceDatError::is_end`], and more bytes may help.
+    pub fn parse_start(bytes: &'a [u8]) -> Result<Self, TraceDatError> {
         let mut reader = Reader { bytes, at: 0, target: Target::LE64 };
         reader.tag(b"\x17\x08\x44tracing", "the magic bytes of trace.dat")?;
         reader.tag(b"6\0", "version 6 (newer files: convert with `trace-cmd convert --file-version 6`)")?;
@@ -87,8 +118,8 @@ impl<'a> TraceDat<'a> {
         let kallsyms = reader.text(4, "kallsyms")?;
         let printk_formats = reader.text(4, "printk_formats")?;
         let tasks = reader.sized(8, "saved_cmdlines")?;
-        let cpus = reader.cpus()?;
-        Ok(Self { layout, formats, kallsyms, printk_formats, tasks, cpus })
+        let spans = reader.spans()?;
+        Ok(Self { layout, formats, kallsyms, printk_formats, tasks, spans, cpus: Vec::new() })
     }
 
     /// Its events, with libtraceevent's plugins if asked for; and the format files that cannot be read.
@@ -134,6 +165,10 @@ impl<'a> Reader<'a> {
             Some(rest) if rest.starts_with(tag) => {
                 self.at = self.at.saturating_add(tag.len());
                 Ok(())
+            }
+            Some(rest) if tag.starts_with(rest) => {
+                let len = u64::try_from(tag.len()).unwrap_or(u64::MAX);
+                Err(TraceDatError::End { offset: self.at, expected, len })
             }
             _ => Err(self.expected(expected)),
         }
@@ -188,23 +223,26 @@ impl<'a> Reader<'a> {
         Ok(formats)
     }
 
-    fn cpus(&mut self) -> Result<Vec<&'a [u8]>, TraceDatError> {
+    fn spans(&mut self) -> Result<Vec<Range<u64>>, TraceDatError> {
         let count = self.count("the number of CPUs")?;
-        if self.tag(b"options  \0", "options").is_ok() {
-            while self.number(2, "an option")? != 0 {
-                self.sized(4, "an option")?;
+        match self.tag(b"options  \0", "options") {
+            Ok(()) => {
+                while self.number(2, "an option")? != 0 {
+                    self.sized(4, "an option")?;
+                }
             }
+            // There may be none.
+            Err(TraceDatError::Expected { .. }) => {}
+            Err(end) => return Err(end),
         }
         self.tag(b"flyrecord\0", "flyrecord")?;
-        let mut cpus = Vec::new();
+        let mut spans = Vec::new();
         for _ in 0..count {
-            let offset = self.number(8, "the place of a CPU's data")?;
+            let start = self.number(8, "the place of a CPU's data")?;
             let len = self.number(8, "the length of a CPU's data")?;
-            let data = usize::try_from(offset).ok().and_then(|offset| self.bytes.get(offset..));
-            let data = data.and_then(|data| data.get(..usize::try_from(len).ok()?));
-            cpus.push(data.ok_or(TraceDatError::End { offset: self.at, expected: "a CPU's data", len })?);
+            spans.push(start..start.saturating_add(len));
         }
-        Ok(cpus)
+        Ok(spans)
     }
 }
 

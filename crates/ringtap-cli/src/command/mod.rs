@@ -4,5 +4,6 @@ pub mod completions;
 pub mod demo;
 pub mod held;
 pub mod man;
+pub mod report;
 pub mod stat;
 pub mod stream;

@@ -12,6 +12,7 @@ use crate::private::Folder;
 use crate::signals::Signals;
 use anyhow::{Context, Result, bail};
 use ringtap::{Config, Host, Item, Merge, Stats, clock};
+use ringtap_format::Dialect;
 use std::io::Write;
 use std::time::{Duration, Instant};
 
@@ -98,7 +99,7 @@ struct Screen {
 impl Screen {
     fn new(plan: &Plan, host: &Host, output: &Output) -> Result<Self> {
         Ok(Self {
-            application: Application::new(Registry::Here(host.clone()))?,
+            application: Application::new(Registry::Here(host.clone()), Dialect::Kernel)?,
             layout: if plan.json { Layout::Json } else { Layout::Human { since: clock::monotonic_ns() } },
             pace: Pace::new(plan.show == Show::Some),
             is_coloured: output.is_coloured(),

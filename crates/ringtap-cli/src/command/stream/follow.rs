@@ -7,7 +7,7 @@ use super::kernel::{KernelPlan, KernelSession};
 use super::{ApplicationPlan, Filter, Plan};
 use crate::application::{Application, Registry};
 use crate::child::Running;
-use crate::decode::{self, Decoder, Layout, Seen, Source, write_lines};
+use crate::decode::{self, Decoder, Layout, Seen, Source, TextLayout, write_lines};
 use crate::outcome::Outcome;
 use crate::output::Output;
 use crate::private::Folder;
@@ -17,7 +17,7 @@ use ringtap::attach::{AttachError, Connection, Role, SOCKET_VARIABLE};
 use ringtap::serve::Server;
 use ringtap::tracefs::EventName;
 use ringtap::{Config, Host, Input, Item, Merge, Merged, ReadError, Start, Waited};
-use ringtap_format::Event;
+use ringtap_format::{Dialect, Event};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
@@ -43,6 +43,11 @@ pub(super) fn run(plan: &Plan, output: &mut Output) -> Result<Outcome> {
     let host = plan.application.as_ref().map(HostSide::open).transpose()?;
     let session = plan.kernel.as_ref().map(KernelSession::prepare).transpose()?;
     let mut stream = Stream::new(plan, host.as_ref(), session.as_ref(), output)?;
+    if let Some(layout) = plan.layout {
+        let cpus =
+            session.as_ref().map_or(0, KernelSession::cpus).max(host.as_ref().map_or(0, HostSide::cpus));
+        stream.print_header(layout, u32::try_from(cpus)?, output)?;
+    }
     let mut command = match plan.command.as_slice() {
         [] => None,
         command => {
@@ -133,6 +138,13 @@ impl HostSide {
         }
     }
 
+    fn cpus(&self) -> usize {
+        match self {
+            Self::Attached { connection, .. } => connection.cpus().len(),
+            Self::Embedded { host, .. } => host.cpus().len(),
+        }
+    }
+
     fn inputs(&self) -> Result<Vec<Input>> {
         match self {
             Self::Attached { connection, socket, consume: true, .. } => {
@@ -203,7 +215,8 @@ impl Stream {
         session: Option<&KernelSession>,
         output: &Output,
     ) -> Result<Self> {
-        let application = host.map(|host| Application::new(host.registry())).transpose()?;
+        let dialect = plan.layout.map_or(Dialect::Kernel, TextLayout::dialect);
+        let application = host.map(|host| Application::new(host.registry(), dialect)).transpose()?;
         if let (Some(HostSide::Attached { socket, .. }), Some(application)) = (host, &application)
             && plan.command.is_empty()
             && let Some(pattern) = plan.filter.unmet(plan.kernel.as_ref(), &application.events)
@@ -230,7 +243,7 @@ impl Stream {
             merge,
             kernel_inputs,
             kernel: kernel.map(|(tracefs, session)| {
-                Decoder::of_kernel(tracefs, session.formats.iter().chain(&session.hidden))
+                Decoder::of_kernel(tracefs, dialect, session.formats.iter().chain(&session.hidden))
             }),
             hidden: session.map_or_else(Vec::new, |session| {
                 session.hidden.iter().map(|(event, _)| event.clone()).collect()
@@ -238,11 +251,25 @@ impl Stream {
             application,
             peer,
             filter: plan.filter.clone(),
-            layout: if plan.json { Layout::Json } else { Layout::Trace },
+            layout: match plan.layout {
+                Some(TextLayout::Json) => Layout::Json,
+                Some(TextLayout::TraceCmd) => Layout::TraceCmd,
+                Some(TextLayout::Ftrace) | None => Layout::Trace,
+            },
             is_coloured: output.is_coloured(),
             record: Vec::new(),
             lines: Vec::new(),
         })
+    }
+
+    /// Prints the first lines of a layout that was asked for.
+    fn print_header(&mut self, layout: TextLayout, cpus: u32, output: &mut Output) -> Result<()> {
+        let application = self.application.as_ref().map(|application| &application.decoder);
+        if let Some(decoder) = self.kernel.as_ref().or(application) {
+            decoder.header(layout, cpus, &mut self.lines);
+        }
+        write_lines(&mut self.lines, output)?;
+        Ok(())
     }
 
     /// Prints events until the command ends, which is told, or a signal asks to stop, or nobody is left to follow.

@@ -3,6 +3,7 @@
 mod follow;
 mod kernel;
 
+use crate::decode::TextLayout;
 use crate::outcome::Outcome;
 use crate::output::Output;
 use anyhow::{Result, bail};
@@ -28,7 +29,7 @@ EVENTs are SYSTEM:EVENT, where both may hold * and ?, or one word that names an 
 COMMAND finds the socket of the application's host in RINGTAP_SOCKET: the one of --attach, or one
 that lasts as long as COMMAND. The stream ends when COMMAND ends, with its exit status.
 
-Lines look as in the kernel's trace file. Times are CLOCK_MONOTONIC's, of all sources. With --json
+Lines look as in the kernel's trace_pipe. Times are CLOCK_MONOTONIC's, of all sources. With --json
 each line is one object, an event, or events that were lost (null: nobody knows how many):
   {\"source\":\"kernel\",\"type\":\"event\",\"ts\":0,\"cpu\":0,\"pid\":0,\"comm\":\"\",\"flags\":\".....\",\"id\":0,
   \"system\":\"\",\"event\":\"\",\"fields\":{},\"text\":\"\"}
@@ -64,6 +65,9 @@ pub struct Args {
     /// Print JSON, one object a line
     #[arg(long)]
     json: bool,
+    /// Print a header, and lines as the kernel's `trace` file (ftrace) or trace-cmd; or json
+    #[arg(long, value_enum, conflicts_with = "json", hide_possible_values = true)]
+    layout: Option<TextLayout>,
     /// Size of each CPU's buffer, in KiB
     #[arg(long, value_name = "KIB", default_value_t = 4096, value_parser = clap::value_parser!(u32).range(64..=1 << 20))]
     buffer_size: u32,
@@ -86,7 +90,8 @@ pub struct Plan {
     filter: Filter,
     /// The command to run; empty where there is none.
     command: Vec<OsString>,
-    json: bool,
+    /// `None`: as the kernel's `trace_pipe`, which has no header.
+    layout: Option<TextLayout>,
 }
 
 /// Where the application's events come from.
@@ -135,7 +140,8 @@ impl Plan {
             None if args.command.is_empty() => None,
             None => Some(ApplicationPlan::Embed { buffer_kib: args.buffer_size }),
         };
-        Ok(Self { kernel, application, filter, command: args.command.clone(), json: args.json })
+        let layout = if args.json { Some(TextLayout::Json) } else { args.layout };
+        Ok(Self { kernel, application, filter, command: args.command.clone(), layout })
     }
 }
 
