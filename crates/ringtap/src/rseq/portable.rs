@@ -2,10 +2,10 @@
 //! also what the model checkers run, and what the stepper cuts off before each store.
 
 use super::{Append, Expected, Outcome, Sections, Turn};
+use crate::ring::ordering::{e1_commit, e2_turn, e3_record, fence};
 use crate::ring::{Ring, store_hook};
-use ringtap_abi::sync::fence;
 use ringtap_abi::words::Commit;
-use std::sync::atomic::Ordering::{Relaxed, Release};
+use std::sync::atomic::Ordering::Relaxed;
 
 /// Sections of a thread that holds the buffer's lock, so that no other writer is at work.
 #[derive(Debug, Clone, Copy)]
@@ -35,7 +35,7 @@ impl Sections for Exclusive {
         }
         // E3: pairs with the fence in `cursor::still_holds`. Whoever sees a byte stored below also sees that the
         // sub-buffer was claimed and reset, although another thread may have done that.
-        fence(Release);
+        fence(e3_record());
         let body =
             parts.body.chunks_exact(4).map(|word| u32::from_le_bytes([word[0], word[1], word[2], word[3]]));
         let words = parts.head.iter().copied().chain(body).chain([parts.foot]);
@@ -48,7 +48,7 @@ impl Sections for Exclusive {
         desc.stamp[commit.parity()].store(stamp, Relaxed);
         store_hook();
         // E1: pairs with the Acquire loads of `w`. Whoever sees the commit sees the record and its time.
-        desc.w.store(commit.pack(), Release);
+        desc.w.store(commit.pack(), e1_commit());
         Outcome::Committed
     }
 
@@ -69,7 +69,7 @@ impl Sections for Exclusive {
         store_hook();
         // E2: pairs with the Acquire loads of `tail`. Whoever sees the new tail sees its desc reset, and all
         // that was committed to the page before it.
-        ring.meta().writer.tail.store(commit.pack(), Release);
+        ring.meta().writer.tail.store(commit.pack(), e2_turn());
         Outcome::Committed
     }
 }
