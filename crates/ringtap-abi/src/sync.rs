@@ -14,7 +14,7 @@ pub use core::sync::atomic::{AtomicU32, AtomicU64, fence};
 pub use loom::sync::atomic::{AtomicU32, AtomicU64, fence};
 
 /// What the side of an edge with this name asks for. A constant, but for the model checker: there
-/// `RINGTAP_WEAKEN=name` makes it Relaxed.
+/// `RINGTAP_WEAKEN` is a list of those that become Relaxed.
 #[cfg(not(loom))]
 #[inline(always)]
 #[must_use]
@@ -28,7 +28,8 @@ pub const fn strength(_name: &str, ordering: Ordering) -> Ordering {
 pub fn strength(name: &str, ordering: Ordering) -> Ordering {
     static WEAKENED: std::sync::OnceLock<Option<String>> = std::sync::OnceLock::new();
     let weakened = WEAKENED.get_or_init(|| std::env::var("RINGTAP_WEAKEN").ok());
-    if weakened.as_deref() == Some(name) { Ordering::Relaxed } else { ordering }
+    let is_weakened = weakened.iter().any(|names| names.split(',').any(|weakened| weakened == name));
+    if is_weakened { Ordering::Relaxed } else { ordering }
 }
 
 /// A fence that a model checker's run may take away: Relaxed is none.

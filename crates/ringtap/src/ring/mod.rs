@@ -176,11 +176,13 @@ impl<'m> Ring<'m> {
 /// Between any two steps on shared words, whoever makes them: where tests look, abort, die, or let others run.
 #[inline(always)]
 pub(crate) fn store_hook() {
-    #[cfg(test)]
+    #[cfg(all(test, not(loom)))]
     hook::run();
+    #[cfg(all(test, loom))]
+    tests::loom::may_switch();
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(loom)))]
 pub(crate) mod hook {
     //! What a test does between two stores.
 

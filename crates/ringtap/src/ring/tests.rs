@@ -20,7 +20,7 @@ mod kit;
 #[cfg(not(loom))]
 mod lab;
 #[cfg(loom)]
-mod loom;
+pub(super) mod loom;
 #[cfg(not(loom))]
 mod stepper;
 #[cfg(not(loom))]
