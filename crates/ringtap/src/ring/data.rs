@@ -2,9 +2,9 @@
 //! because other processes write them; they are read and written as atomic words, or by a section's assembly.
 
 use super::store_hook;
+use ringtap_abi::SubbufId;
 use ringtap_abi::subbuf::{HEADER_LEN, SubbufHeader};
 use ringtap_abi::sync::AtomicU32;
-use ringtap_abi::SubbufId;
 use std::sync::atomic::Ordering::Relaxed;
 
 #[cfg(not(loom))]

@@ -33,11 +33,11 @@ pub(crate) mod write;
 
 pub(crate) use data::Data;
 
+use ordering::{e1_look, e2_look};
 use ringtap_abi::meta::{Desc, MetaPage};
 use ringtap_abi::sync::AtomicU64;
 use ringtap_abi::words::{Commit, MAX_SEQ, Place, Slot};
 use ringtap_abi::{Geometry, SubbufId};
-use ordering::{e1_look, e2_look};
 use std::sync::atomic::Ordering::Relaxed;
 
 /// One buffer's shared memory, borrowed from its mapping. The geometry was checked when it was mapped and is

@@ -9,7 +9,7 @@ use crate::ring::cursor::{Chunk, Position};
 use crate::ring::data::Page;
 use crate::ring::swap::{Handed, Reader, get_reader};
 use crate::ring::write::{self, Step};
-use crate::ring::{Data, Ring, advance};
+use crate::ring::{Data, Ring, advance, reset};
 use crate::rseq::{Expected, lock, portable::Exclusive};
 use crate::wake::{self, Until};
 use loom::cell::UnsafeCell;
@@ -165,7 +165,7 @@ fn e1_who_sees_the_commit_sees_the_record() {
 }
 
 #[test]
-fn e2_who_sees_the_new_tail_sees_the_old_page_complete_and_the_new_one_reset() {
+fn e2_who_sees_the_new_tail_sees_the_old_page_complete() {
     explore(2, || {
         let memory = Memory::new();
         write(&memory.ring(), 0);
@@ -186,6 +186,48 @@ fn e2_who_sees_the_new_tail_sees_the_old_page_complete_and_the_new_one_reset() {
             assert_eq!(lost, 0, "nothing was overwritten");
         }
         assert_eq!(follower.index, 3);
+    });
+}
+
+#[test]
+fn e2_who_sees_the_new_tail_sees_its_desc_reset() {
+    explore(3, || {
+        let memory = Memory::new();
+        write(&memory.ring(), 0);
+        let mut follower = Follower::new(&memory.ring());
+        assert_eq!(follower.step(&memory.ring()), Some(0));
+        let writer = {
+            let memory = memory.clone();
+            thread::spawn(move || {
+                turn(&memory.ring());
+                write(&memory.ring(), 1);
+            })
+        };
+        follower.step(&memory.ring());
+        writer.join().unwrap();
+        follower.step(&memory.ring());
+        assert_eq!(follower.index, 2, "nothing was overwritten, and the cursor has it all");
+    });
+}
+
+#[test]
+fn e3_a_cursor_begins_with_the_first_of_its_page() {
+    explore(2, || {
+        let memory = Memory::new();
+        write(&memory.ring(), 0);
+        turn(&memory.ring());
+        write(&memory.ring(), 1);
+        let writer = {
+            let memory = memory.clone();
+            thread::spawn(move || {
+                turn(&memory.ring());
+                write(&memory.ring(), 2);
+            })
+        };
+        let mut follower = Follower::new(&memory.ring());
+        let chunk = follower.position.advance(&memory.ring(), &mut follower.copy).expect("sound");
+        assert!(chunk.is_none_or(|chunk| chunk.lost <= 2), "a loss is no negative number: {chunk:?}");
+        writer.join().unwrap();
     });
 }
 
@@ -314,6 +356,32 @@ fn e5_a_page_is_the_readers_or_the_writers() {
             }
         }
         writer.join().unwrap();
+    });
+}
+
+#[test]
+fn e5_no_cursor_is_led_to_what_an_earlier_reset_left() {
+    explore(2, || {
+        let memory = Memory::new();
+        let mut reader = Reader::new(&memory.ring());
+        write(&memory.ring(), 0);
+        assert_eq!(get_reader(&memory.ring(), &mut reader), Ok(Handed::Page));
+        assert_eq!(reset::reset(&memory.ring(), &mut reader, &Exclusive, 0), Ok(true));
+        write(&memory.ring(), 1);
+        turn(&memory.ring());
+        write(&memory.ring(), 2);
+        let host = {
+            let memory = memory.clone();
+            thread::spawn(move || {
+                assert_eq!(reset::reset(&memory.ring(), &mut reader, &Exclusive, 0), Ok(true));
+            })
+        };
+        let mut follower = Follower::new(&memory.ring());
+        let chunk = follower.position.advance(&memory.ring(), &mut follower.copy).expect("sound");
+        if chunk.is_some() {
+            assert_ne!(follower.copy[1], PAYLOAD, "the first reset dropped this event");
+        }
+        host.join().unwrap();
     });
 }
 
