@@ -4,41 +4,68 @@
 //! its CPU's ring; the ring moves from sub-buffer to sub-buffer; a [`Host`] hands sub-buffers to a consuming
 //! [`Reader`], while any number of [`Cursor`]s follow without anybody's help.
 
+#![cfg_attr(
+    loom,
+    allow(dead_code, unused_imports, reason = "a model checker runs the ring, and nothing is mapped")
+)]
+
 #[cfg(not(target_os = "linux"))]
 compile_error!("ringtap shares memory the way Linux does: memfds, futexes, restartable sequences");
 #[cfg(target_endian = "big")]
 compile_error!("the ring lays out event headers as little-endian machines do; ringtap-format reads both");
 
+#[cfg(not(loom))]
 pub mod attach;
 pub mod clock;
+#[cfg(not(loom))]
 pub mod cpus;
+#[cfg(not(loom))]
 mod cursor;
+#[cfg(not(loom))]
 pub mod event;
+#[cfg(not(loom))]
 mod host;
+#[cfg(not(loom))]
 mod map;
+#[cfg(not(loom))]
 mod merge;
+#[cfg(not(loom))]
 mod reader;
+#[cfg(not(loom))]
 mod record;
 mod ring;
 mod rseq;
+#[cfg(not(loom))]
 pub mod serve;
+#[cfg(not(loom))]
 mod spot;
+#[cfg(not(loom))]
 mod stats;
 pub mod thread;
+#[cfg(not(loom))]
 pub mod tracefs;
 mod wake;
+#[cfg(not(loom))]
 mod writer;
 
+#[cfg(not(loom))]
 pub use cursor::{Cursor, Start};
+#[cfg(not(loom))]
 pub use host::{Config, Host, HostError, Mode, Waited};
+#[cfg(not(loom))]
 pub use map::MapError;
+#[cfg(not(loom))]
 pub use merge::{HOLD, Input, Merge, Merged};
+#[cfg(not(loom))]
 pub use reader::{ReadError, Reader, Waker};
+#[cfg(not(loom))]
 pub use record::{Damaged, Item, Lost, Payload, Record};
 pub use ring::write::Refused;
 pub use ringtap_abi::meta::WriterKind;
 pub use ringtap_abi::records::Damage;
+#[cfg(not(loom))]
 pub use stats::Stats;
+#[cfg(not(loom))]
 pub use writer::{Reservation, Writer};
 
 /// Lets the calling thread run restartable sequences as plain code, for counting their instructions under valgrind,

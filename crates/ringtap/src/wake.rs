@@ -8,13 +8,22 @@
 //! everybody; who is not satisfied arms again. A writer that dies between the two leaves sleepers to their next
 //! look, which is why nobody sleeps longer than [`NAP`] at a time.
 
+#[cfg(not(loom))]
 use crate::host::Waited;
 use crate::ring::Ring;
+#[cfg(loom)]
+use crate::ring::ordering::e7_barrier;
+use crate::ring::ordering::{e8_look, e8_wake};
+use crate::ring::write::{Refused, Step};
 use ringtap_abi::meta::Switches;
+#[cfg(not(loom))]
 use ringtap_abi::sync::AtomicU32;
+#[cfg(not(loom))]
 use rustix::thread::futex;
-use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
-use std::time::{Duration, Instant};
+use std::sync::atomic::Ordering::{AcqRel, Relaxed, Release};
+use std::time::Duration;
+#[cfg(not(loom))]
+use std::{sync::atomic::Ordering::Acquire, time::Instant};
 
 /// Longest sleep between two looks.
 pub(crate) const NAP: Duration = Duration::from_millis(100);
@@ -32,6 +41,37 @@ fn membarrier(command: libc::c_int) {
 /// Lets this process's threads take part in sleepers' barriers.
 pub(crate) fn register_writer() {
     membarrier(REGISTER_GLOBAL_EXPEDITED);
+}
+
+/// Between what a sleeper armed and its last look: all writers' commits and looks are on either side of it.
+fn barrier() {
+    // A membarrier is a fence of the caller's and one in each running writer: `writers_share` has that one where a
+    // model checker looks.
+    #[cfg(loom)]
+    ringtap_abi::sync::fence_unless_relaxed(e7_barrier());
+    #[cfg(not(loom))]
+    membarrier(GLOBAL_EXPEDITED);
+}
+
+/// Between a commit and the writer's look behind it: for the compiler alone, the sleeper's membarrier does the rest.
+#[inline(always)]
+fn writers_share() {
+    #[cfg(loom)]
+    ringtap_abi::sync::fence_unless_relaxed(e7_barrier());
+    #[cfg(not(loom))]
+    std::sync::atomic::compiler_fence(std::sync::atomic::Ordering::SeqCst);
+}
+
+/// The writer's look behind a round: wakes whom it concerns.
+pub(crate) fn look(ring: &Ring<'_>, step: Result<Step, Refused>) {
+    writers_share();
+    let switches = &ring.meta().switches;
+    // E7: pairs with the sleeper's barrier in `arm`.
+    match step {
+        Ok(Step::Written) if switches.wake_any.load(Relaxed) != 0 => wake(ring),
+        Ok(Step::Turned(seq)) if seq >= switches.wake_at.load(Relaxed) => wake(ring),
+        _ => {}
+    }
 }
 
 /// What a sleeper waits for.
@@ -52,7 +92,7 @@ pub(crate) fn arm(switches: &Switches, until: Until) {
         }
     }
     // E7: pairs with the writers' loads behind their commits.
-    membarrier(GLOBAL_EXPEDITED);
+    barrier();
 }
 
 /// Wakes everybody who sleeps on the buffer.
@@ -63,8 +103,9 @@ pub(crate) fn wake(ring: &Ring<'_>) {
     switches.wake_at.store(u64::MAX, Relaxed);
     let wakes = &ring.meta().wake.wakes;
     // E8: pairs with the Acquire in `wakes`. Who reads the new number before it arms is armed after us.
-    wakes.fetch_add(1, AcqRel);
+    wakes.fetch_add(1, e8_wake());
     // The word is valid; nothing else can go wrong.
+    #[cfg(not(loom))]
     let _ = futex::wake(wakes, futex::Flags::empty(), u32::MAX);
 }
 
@@ -77,10 +118,11 @@ pub(crate) fn send_away(ring: &Ring<'_>) {
 /// How often the buffer's sleepers were woken: read it before arming.
 pub(crate) fn wakes(ring: &Ring<'_>) -> u32 {
     // E8: pairs with the addition in `wake`.
-    ring.meta().wake.wakes.load(Acquire)
+    ring.meta().wake.wakes.load(e8_look())
 }
 
 /// Sleeps until the buffer's sleepers were woken more often than `seen`, for [`NAP`] and for `timeout` at most.
+#[cfg(not(loom))]
 pub(crate) fn sleep(wakes: &AtomicU32, seen: u32, timeout: Duration) {
     let timeout = timeout.min(NAP);
     let timeout =
@@ -91,6 +133,7 @@ pub(crate) fn sleep(wakes: &AtomicU32, seen: u32, timeout: Duration) {
 
 /// Sleeps until `ready` says so, for `timeout` at most, or until somebody sends all sleepers away. `ready` arms
 /// where it says no.
+#[cfg(not(loom))]
 pub(crate) fn wait<E>(
     ring: &Ring<'_>,
     timeout: Option<Duration>,

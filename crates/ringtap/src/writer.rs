@@ -16,8 +16,7 @@ use ringtap_abi::meta::{Switches, WriterKind, state};
 use ringtap_abi::words::{Commit, Place};
 use std::mem::MaybeUninit;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::{Relaxed, SeqCst};
-use std::sync::atomic::{AtomicU64, compiler_fence};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 /// Sections of one event that the kernel may abort before the event takes the lock instead: a debugger that
 /// steps through them aborts each.
@@ -343,21 +342,13 @@ impl Buffer {
 
     /// One round; wakes whom it concerns.
     fn append(&self, sections: &impl rseq::Sections, cpu: u32, payload: &[u8]) -> Result<Step, Refused> {
-        let switches = &self.ring.meta().switches;
-        if switches.state.load(Relaxed) & state::OFF != 0 {
+        if self.ring.meta().switches.state.load(Relaxed) & state::OFF != 0 {
             return Err(Refused::Off);
         }
         let step = write::append(&self.ring, sections, cpu, &self.clock, payload);
-        // The compiler, too, must look behind the commit: the sleeper's membarrier does the rest.
-        compiler_fence(SeqCst);
-        match step {
-            // E7: as on the fast path.
-            Ok(Step::Written) if switches.wake_any.load(Relaxed) != 0 => wake::wake(&self.ring),
-            Ok(Step::Turned(seq)) if seq >= switches.wake_at.load(Relaxed) => wake::wake(&self.ring),
-            Err(Refused::Full) => {
-                self.ring.meta().writer.dropped.fetch_add(1, Relaxed);
-            }
-            _ => {}
+        wake::look(&self.ring, step);
+        if step == Err(Refused::Full) {
+            self.ring.meta().writer.dropped.fetch_add(1, Relaxed);
         }
         step
     }

@@ -3,14 +3,14 @@
 //! Each step can be made by anybody, any number of times. A writer that dies between the two leaves a slot
 //! tagged with a position the tail has not reached; the next writer finds it claimed and goes on from there.
 
+use super::ordering::{e3_claim, e5_claim, e5_look, fence};
 use super::write::{Refused, Step};
 use super::{Corrupt, Ring};
 use crate::rseq::{Expected, Outcome, Sections, Turn};
 use ringtap_abi::SubbufId;
 use ringtap_abi::meta::state;
-use ringtap_abi::sync::fence;
 use ringtap_abi::words::{Place, Slot};
-use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
+use std::sync::atomic::Ordering::Relaxed;
 
 /// How often a claim looks again: only the reader's swap and a reset compete for a slot, once a lap each.
 const CLAIM_TRIES: u32 = 16;
@@ -46,12 +46,12 @@ fn claim(ring: &Ring<'_>, tail: Place) -> Result<Option<SubbufId>, Refused> {
     let next = tail.seq() + 1;
     let lap = u64::from(ring.geometry().ring_subbufs());
     for _ in 0..CLAIM_TRIES {
-        let word = ring.slot(next).load(Acquire);
+        let word = ring.slot(next).load(e5_look());
         let slot = Slot::unpack(word);
         let page = ring.checked(slot.page())?;
         if slot.seq() == next {
             // Somebody claimed it and was interrupted, or died. E3: as below, on behalf of that writer.
-            fence(Release);
+            fence(e3_claim());
             return Ok(Some(page));
         }
         if slot.seq() + lap != next {
@@ -66,9 +66,9 @@ fn claim(ring: &Ring<'_>, tail: Place) -> Result<Option<SubbufId>, Refused> {
         }
         // E5: pairs with the swap's CAS of the same slot: one of the two gets it.
         let claimed = Slot::unconsumed(page, next).pack();
-        if ring.slot(next).compare_exchange(word, claimed, AcqRel, Relaxed).is_ok() {
+        if ring.slot(next).compare_exchange(word, claimed, e5_claim(), Relaxed).is_ok() {
             // E3: whoever sees a byte stored to this page from now on also sees the claim.
-            fence(Release);
+            fence(e3_claim());
             return Ok(Some(page));
         }
     }

@@ -4,9 +4,10 @@
 //! sub-buffer is still in the same use: its desc's `first` grows with each. If it is not, the copy is dropped
 //! and what it held counts as lost, exactly: the next page says which event it begins with.
 
+use super::ordering::{e3_copied, e3_found, e6_find, fence};
 use super::{Corrupt, Ring};
 use ringtap_abi::SubbufId;
-use ringtap_abi::sync::{AtomicU64, fence};
+use ringtap_abi::sync::AtomicU64;
 use ringtap_abi::words::{Commit, Place, Slot};
 use std::sync::atomic::Ordering::{Acquire, Relaxed};
 
@@ -14,7 +15,7 @@ use std::sync::atomic::Ordering::{Acquire, Relaxed};
 /// host needs nanoseconds, unless it died.
 const PATIENCE: u32 = 10_000;
 /// How many looks at moving writers one call makes beyond once round the ring.
-const LOOKS: u32 = 64;
+const LOOKS: u32 = if cfg!(loom) { 2 } else { 64 };
 
 /// Where a cursor stands in a ring.
 #[derive(Clone, Copy, Debug)]
@@ -90,7 +91,7 @@ impl Position {
             let w = ring.commit(page)?;
             let time = ring.desc(page).stamp[w.parity()].load(Relaxed);
             let found = Found { page, first: ring.first(page) };
-            fence(Acquire);
+            fence(e3_copied());
             if ring.desc(page).w.load(Relaxed) == w.pack() && ring.tail()? == tail {
                 let index = found.first.wrapping_add(u64::from(w.entries()));
                 let position = Self {
@@ -195,7 +196,7 @@ impl Position {
             return found(ring, &ring.meta().writer.tail, tail.pack(), tail.page());
         }
         // E6: pairs with the store in `Reader::publish`.
-        let reader = Place::unpack(ring.meta().host.reader.load(Acquire));
+        let reader = Place::unpack(ring.meta().host.reader.load(e6_find()));
         if reader.seq() == self.seq {
             return found(ring, &ring.meta().host.reader, reader.pack(), reader.page());
         }
@@ -229,7 +230,7 @@ fn found(ring: &Ring<'_>, place: &AtomicU64, word: u64, page: SubbufId) -> Resul
     let page = ring.checked(page)?;
     let first = ring.first(page);
     // E3: had the page been reset for another position before we read `first`, the place would have changed.
-    fence(Acquire);
+    fence(e3_found());
     Ok(if place.load(Relaxed) == word { Search::Found(Found { page, first }) } else { Search::Again })
 }
 
@@ -237,6 +238,6 @@ fn found(ring: &Ring<'_>, place: &AtomicU64, word: u64, page: SubbufId) -> Resul
 fn still_holds(ring: &Ring<'_>, found: Found) -> bool {
     // E3: pairs with the fence before a record's first byte. A byte of a later use among ours means that the
     // later `first` is visible here.
-    fence(Acquire);
+    fence(e3_copied());
     ring.first(found.page) == found.first
 }

@@ -13,9 +13,10 @@ mod advance;
 mod counters;
 pub(crate) mod cursor;
 mod data;
+pub(crate) mod ordering;
 pub(crate) mod reset;
 pub(crate) mod swap;
-#[cfg(all(test, not(loom)))]
+#[cfg(test)]
 #[allow(
     clippy::cast_possible_truncation,
     clippy::cast_possible_wrap,
@@ -32,11 +33,12 @@ pub(crate) mod write;
 
 pub(crate) use data::{Data, words_of};
 
+use ordering::{e1_look, e2_look};
 use ringtap_abi::meta::{Desc, MetaPage};
 use ringtap_abi::sync::AtomicU64;
 use ringtap_abi::words::{Commit, MAX_SEQ, Place, Slot};
 use ringtap_abi::{Geometry, SubbufId};
-use std::sync::atomic::Ordering::{Acquire, Relaxed};
+use std::sync::atomic::Ordering::Relaxed;
 
 /// One buffer's shared memory, borrowed from its mapping. The geometry was checked when it was mapped and is
 /// private: what the shared header says later does not matter.
@@ -107,7 +109,7 @@ impl<'m> Ring<'m> {
     pub(crate) fn tail(&self) -> Result<Place, Corrupt> {
         store_hook();
         // E2: pairs with the store of `tail` in the turn section.
-        let tail = Place::unpack(self.meta.writer.tail.load(Acquire));
+        let tail = Place::unpack(self.meta.writer.tail.load(e2_look()));
         self.checked(tail.page())?;
         // Position 0 has none before it, and the last one none behind it: only scribbling leads there.
         if (1..MAX_SEQ).contains(&tail.seq()) { Ok(tail) } else { Err(Corrupt) }
@@ -117,7 +119,7 @@ impl<'m> Ring<'m> {
     pub(crate) fn commit(&self, page: SubbufId) -> Result<Commit, Corrupt> {
         store_hook();
         // E1: pairs with the store of `w` in the append section.
-        let w = Commit::unpack(self.desc(page).w.load(Acquire));
+        let w = Commit::unpack(self.desc(page).w.load(e1_look()));
         if w.offset() > self.geometry.capacity() || !w.offset().is_multiple_of(4) {
             Err(Corrupt)
         } else {
@@ -174,11 +176,13 @@ impl<'m> Ring<'m> {
 /// Between any two steps on shared words, whoever makes them: where tests look, abort, die, or let others run.
 #[inline(always)]
 pub(crate) fn store_hook() {
-    #[cfg(test)]
+    #[cfg(all(test, not(loom)))]
     hook::run();
+    #[cfg(all(test, loom))]
+    tests::loom::may_switch();
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(loom)))]
 pub(crate) mod hook {
     //! What a test does between two stores.
 

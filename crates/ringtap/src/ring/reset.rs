@@ -1,12 +1,12 @@
 //! Emptying a ring while writers go on: everything before a new sub-buffer counts as consumed.
 
+use super::ordering::{e3_counted, e5_drop, e5_look, fence};
 use super::swap::{Handed, Reader, get_reader};
 use super::write::{Refused, Step};
 use super::{Corrupt, Ring, advance};
 use crate::rseq::{Expected, Sections};
-use ringtap_abi::sync::fence;
 use ringtap_abi::words::Slot;
-use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed};
+use std::sync::atomic::Ordering::Relaxed;
 
 /// Rounds in which writers may come between: each means that one of them wrote an event or turned the page.
 const ROUNDS: u32 = 10_000;
@@ -28,7 +28,7 @@ pub(crate) fn reset(
             // No turn: nothing is on this page, and a page that went round without an event would keep its `first`,
             // which tells cursors one use from the next.
             let first = ring.first(tail.page());
-            fence(Acquire);
+            fence(e3_counted());
             if ring.tail()? == tail {
                 drop_until(ring, reader.next_seq(), tail.seq());
                 reader.begin_again(ring, tail.seq(), first)?;
@@ -68,12 +68,12 @@ pub(crate) fn drain(ring: &Ring<'_>, reader: &mut Reader) -> Result<(), Corrupt>
 /// Marks the positions `from..to` consumed where no writer claimed them.
 fn drop_until(ring: &Ring<'_>, from: u64, to: u64) {
     for seq in from.max(ring.oldest(to.saturating_sub(1)))..to {
-        let word = ring.slot(seq).load(Acquire);
+        let word = ring.slot(seq).load(e5_look());
         let slot = Slot::unpack(word);
         if slot.seq() == seq && !slot.is_consumed() {
             // E5: as the swap's; a writer that claims it first drops it as well.
             let dropped = Slot::consumed(slot.page(), seq).pack();
-            let _ = ring.slot(seq).compare_exchange(word, dropped, AcqRel, Relaxed);
+            let _ = ring.slot(seq).compare_exchange(word, dropped, e5_drop(), Relaxed);
         }
     }
 }

@@ -4,11 +4,12 @@
 //! in shared memory is for cursors and for the host's successor.
 
 use super::counters::Oldest;
+use super::ordering::{e5_swap, e6_publish};
 use super::{Corrupt, Ring};
 use ringtap_abi::SubbufId;
 use ringtap_abi::subbuf::{HEADER_LEN, PageCommit};
 use ringtap_abi::words::{Place, Slot};
-use std::sync::atomic::Ordering::{AcqRel, Relaxed, Release};
+use std::sync::atomic::Ordering::Relaxed;
 
 /// How often a swap that lost its page to a writer tries the next.
 const SWAP_TRIES: u32 = 64;
@@ -138,7 +139,7 @@ impl Reader {
         // A reader without a page tells cursors from where on positions are not yet taken.
         let seq = if self.seq == 0 { self.next_seq } else { self.seq };
         // E6: pairs with the Acquire in `Position::find`. A cursor that finds the page here sees its desc.
-        host.reader.store(Place::new(self.page, seq).pack(), Release);
+        host.reader.store(Place::new(self.page, seq).pack(), e6_publish());
     }
 }
 
@@ -211,7 +212,7 @@ fn swap(ring: &Ring<'_>, reader: &mut Reader) -> Result<Option<Oldest>, Corrupt>
         let (held, freed) =
             (Slot::unconsumed(oldest.page, oldest.seq), Slot::consumed(reader.page, oldest.seq));
         // E5: pairs with the claim's CAS. Release: the next writer of the old reader page comes after our reads.
-        if ring.slot(oldest.seq).compare_exchange(held.pack(), freed.pack(), AcqRel, Relaxed).is_ok() {
+        if ring.slot(oldest.seq).compare_exchange(held.pack(), freed.pack(), e5_swap(), Relaxed).is_ok() {
             reader.page = oldest.page;
             reader.seq = oldest.seq;
             reader.handed_bytes = 0;

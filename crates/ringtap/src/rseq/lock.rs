@@ -10,9 +10,10 @@
 //!
 //! [`WriterKind::Rseq`]: ringtap_abi::meta::WriterKind::Rseq
 
+use crate::ring::ordering::{e4_acquire, e4_release};
 use crate::thread;
 use ringtap_abi::sync::AtomicU64;
-use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
+use std::sync::atomic::Ordering::Relaxed;
 
 /// How often somebody who finds the lock taken yields before it refuses its event. An owner needs about a
 /// microsecond; one that was preempted runs again after a few yields of those who want its CPU.
@@ -32,7 +33,7 @@ pub(crate) fn acquire(lock: &AtomicU64) -> Option<Held<'_>> {
     let me = thread::owner_word();
     for attempt in 0..YIELDS {
         // E4: pairs with the Release in `Held::drop`. The owner before us is done with all that it stored.
-        let owner = match lock.compare_exchange(0, me, Acquire, Relaxed) {
+        let owner = match lock.compare_exchange(0, me, e4_acquire(), Relaxed) {
             Ok(_) => return Some(Held { lock }),
             Err(owner) => owner,
         };
@@ -42,7 +43,7 @@ pub(crate) fn acquire(lock: &AtomicU64) -> Option<Held<'_>> {
         }
         if attempt >= YIELDS_BEFORE_INQUEST
             && thread::is_dead(owner)
-            && lock.compare_exchange(owner, me, Acquire, Relaxed).is_ok()
+            && lock.compare_exchange(owner, me, e4_acquire(), Relaxed).is_ok()
         {
             // Whatever the dead owner had stored was not committed, or it was: there is nothing to repair.
             return Some(Held { lock });
@@ -59,6 +60,6 @@ impl Drop for Held<'_> {
             return;
         }
         // E4: pairs with the Acquire in `acquire`.
-        self.lock.store(0, Release);
+        self.lock.store(0, e4_release());
     }
 }
