@@ -123,6 +123,8 @@ pub(crate) unsafe fn append_plain<const N: usize>(
     [p0, p1, p2]: [MaybeUninit<u64>; 3],
 ) -> Plain {
     debug_assert!(is_plain(N), "the caller asked");
+    // SAFETY: by 1, it is the calling thread's, which nobody else writes.
+    let area = unsafe { (*spot).area };
     // SAFETY: the spot and the area that it names are the thread's own, or the area is a dummy on no CPU. Once the
     // writer's number compared equal, the spot's addresses lie in a mapping that it keeps, and `desc` and
     // `data` are of one sub-buffer. The record ends within it: that is compared.
@@ -201,12 +203,12 @@ pub(crate) unsafe fn append_plain<const N: usize>(
             "ldr {tmp:w}, [{to}, #{WAKE_ANY}]",
             "cbnz {tmp:w}, {sleepers}";
             spot = in(reg) spot,
-            rseq = in(reg) (*spot).area,
+            rseq = in(reg) area,
             writer = in(reg) writer,
             p0 = inout(reg) p0 => _,
             p1 = in(reg) p1,
             p2 = in(reg) p2,
-            step = in(reg) Commit::step(4 + N as u32),
+            step = in(reg) const { Commit::step(record_len(N)) },
             desc = out(reg) _,
             to = out(reg) _,
             w = out(reg) _,
@@ -232,6 +234,13 @@ pub(crate) unsafe fn append_plain<const N: usize>(
         );
     }
     Plain::Committed
+}
+
+/// Bytes of the record of a plain payload.
+const fn record_len(payload_len: usize) -> u32 {
+    #[expect(clippy::cast_possible_truncation, reason = "a plain payload has at most 112 bytes")]
+    let len = payload_len as u32;
+    4 + len
 }
 
 impl Sections for Rseq {
