@@ -135,7 +135,13 @@ fn instruction_counts_repeat_and_fail_a_build_that_exceeds_them() {
         return;
     }
     let counts = stdout(&run(INSTRUCTIONS, &["--bless"]));
-    assert_eq!(stdout(&run(INSTRUCTIONS, &["--bless"])), counts, "the same binary counts the same");
+    let numbers = |counts: &str| -> Vec<f64> {
+        counts.lines().map(|line| line.split(' ').nth(2).unwrap().parse().unwrap()).collect()
+    };
+    let again = stdout(&run(INSTRUCTIONS, &["--bless"]));
+    // But for an event that follows late on the one before, and takes a time stamp more.
+    let is_alike = |(a, b): (&f64, &f64)| (a - b).abs() <= a / 100.0;
+    assert!(numbers(&counts).iter().zip(&numbers(&again)).all(is_alike), "{counts}{again}");
     assert_eq!(counts.lines().count(), callgrind::PROBES.len());
     let count_of = |name: &str| {
         let line = counts.lines().find(|line| line.contains(&format!(" {name} "))).unwrap();

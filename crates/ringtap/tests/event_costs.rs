@@ -85,7 +85,7 @@ fn writing_payloads_allocates_nothing() {
             writer.write(&[5u8; 21]).expect("an overwriting ring takes it");
             writer.write(&[5u8; 3000]).expect("an overwriting ring takes it");
             let mut reservation = writer.reserve::<64>(40).expect("it fits");
-            reservation[..4].copy_from_slice(&number.to_le_bytes());
+            reservation.bytes()[..4].copy_from_slice(&number.to_le_bytes());
             reservation.commit().expect("an overwriting ring takes it");
             drop(writer.reserve::<64>(40).expect("it fits"));
             assert!(writer.write(&[5u8; 5000]).is_err(), "too large for a page");
