@@ -1,6 +1,7 @@
 //! The project's own commands. `cargo xtask test` is what CI runs, and what the README names.
 
 mod layout;
+mod models;
 mod steps;
 
 use anyhow::Result;
@@ -19,6 +20,8 @@ enum Command {
     Test,
     /// Formats, lints and unit tests alone: the loop while you write.
     Quick,
+    /// Runs the ring's models under loom, then takes away each memory ordering and expects a test to notice.
+    Loom,
     /// Prints each offset of the shared memory into docs/layout.txt, so that a change shows as a difference.
     Layout {
         /// Compare instead of writing, and fail where they differ.
@@ -31,6 +34,7 @@ fn main() -> Result<()> {
     match Args::parse().command {
         Command::Test => steps::run(steps::ALL),
         Command::Quick => steps::run(steps::QUICK),
+        Command::Loom => models::run(),
         Command::Layout { check } => layout::run(check),
     }
 }

@@ -38,6 +38,7 @@ pub(crate) const ALL: &[Step] = &[
         environment: &[("RUSTDOCFLAGS", "-D warnings")],
         command: &["cargo", "doc", "--quiet", "--workspace", "--no-deps"],
     },
+    step("models of the ring's memory orderings", &["cargo", "xtask", "loom"]),
     step("layout of the shared memory", &["cargo", "xtask", "layout", "--check"]),
     step(
         "instruction budgets",
