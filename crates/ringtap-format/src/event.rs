@@ -1,7 +1,7 @@
 //! Events and the set of all events of a trace.
 
 use crate::constants::Constants;
-use crate::format::{Field, Format, FormatError};
+use crate::format::{Field, Format, FormatError, Kind};
 use crate::print::{self, Compiled, Context, Dialect, Environment, Stop, Unprintable, fields};
 use crate::target::Target;
 use crate::text::ByCode;
@@ -113,6 +113,11 @@ impl Event {
     pub fn print(&self, record: &[u8], context: &Context<'_>, out: &mut Vec<u8>) -> Result<(), Stop> {
         let printed = match self.compiled() {
             Ok(compiled) => compiled.program.print(record, self.target, self.dialect, context, out),
+            Err(_) if self.fields().iter().any(|field| field.kind == Kind::Float) => {
+                // The kernel's printf knows no floats, so a `print fmt` can only show their bits. The numbers are better.
+                fields::print(self.fields(), record, self.target, out);
+                return Ok(());
+            }
             Err(_) => {
                 self.print_fields(record, out);
                 return Ok(());

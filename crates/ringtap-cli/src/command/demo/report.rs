@@ -59,7 +59,7 @@ impl Report {
             totals.skipped,
         );
         if totals.cut_short > 0 {
-            text += "        out of time before all was read; --seconds allows more\n";
+            text += "        stopped before all was read; --seconds allows more time\n";
         }
         if work.killed > 0 {
             text +=
