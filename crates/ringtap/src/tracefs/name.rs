@@ -64,13 +64,17 @@ fn own_pid_namespace() -> Result<u64, Error> {
     Ok(fs::metadata(path).map_err(error::at("look at", path))?.ino())
 }
 
-/// When a running process started; `None` where none has this pid.
+/// When a running process started; `None` where none has this pid, or only a zombie that its parent has not seen.
 fn start_of(pid: u32) -> Option<u64> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     // The second field is the name in brackets and may hold anything, so count from its end; the start is
     // the 22nd field of all.
     let (_, after_name) = stat.rsplit_once(')')?;
-    after_name.split_whitespace().nth(19)?.parse().ok()
+    let mut fields = after_name.split_whitespace();
+    if matches!(fields.next()?, "Z" | "X") {
+        return None;
+    }
+    fields.nth(18)?.parse().ok()
 }
 
 #[cfg(test)]
@@ -95,7 +99,16 @@ mod tests {
         assert!(!InstanceName { pid_namespace: own.pid_namespace + 1, start: 0, ..own }.is_stale());
         let mut child = std::process::Command::new("true").spawn().unwrap();
         let pid = child.id();
+        let of_child = |start| InstanceName { pid, start, ..own };
+        // It ends in its own time, and is a zombie then.
+        let start = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+        let start = start.rsplit_once(')').unwrap().1.split_whitespace().nth(19).unwrap().parse().unwrap();
+        let ends = || {
+            std::thread::sleep(std::time::Duration::from_millis(1));
+            of_child(start).is_stale()
+        };
+        assert!((0..5000).any(|_| ends()), "a zombie is gone");
         child.wait().unwrap();
-        assert!(InstanceName { pid, ..own }.is_stale());
+        assert!(of_child(start).is_stale());
     }
 }
