@@ -4,6 +4,7 @@ mod support;
 
 use ringtap::tracefs::{EventName, Tracefs};
 use serde_json::Value;
+use std::collections::HashSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -78,6 +79,13 @@ impl Recorded {
     }
 }
 
+/// A line of a trace from the task's number on.
+fn without_name(line: &str) -> &str {
+    let Some(cpu) = line.find(" [") else { return line };
+    let number = line[..cpu].rfind('-').unwrap_or(0);
+    &line[number..]
+}
+
 #[test]
 fn dumps_print_as_the_kernel_prints_them() {
     if cannot_trace() {
@@ -89,13 +97,11 @@ fn dumps_print_as_the_kernel_prints_them() {
     assert_eq!(theirs[..12], ours[..12], "the header");
     assert_eq!(theirs.len(), ours.len());
     assert!(theirs.len() > 50, "{}", recorded.text);
-    for (theirs, ours) in theirs.iter().zip(&ours) {
-        // Others who trace may make the kernel forget a name between one file and the next.
-        if !theirs.contains("<...>") && !ours.contains("<...>") {
-            assert_eq!(theirs, ours);
-        }
-    }
-    assert!(ours.last().unwrap().contains("the end"));
+    // Others who trace make the kernel forget or replace a task's name between one file and the next.
+    assert!(theirs.iter().map(|line| without_name(line)).eq(ours.iter().map(|line| without_name(line))));
+    let same = theirs.iter().zip(&ours).filter(|(theirs, ours)| theirs == ours).count();
+    assert!(same * 10 >= theirs.len() * 9, "{same} of {} lines have the same names", theirs.len());
+    assert!(ours.iter().any(|line| line.contains("the end")));
 
     let json = text(&recorded.report(&["--json", "-F", "sched:sched_switch: next_pid == 0"]));
     let idle: Vec<Value> = json.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
@@ -110,7 +116,6 @@ fn a_bad_page_of_a_dump_does_not_hide_the_others() {
         return;
     }
     let recorded = Recorded::new("report-bad-page");
-    let whole = text(&recorded.report(&["--layout", "trace-cmd"])).lines().count();
     let dump = recorded.dumps.iter().max_by_key(|dump| fs::metadata(dump).unwrap().len()).unwrap();
     let mut bytes = fs::read(dump).unwrap();
     // The commit word of the first page claims more than a page has.
@@ -127,9 +132,14 @@ fn a_bad_page_of_a_dump_does_not_hide_the_others() {
     assert!(stderr.starts_with(&format!("ringtap: {page}")), "{stderr}");
     assert!(stderr.ends_with("ringtap: 1 page is damaged; all that can be read is printed\n"), "{stderr}");
     assert_eq!(stdout.matches(&format!("[DAMAGED: {page}")).count(), 1, "{stdout}");
-    let lines = stdout.lines().count();
-    let pages = bytes.len() / PAGE;
-    assert!(lines < whole && (pages == 1 || lines > 20), "{lines} of {whole}");
+    if bytes.len() > PAGE {
+        // Each line that there would be without that page is there. What is read of the page up to its damage may
+        // be of any time, and stand between them.
+        fs::write(dump, &bytes[PAGE..]).unwrap();
+        let without = text(&recorded.report(&["--layout", "trace-cmd"]));
+        let kept: HashSet<&str> = stdout.lines().collect();
+        assert_eq!(without.lines().find(|line| !kept.contains(line)), None);
+    }
 }
 
 #[test]
