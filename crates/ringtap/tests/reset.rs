@@ -1,6 +1,6 @@
 //! Emptying an instance: as the kernel does it, while writers go on, and where the host may not run.
 
-use ringtap::{Config, Host, Item, Mode, WriterKind};
+use ringtap::{Config, Host, Item, Mode, Refused, WriterKind};
 
 const PAYLOAD: [u8; 24] = [7; 24];
 
@@ -59,7 +59,8 @@ fn resets_while_writers_go_on_lose_nothing_afterwards() {
             scope.spawn(|| {
                 let writer = host.writer();
                 while !stop.load(relaxed) {
-                    writer.write(&PAYLOAD).expect("overwrite mode takes every event");
+                    // Writers that share a lock may find it taken for too long.
+                    assert!(matches!(writer.write(&PAYLOAD), Ok(()) | Err(Refused::Busy)));
                 }
             });
         }
