@@ -1,6 +1,7 @@
 //! ringtap's own contenders: one event of the usual payload, in overwrite mode, unless the name says otherwise.
 
 use crate::guest::{self, Role};
+use crate::reading::GetReader;
 use crate::rotation::{Contender, Sample, timed};
 use crate::worker::{self, Worker};
 use crate::{PAYLOAD_LEN, cpu};
@@ -37,8 +38,8 @@ pub fn contenders(cpu: usize) -> anyhow::Result<Vec<Box<dyn Contender>>> {
         Box::new(Writing::new(", clock mono", &Config { clock: Some(ClockId::Mono), ..default() })?),
         Box::new(Writing::new(", locked", &Config { writer: Some(WriterKind::Locked), ..default() })?),
         Box::new(Writing::new(", switched off", &Config { off: true, ..default() })?),
-        Box::new(GetReader::new::<400>("get_reader, 10 events a page", cpu)?),
-        Box::new(GetReader::new::<4>("get_reader, 500 events a page", cpu)?),
+        Box::new(GetReader::new(10, u32::try_from(cpu)?)?),
+        Box::new(GetReader::new(500, u32::try_from(cpu)?)?),
     ];
     Ok(contenders)
 }
@@ -144,50 +145,4 @@ pub fn serve(socket: &Path, cpu: usize) -> anyhow::Result<()> {
         write(&writer, iterations);
         Ok(())
     })
-}
-
-/// Fills the ring, which is not timed, and takes every page of it, which is.
-struct GetReader {
-    name: String,
-    cpu: u32,
-    writer: Writer,
-    host: Host,
-    fill: fn(&Writer),
-}
-
-/// Pages that are taken at a time: as many as the default's ring has, but for some.
-const PAGES: u64 = 300;
-
-impl GetReader {
-    fn new<const PAYLOAD: usize>(name: &str, cpu: usize) -> anyhow::Result<Self> {
-        fn fill<const PAYLOAD: usize>(writer: &Writer) {
-            for _ in 0..400 * 4096 / (PAYLOAD as u64 + 4) {
-                let _ = writer.write(&[0; PAYLOAD]);
-            }
-        }
-        let host = Host::new(&Config::default()).context("cannot make an instance")?;
-        let name = format!("{PREFIX} {name}");
-        Ok(Self { name, cpu: u32::try_from(cpu)?, writer: host.writer(), host, fill: fill::<PAYLOAD> })
-    }
-}
-
-impl Contender for GetReader {
-    fn name(&self) -> &str {
-        &self.name
-    }
-
-    fn run(&mut self, iterations: u64) -> anyhow::Result<Sample> {
-        let mut sum = Sample { wall_ns: 0, cpu_ns: 0 };
-        let mut left = iterations;
-        while left > 0 {
-            (self.fill)(&self.writer);
-            let pages = left.min(PAGES);
-            let mut outcome = Ok(());
-            let sample = timed(|| outcome = (0..pages).try_for_each(|_| self.host.get_reader(self.cpu)));
-            outcome?;
-            sum = Sample { wall_ns: sum.wall_ns + sample.wall_ns, cpu_ns: sum.cpu_ns + sample.cpu_ns };
-            left -= pages;
-        }
-        Ok(sum)
-    }
 }

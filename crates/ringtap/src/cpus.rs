@@ -11,14 +11,14 @@ const POSSIBLE: &str = "/sys/devices/system/cpu/possible";
 /// Where sysfs is not there, or says what cannot be understood.
 pub fn possible() -> io::Result<Vec<u32>> {
     let list = std::fs::read_to_string(POSSIBLE)?;
-    parse(list.trim_ascii_end())
+    parse(&list)
         .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, format!("{POSSIBLE} says {list:?}")))
 }
 
-/// A list such as `0-3,8`.
-fn parse(list: &str) -> Option<Vec<u32>> {
+/// The numbers in a list such as `0-3,8`, as the kernel prints it.
+pub(crate) fn parse(list: &str) -> Option<Vec<u32>> {
     let mut cpus = Vec::new();
-    for range in list.split(',') {
+    for range in list.trim().split(',') {
         let (first, last) = range.split_once('-').unwrap_or((range, range));
         cpus.extend(first.parse::<u32>().ok()?..=last.parse().ok()?);
     }

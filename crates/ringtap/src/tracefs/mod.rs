@@ -22,6 +22,7 @@ pub use error::{Error, Kind};
 pub use events::EventName;
 pub use instance::{Buffer, Instance};
 
+use crate::cpus;
 use error::Problem;
 use name::InstanceName;
 use std::fs;
@@ -131,7 +132,7 @@ impl Tracefs {
     pub fn cpus(&self) -> Result<Vec<u32>, Error> {
         let path = "/sys/devices/system/cpu/online";
         let list = fs::read_to_string(path).map_err(error::at("read", path))?;
-        parse_cpu_list(&list).ok_or_else(|| Problem::Malformed { file: path.into(), text: list }.into())
+        cpus::parse(&list).ok_or_else(|| Problem::Malformed { file: path.into(), text: list }.into())
     }
 
     /// The buffers that belong to the whole machine. To look at; ringtap never changes them.
@@ -204,16 +205,6 @@ fn unescape(escaped: &str) -> String {
 fn parse_release(release: &str) -> Option<(u32, u32)> {
     let mut numbers = release.split(|c: char| !c.is_ascii_digit());
     Some((numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))
-}
-
-/// The numbers in a list such as `0-3,8`.
-fn parse_cpu_list(list: &str) -> Option<Vec<u32>> {
-    let mut cpus = Vec::new();
-    for range in list.trim().split(',') {
-        let (first, last) = range.split_once('-').unwrap_or((range, range));
-        cpus.extend(first.parse::<u32>().ok()?..=last.parse().ok()?);
-    }
-    Some(cpus)
 }
 
 #[cfg(test)]

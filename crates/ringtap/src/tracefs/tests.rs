@@ -45,8 +45,8 @@ fn releases_and_cpu_lists_parse() {
     assert_eq!(parse_release("6.18.44-fc-v595\n"), Some((6, 18)));
     assert_eq!(parse_release("7.0-rc1"), Some((7, 0)));
     assert_eq!(parse_release("unknown"), None);
-    assert_eq!(parse_cpu_list("0-2,5\n"), Some(vec![0, 1, 2, 5]));
-    assert_eq!(parse_cpu_list("\n"), None);
+    assert_eq!(cpus::parse("0-2,5\n"), Some(vec![0, 1, 2, 5]));
+    assert_eq!(cpus::parse("\n"), None);
 }
 
 #[test]
