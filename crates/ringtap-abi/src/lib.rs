@@ -23,6 +23,7 @@
 //! * [`records`]: the walk over a sub-buffer's records, the one used by every reader.
 //! * [`clock`]: which clock stamps the events, and how its ticks become nanoseconds.
 //! * [`control`]: the messages on a host's socket.
+//! * [`predicate`]: filters as byte code, which writers evaluate.
 //!
 //! # Versions
 //!
@@ -35,6 +36,7 @@ pub mod control;
 pub mod event;
 pub mod geometry;
 pub mod meta;
+pub mod predicate;
 pub mod records;
 pub mod subbuf;
 pub mod sync;
