@@ -24,6 +24,7 @@
 //! * [`clock`]: which clock stamps the events, and how its ticks become nanoseconds.
 //! * [`control`]: the messages on a host's socket.
 //! * [`predicate`]: filters as byte code, which writers evaluate.
+//! * [`rules`]: where filters, triggers, lists of pids and histograms lie.
 //!
 //! # Versions
 //!
@@ -38,6 +39,7 @@ pub mod geometry;
 pub mod meta;
 pub mod predicate;
 pub mod records;
+pub mod rules;
 pub mod subbuf;
 pub mod sync;
 pub mod words;
