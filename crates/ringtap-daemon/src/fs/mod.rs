@@ -2,8 +2,10 @@
 
 mod handle;
 mod node;
+mod table;
 mod tree;
 
+pub use crate::control::Mapped;
 pub use handle::{Access, Answer, Handle, RawPipe, Special, Wait};
 pub use node::Node;
-pub use tree::{Attributes, Entry, Kind, Mapped, Tree};
+pub use tree::{Attributes, Entry, Kind, Ownership, Tree};
