@@ -24,6 +24,7 @@
 //! * [`clock`]: which clock stamps the events, and how its ticks become nanoseconds.
 //! * [`control`]: the messages on a host's socket.
 //! * [`switchboard`]: which events are on, where: shared by all processes of a host, besides the buffers.
+//! * [`predicate`]: filters as byte code, which writers evaluate.
 //!
 //! # Versions
 //!
@@ -36,6 +37,7 @@ pub mod control;
 pub mod event;
 pub mod geometry;
 pub mod meta;
+pub mod predicate;
 pub mod records;
 pub mod subbuf;
 pub mod switchboard;
