@@ -5,9 +5,9 @@
 //! breaks the chain (in Rust, `-C force-frame-pointers=yes` keeps it).
 
 use crate::event::Common;
+#[cfg(test)]
+use crate::event::registry::USER_STACK_ID;
 
-/// Id of `ftrace:user_stack`, as in the kernel: a process and eight return addresses.
-pub(crate) const USER_STACK_ID: u16 = 13;
 /// Return addresses in a record.
 const CALLERS: usize = 8;
 /// Bytes of a record: common fields, process, padding, addresses.
