@@ -300,7 +300,7 @@ mod tests {
     #[test]
     fn the_kernels_events_have_the_kernels_formats() {
         let registry = Registry::default();
-        for name in ["print", "raw_data"] {
+        for name in ["print", "user_stack", "raw_data"] {
             let ours = registry.find("ftrace", name).expect("it is always there");
             let path = format!("/sys/kernel/tracing/events/ftrace/{name}/format");
             match std::fs::read_to_string(&path) {
@@ -309,7 +309,8 @@ mod tests {
             }
         }
         assert_eq!(registry.next_after(0).map(|event| event.id), Some(PRINT_ID));
-        assert_eq!(registry.next_after(PRINT_ID).map(|event| event.id), Some(RAW_DATA_ID));
+        assert_eq!(registry.next_after(PRINT_ID).map(|event| event.id), Some(USER_STACK_ID));
+        assert_eq!(registry.next_after(USER_STACK_ID).map(|event| event.id), Some(RAW_DATA_ID));
         assert!(registry.next_after(RAW_DATA_ID).is_none());
     }
 
@@ -327,7 +328,7 @@ mod tests {
             text.starts_with("name: stop\nID: 33\nformat:\n\tfield:unsigned short common_type;"),
             "{text}"
         );
-        assert_eq!(registry.events().count(), 5);
+        assert_eq!(registry.events().count(), 6);
     }
 
     #[test]

@@ -17,14 +17,18 @@ use crate::{Refused, Writer};
 use ringtap_abi::switchboard::{MAX_INSTANCES, RULES};
 use std::cell::Cell;
 use std::ptr;
-use std::sync::atomic::Ordering::{Relaxed, Release, SeqCst};
+use std::sync::atomic::Ordering::{Acquire, Relaxed, Release, SeqCst};
 use std::sync::atomic::{AtomicPtr, AtomicU64};
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// The writers of a process for one host.
 #[derive(Debug)]
 pub(crate) struct Targets {
-    board: Arc<Board>,
+    /// The host's switchboard: the last of `boards`.
+    board: AtomicPtr<Board>,
+    /// All switchboards that were in use here, kept until nobody writes any more. A host that starts anew has
+    /// another, which happens seldom.
+    boards: Mutex<Vec<Arc<Board>>>,
     /// The index is the instance's bit. The top instance has one here once its buffers were replaced: until then all
     /// have it at hand.
     slots: [Slot; MAX_INSTANCES],
@@ -51,12 +55,27 @@ unsafe impl Send for Retired {}
 impl Targets {
     pub(crate) fn new(board: Arc<Board>) -> Self {
         let slot = || Slot { users: AtomicU64::new(0), writer: AtomicPtr::new(ptr::null_mut()) };
-        Self { board, slots: std::array::from_fn(|_| slot()), retired: Mutex::default() }
+        let pointer = AtomicPtr::new(Arc::as_ptr(&board).cast_mut());
+        let boards = Mutex::new(vec![board]);
+        Self { board: pointer, boards, slots: std::array::from_fn(|_| slot()), retired: Mutex::default() }
+    }
+
+    /// Takes another host's switchboard.
+    pub(crate) fn set_board(&self, board: &Arc<Board>) {
+        let mut boards = self.boards.lock().unwrap_or_else(PoisonError::into_inner);
+        boards.push(Arc::clone(board));
+        // Release: whoever finds the board finds it mapped.
+        self.board.store(Arc::as_ptr(board).cast_mut(), Release);
+    }
+
+    fn board(&self) -> &Board {
+        // SAFETY: `boards` keeps it as long as `self` lives. Acquire: see `set_board`.
+        unsafe { &*self.board.load(Acquire) }
     }
 
     /// Notes the calling thread among the host's tasks.
     pub(crate) fn note_task(&self) {
-        tasks::note(&self.board);
+        tasks::note(self.board());
     }
 
     /// Lends an instance's writer; `None` where this process knows none.
@@ -83,7 +102,7 @@ impl Targets {
                 pid: thread::id(),
                 cpu: Area::of_thread().map_or_else(thread::cpu, Area::cpu),
             };
-            rules::write(&self.board.region(), &event, &acting);
+            rules::write(&self.board().region(), &event, &acting);
         } else {
             let mut rest = route.word;
             while rest != 0 {
@@ -153,14 +172,15 @@ impl Actor for Acting<'_> {
 
     fn is_on(&self, instance: usize, event: u16) -> bool {
         // Relaxed, here and below: an event about to be written while it is switched may be either.
-        self.targets.board.word(event).load(Relaxed) >> instance & 1 == 1
+        self.targets.board().word(event).load(Relaxed) >> instance & 1 == 1
     }
 
     fn set_on(&self, instance: usize, event: u16, on: bool) {
-        let word = self.targets.board.word(event);
+        let board = self.targets.board();
+        let word = board.word(event);
         if on {
             // Lists of pids count for events that were off when they were made.
-            let rules = if self.targets.board.region().has_pid_lists() { RULES } else { 0 };
+            let rules = if board.region().has_pid_lists() { RULES } else { 0 };
             word.fetch_or(1 << instance | rules, Relaxed);
         } else {
             word.fetch_and(!(1 << instance), Relaxed);
