@@ -221,7 +221,7 @@ impl Host {
         Writer::new(self.mappings(), None)
     }
 
-    fn mappings(&self) -> Vec<Arc<Mapping>> {
+    pub(crate) fn mappings(&self) -> Vec<Arc<Mapping>> {
         self.instance.buffers.iter().map(|buffer| Arc::clone(&buffer.mapping)).collect()
     }
 
