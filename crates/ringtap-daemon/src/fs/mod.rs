@@ -2,10 +2,12 @@
 
 mod handle;
 mod node;
+mod socket;
 mod table;
 mod tree;
 
 pub use crate::control::Mapped;
 pub use handle::{Access, Answer, Handle, RawPipe, Special, Wait};
 pub use node::Node;
+pub use socket::Socket;
 pub use tree::{Attributes, Entry, Kind, Ownership, Tree};
