@@ -8,7 +8,7 @@ use crate::event::registry::{Event, RegisterError, Registry};
 use crate::map::{self, MapError, Mapping};
 use crate::ring::reset;
 use crate::ring::swap::{self, Handed, Reader as Swapper};
-use crate::ring::{Corrupt, watermark};
+use crate::ring::{Corrupt, Ring, watermark};
 use crate::rseq::{self, Area, lock, portable::Pinned};
 use crate::stats::{self, Stats};
 use crate::writer::{Pin, Writer};
@@ -372,6 +372,23 @@ impl Host {
             }
         }
         *calibrated = (now, Instant::now());
+    }
+
+    /// The buffer's memory.
+    pub(crate) fn mapping(&self, cpu: u32) -> Result<&Mapping, HostError> {
+        Ok(&self.buffer(cpu)?.mapping)
+    }
+
+    /// Whether the reader page is the one being written.
+    pub(crate) fn holds_tail(&self, cpu: u32, ring: &Ring<'_>) -> Result<bool, Corrupt> {
+        let Ok(buffer) = self.buffer(cpu) else { return Err(Corrupt) };
+        Ok(buffer.reader().holds(ring.tail()?))
+    }
+
+    /// Full sub-buffers that nobody has read.
+    pub(crate) fn dirty(&self, cpu: u32, ring: &Ring<'_>) -> Result<u64, Corrupt> {
+        let Ok(buffer) = self.buffer(cpu) else { return Err(Corrupt) };
+        watermark::dirty(ring, &buffer.reader())
     }
 
     fn buffer(&self, cpu: u32) -> Result<&Buffer, HostError> {

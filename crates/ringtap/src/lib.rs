@@ -41,6 +41,8 @@ pub mod serve;
 mod spot;
 #[cfg(not(loom))]
 mod stats;
+#[cfg(not(loom))]
+pub mod subbufs;
 pub mod thread;
 #[cfg(not(loom))]
 pub mod tracefs;
