@@ -385,6 +385,17 @@ impl Host {
         Ok(buffer.reader().holds(ring.tail()?))
     }
 
+    /// Data bytes on the reader page that were not handed out.
+    pub(crate) fn unread_on_page(&self, cpu: u32, ring: &Ring<'_>) -> Result<u32, Corrupt> {
+        let Ok(buffer) = self.buffer(cpu) else { return Err(Corrupt) };
+        Ok(buffer.reader().unread_on_page(ring)?.bytes)
+    }
+
+    /// Where the buffers' list is: two handles of the same say the same.
+    pub(crate) fn address(&self) -> *const () {
+        Arc::as_ptr(&self.instance).cast()
+    }
+
     /// Full sub-buffers that nobody has read.
     pub(crate) fn dirty(&self, cpu: u32, ring: &Ring<'_>) -> Result<u64, Corrupt> {
         let Ok(buffer) = self.buffer(cpu) else { return Err(Corrupt) };

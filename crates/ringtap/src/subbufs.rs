@@ -73,6 +73,12 @@ impl Host {
         Ok(Watch { host: self.clone(), cpu })
     }
 
+    /// Whether these are handles of the same buffers.
+    #[must_use]
+    pub fn is_same(&self, other: &Self) -> bool {
+        std::ptr::eq(self.address(), other.address())
+    }
+
     fn geometry(&self) -> Geometry {
         self.mapping(0).expect("every host has a buffer of CPU 0").geometry()
     }
@@ -115,6 +121,14 @@ impl SubbufReader {
     /// [`HostError::Damaged`].
     pub fn is_final(&self) -> Result<bool, HostError> {
         self.look(|ring| Ok(!self.host.holds_tail(self.claim.cpu(), ring)?))
+    }
+
+    /// Data bytes on the reader page that were not handed out.
+    ///
+    /// # Errors
+    /// [`HostError::Damaged`].
+    pub fn unread(&self) -> Result<u32, HostError> {
+        self.look(|ring| self.host.unread_on_page(self.claim.cpu(), ring))
     }
 
     /// Full sub-buffers that wait behind the reader page.

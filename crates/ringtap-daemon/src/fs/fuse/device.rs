@@ -1,14 +1,16 @@
 //! `/dev/fuse`: one connection to the kernel.
 //!
-//! This module exists to keep the few calls that have no safe wrapper in one place: two ioctls and a lease.
+//! This module exists to keep the few calls that have no safe wrapper in one place.
 
-#![expect(unsafe_code, reason = "ioctls of /dev/fuse and F_SETLEASE, which rustix does not wrap")]
+#![expect(unsafe_code, reason = "ioctls of /dev/fuse, leases and signal masks, which rustix does not wrap")]
 
 use super::abi::{OutHeader, notify};
 use rustix::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use std::io::IoSlice;
+use std::sync::Arc;
+use std::thread::JoinHandle;
 use zerocopy::{Immutable, IntoBytes};
 
 /// `FUSE_DEV_IOC_BACKING_OPEN`: `_IOW(229, 1, struct fuse_backing_map)`.
@@ -33,7 +35,7 @@ pub(crate) struct Device {
 /// A file that the kernel maps in place of one of ours. Closed when it is dropped.
 #[derive(Debug)]
 pub(crate) struct Backing {
-    device: std::sync::Arc<Device>,
+    device: Arc<Device>,
     id: i32,
 }
 
@@ -53,7 +55,12 @@ impl Device {
         self.send(unique, -error, body)
     }
 
-    pub(crate) fn notify<T: IntoBytes + Immutable>(&self, code: i32, what: &T, bytes: &[u8]) -> Result<(), Errno> {
+    pub(crate) fn notify<T: IntoBytes + Immutable>(
+        &self,
+        code: i32,
+        what: &T,
+        bytes: &[u8],
+    ) -> Result<(), Errno> {
         debug_assert!([notify::POLL, notify::INVAL_INODE, notify::STORE].contains(&code));
         self.send(0, code, &[what.as_bytes(), bytes])
     }
@@ -70,11 +77,11 @@ impl Device {
     }
 
     /// Registers a file that mappings of ours go to. Needs `CAP_SYS_ADMIN` in the first user namespace.
-    pub(crate) fn back(self: &std::sync::Arc<Self>, file: BorrowedFd<'_>) -> Result<Backing, Errno> {
+    pub(crate) fn back(self: &Arc<Self>, file: BorrowedFd<'_>) -> Result<Backing, Errno> {
         let map = BackingMap { fd: file.as_raw_fd(), flags: 0, padding: 0 };
         // SAFETY: reads the struct, which has the layout that the request's number states.
         let id = unsafe { libc::ioctl(self.fd.as_raw_fd(), BACKING_OPEN as _, &raw const map) };
-        checked(id).map(|id| Backing { device: std::sync::Arc::clone(self), id })
+        checked(id).map(|id| Backing { device: Arc::clone(self), id })
     }
 }
 
@@ -98,20 +105,39 @@ impl Drop for Backing {
     }
 }
 
-/// Whether nobody but its maker has a file open or mapped. `file` is to be a descriptor of its own, opened for this
-/// question alone; it must not count itself as another.
+/// `F_SETSIG`: which signal tells a lease's holder that somebody waits for it.
+const F_SETSIG: libc::c_int = 10;
+
+/// Whether a memfd is open and mapped through no other opening than `file`'s, copies of that descriptor and the one
+/// that made it not counted.
 ///
 /// The kernel grants a write lease in this case only. It is given back at once: while it is held, others' opens wait.
 pub(crate) fn is_unused(file: BorrowedFd<'_>) -> bool {
-    let lease = |kind: libc::c_int| {
+    let fcntl = |command: libc::c_int, number: libc::c_int| {
         // SAFETY: takes numbers.
-        unsafe { libc::fcntl(file.as_raw_fd(), libc::F_SETLEASE, kind) }
+        unsafe { libc::fcntl(file.as_raw_fd(), command, number) }
     };
-    let granted = lease(libc::F_WRLCK) == 0;
+    // Should somebody open the file right now: this signal is ignored unless asked for, and SIGIO would kill.
+    fcntl(F_SETSIG, libc::SIGURG);
+    let granted = fcntl(libc::F_SETLEASE, libc::F_WRLCK) == 0;
     if granted {
-        lease(libc::F_UNLCK);
+        fcntl(libc::F_SETLEASE, libc::F_UNLCK);
     }
     granted
+}
+
+/// Starts a thread with all signals blocked: the process's handlers belong on its own threads.
+pub(crate) fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> std::io::Result<JoinHandle<()>> {
+    let mut all = std::mem::MaybeUninit::uninit();
+    let mut before = std::mem::MaybeUninit::uninit();
+    // SAFETY: fills the set that it is given.
+    unsafe { libc::sigfillset(all.as_mut_ptr()) };
+    // SAFETY: reads the set that was filled, and fills the other.
+    unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, all.as_ptr(), before.as_mut_ptr()) };
+    let thread = std::thread::Builder::new().name(name.into()).spawn(run);
+    // SAFETY: reads the set that the call before filled.
+    unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, before.as_ptr(), std::ptr::null_mut()) };
+    thread
 }
 
 fn checked(result: libc::c_int) -> Result<libc::c_int, Errno> {
