@@ -308,6 +308,14 @@ impl Host {
         self.instance.buffers.iter().try_for_each(Buffer::reset)
     }
 
+    /// As [`reset`](Self::reset), for one CPU's buffer.
+    ///
+    /// # Errors
+    /// As there, and [`HostError::NoSuchCpu`].
+    pub fn reset_cpu(&self, cpu: u32) -> Result<(), HostError> {
+        self.buffer(cpu)?.reset()
+    }
+
     /// Declares an event: `format` is the text of a kernel `format` file, whose `ID:` line the host fills in.
     /// Returns the id for its records' `common_type`; the same declaration, by whatever process, has the same id.
     ///

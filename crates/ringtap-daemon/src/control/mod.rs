@@ -1,6 +1,37 @@
 //! What the files of a tracefs say and set, as text.
+//!
+//! [`Control`] is a host's: its instances, its events, its tasks. Each file's text has a function here; which file that is
+//! stands in the table of [`fs`](crate::fs).
 
 #![forbid(unsafe_code)]
+
+pub(crate) mod catalog;
+mod clocks;
+mod errors;
+pub(crate) mod filter;
+pub(crate) mod instance;
+mod marker;
+mod mask;
+pub(crate) mod number;
+pub(crate) mod options;
+mod pids;
+pub(crate) mod pipe;
+pub(crate) mod readme;
+mod set_event;
+mod sizes;
+pub(crate) mod stats;
+mod tasks;
+pub(crate) mod trace;
+
+use crate::limits::INSTANCES;
+use catalog::Catalog;
+use instance::Instance;
+use ringtap::{Config, Host, HostError};
+use rustix::io::Errno;
+use std::collections::BTreeMap;
+use std::fs;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use tasks::Tasks;
 
 /// Who makes a call: what the kernel knows of its caller, and a server is told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -13,4 +44,185 @@ pub struct Caller {
     pub gid: u32,
     /// The CPU that it makes the call on, where that is known; else it is looked up when it matters.
     pub cpu: Option<u32>,
+}
+
+impl Caller {
+    /// The calling thread itself.
+    #[must_use]
+    pub fn of_thread() -> Self {
+        Self {
+            tid: rustix::thread::gettid().as_raw_nonzero().get().cast_unsigned(),
+            uid: rustix::process::getuid().as_raw(),
+            gid: rustix::process::getgid().as_raw(),
+            cpu: u32::try_from(rustix::thread::sched_getcpu()).ok(),
+        }
+    }
+
+    /// The CPU that it is on: asleep in its call, it stays there.
+    #[must_use]
+    pub fn cpu(&self) -> Option<u32> {
+        /// The field of `/proc/TID/stat` that says so, counted behind the name, which may hold anything.
+        const PROCESSOR: usize = 36;
+        self.cpu.or_else(|| {
+            let stat = fs::read_to_string(format!("/proc/{}/stat", self.tid)).ok()?;
+            let (_, fields) = stat.rsplit_once(") ")?;
+            fields.split(' ').nth(PROCESSOR)?.parse().ok()
+        })
+    }
+}
+
+/// Says whether somebody maps a buffer, where somebody can know (the FUSE server: by a lease on the memfd).
+///
+/// Resize, sub-buffer size and snapshot say `EBUSY` while it is so, as the kernel does.
+pub trait Mapped: Send + Sync {
+    /// Whether any other process has this CPU's buffer mapped for reading.
+    fn is_mapped(&self, host: &Host, cpu: u32) -> bool;
+}
+
+/// A host's control plane.
+pub struct Control {
+    instances: RwLock<Instances>,
+    catalog: RwLock<Arc<Catalog>>,
+    tasks: Mutex<Tasks>,
+    mapped: RwLock<Option<Arc<dyn Mapped>>>,
+    config: Config,
+}
+
+#[derive(Debug)]
+struct Instances {
+    by_number: BTreeMap<u32, Arc<Instance>>,
+    /// The last number given.
+    last: u32,
+}
+
+impl std::fmt::Debug for Control {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Control").field("instances", &self.instances).finish_non_exhaustive()
+    }
+}
+
+impl Control {
+    /// Makes the top instance; those made later are as this config says, too.
+    ///
+    /// # Errors
+    /// As [`Host::new`].
+    pub fn new(config: &Config) -> Result<Self, HostError> {
+        let top = Arc::new(Instance::new(0, "", config)?);
+        let instances = Instances { by_number: BTreeMap::from([(0, top)]), last: 0 };
+        Ok(Self {
+            instances: RwLock::new(instances),
+            catalog: RwLock::default(),
+            tasks: Mutex::default(),
+            mapped: RwLock::default(),
+            config: config.clone(),
+        })
+    }
+
+    /// The top instance's present buffers: for who serves them on a socket, or writes into them.
+    ///
+    /// # Panics
+    /// Never: the top instance is not removed.
+    #[must_use]
+    pub fn host(&self) -> Host {
+        self.top().expect("it is always there").host()
+    }
+
+    /// Names who knows about mappings: from now on the kernel's rules about them hold.
+    pub fn set_strict(&self, mapped: Arc<dyn Mapped>) {
+        *self.mapped.write().unwrap_or_else(PoisonError::into_inner) = Some(mapped);
+    }
+
+    /// Whether some process maps a buffer of these CPUs, where that is asked about.
+    pub(crate) fn is_mapped(&self, host: &Host, cpus: &[u32]) -> bool {
+        let mapped = self.mapped.read().unwrap_or_else(PoisonError::into_inner);
+        mapped.as_ref().is_some_and(|mapped| cpus.iter().any(|&cpu| mapped.is_mapped(host, cpu)))
+    }
+
+    fn top(&self) -> Result<Arc<Instance>, Errno> {
+        self.instance(0)
+    }
+
+    /// The instance of this number.
+    pub(crate) fn instance(&self, number: u32) -> Result<Arc<Instance>, Errno> {
+        let instances = self.instances.read().unwrap_or_else(PoisonError::into_inner);
+        instances.by_number.get(&number).cloned().ok_or(Errno::NOENT)
+    }
+
+    /// The named instances.
+    pub(crate) fn named(&self) -> Vec<Arc<Instance>> {
+        let instances = self.instances.read().unwrap_or_else(PoisonError::into_inner);
+        instances.by_number.values().filter(|instance| !instance.is_top()).cloned().collect()
+    }
+
+    /// The instance of this name.
+    pub(crate) fn find(&self, name: &str) -> Option<Arc<Instance>> {
+        self.named().into_iter().find(|instance| instance.name == name)
+    }
+
+    /// Makes an instance.
+    pub(crate) fn create(&self, name: &str) -> Result<Arc<Instance>, Errno> {
+        let mut instances = self.instances.write().unwrap_or_else(PoisonError::into_inner);
+        if instances.by_number.values().any(|instance| !instance.is_top() && instance.name == name) {
+            return Err(Errno::EXIST);
+        }
+        if instances.by_number.len() > INSTANCES {
+            return Err(Errno::NOSPC);
+        }
+        let number = instances.last.checked_add(1).ok_or(Errno::NOSPC)?;
+        let made = Instance::new(number, name, &self.config).map_err(|error| instance::errno(&error))?;
+        let made = Arc::new(made);
+        instances.by_number.insert(number, Arc::clone(&made));
+        instances.last = number;
+        Ok(made)
+    }
+
+    /// Removes an instance, unless one of its files is open.
+    pub(crate) fn remove(&self, name: &str) -> Result<(), Errno> {
+        let mut instances = self.instances.write().unwrap_or_else(PoisonError::into_inner);
+        let found = instances.by_number.values().find(|instance| !instance.is_top() && instance.name == name);
+        let found = found.ok_or(Errno::NOENT)?;
+        // Whoever opens a file looks the instance up and holds it under the same lock.
+        if found.is_used() {
+            return Err(Errno::BUSY);
+        }
+        let number = found.number;
+        instances.by_number.remove(&number);
+        Ok(())
+    }
+
+    /// All events, as of now.
+    pub(crate) fn catalog(&self) -> Arc<Catalog> {
+        let known = Arc::clone(&self.catalog.read().unwrap_or_else(PoisonError::into_inner));
+        let Ok(top) = self.top() else { return known };
+        let events = top.host().events();
+        if events.len() == known.len() {
+            return known;
+        }
+        let catalog = Arc::new(Catalog::new(events));
+        *self.catalog.write().unwrap_or_else(PoisonError::into_inner) = Arc::clone(&catalog);
+        catalog
+    }
+
+    /// Names of tasks.
+    pub(crate) fn tasks(&self) -> MutexGuard<'_, Tasks> {
+        self.tasks.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How many tasks are remembered, as text.
+    pub(crate) fn tasks_kept(&self) -> Vec<u8> {
+        self.tasks().limit_text()
+    }
+
+    /// Sets how many tasks are remembered.
+    pub(crate) fn keep_tasks(&self, bytes: &[u8]) -> Result<(), Errno> {
+        let limit = number::unsigned(bytes)?;
+        self.tasks().set_limit(limit)
+    }
+
+    /// Remembers who wrote something.
+    pub(crate) fn remember(&self, caller: &Caller) {
+        if caller.tid != 0 {
+            self.tasks().remember(caller.tid);
+        }
+    }
 }

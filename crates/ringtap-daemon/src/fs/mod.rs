@@ -3,12 +3,16 @@
 mod fuse;
 mod handle;
 mod mount;
+mod namespace;
 mod node;
 mod raw;
 mod server;
+mod table;
 mod tree;
 
+pub use crate::control::Mapped;
 pub use handle::{Access, Answer, Handle, RawPipe, Special, Wait};
-pub use mount::{Mount, MountError, Options};
+pub use mount::{Mount, MountError};
+pub use namespace::Namespace;
 pub use node::Node;
-pub use tree::{Attributes, Entry, Kind, Mapped, Tree};
+pub use tree::{Attributes, Entry, Kind, Ownership, Tree};

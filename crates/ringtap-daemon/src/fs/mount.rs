@@ -48,17 +48,6 @@ pub enum MountError {
     },
 }
 
-/// How the tree is shown: tracefs's own mount options.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Options {
-    /// Owner of all files; `None`: the user of this process.
-    pub uid: Option<u32>,
-    /// Group of all files; `None`: the group of this process.
-    pub gid: Option<u32>,
-    /// Permission bits of the root directory; `None`: 0700.
-    pub mode: Option<u16>,
-}
-
 /// A mounted tree. Dropped, it is unmounted, and those who have its files open get errors.
 #[derive(Debug)]
 pub struct Mount {
@@ -73,7 +62,7 @@ impl Mount {
     ///
     /// # Errors
     /// [`MountError`] says what is missing.
-    pub fn new(tree: &Tree, path: &Path, options: Options) -> Result<Self, MountError> {
+    pub fn new(tree: &Tree, path: &Path) -> Result<Self, MountError> {
         let system = |action| {
             let path = path.to_owned();
             move |errno: Errno| MountError::System { action, path, source: errno.into() }
@@ -81,7 +70,7 @@ impl Mount {
         remove_remains(path);
         let device = Arc::new(Device::open().map_err(|errno| MountError::NoFuse(errno.into()))?);
         attach(&device, path)?;
-        let greeted = Server::greet(device, tree.clone(), options);
+        let greeted = Server::greet(device, tree.clone());
         let server = greeted.inspect_err(|_| unmount(path))?;
         let stop = rustix::event::eventfd(0, EventfdFlags::CLOEXEC).map_err(system("serve"))?;
         let mut mount = Self {

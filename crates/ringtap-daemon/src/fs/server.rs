@@ -15,11 +15,11 @@
 use super::fuse::abi::*;
 use super::fuse::device::{self, Backing, Device};
 use super::handle::{Access, Answer, Handle, Special, Wait};
-use super::mount::{MountError, Options};
+use super::mount::MountError;
 use super::node::Node;
 use super::raw::{self, Consumer, Raw};
-use super::tree::{Attributes, Entry, Kind, Mapped, Tree};
-use crate::control::Caller;
+use super::tree::{Attributes, Entry, Kind, Tree};
+use crate::control::{Caller, Mapped};
 use ringtap::Host;
 use ringtap::subbufs::{self, Bell, Seen, Watch};
 use rustix::event::{PollFd, PollFlags};
@@ -51,7 +51,6 @@ const READABLE: u32 = (libc::POLLIN | libc::POLLRDNORM) as u32;
 pub(super) struct Server {
     device: Arc<Device>,
     tree: Tree,
-    options: Options,
     can_map: bool,
     mappings: Arc<Mappings>,
     state: Mutex<State>,
@@ -75,8 +74,7 @@ struct State {
 enum Open {
     Directory(Vec<Entry>),
     File(Handle),
-    /// The handle keeps the instance from being removed.
-    Raw(Raw, Node, Handle),
+    Raw(Raw, Node),
 }
 
 /// An inode of one lookup of `trace_pipe_raw`.
@@ -94,7 +92,6 @@ struct RawInode {
 struct Waiting {
     unique: u64,
     handle: u64,
-    caller: Caller,
     what: What,
 }
 
@@ -181,7 +178,7 @@ fn name(bytes: &[u8]) -> Result<&str, Errno> {
 
 impl Server {
     /// Agrees with the kernel on what both know.
-    pub(super) fn greet(device: Arc<Device>, tree: Tree, options: Options) -> Result<Self, MountError> {
+    pub(super) fn greet(device: Arc<Device>, tree: Tree) -> Result<Self, MountError> {
         let failed = |errno: Errno| MountError::System {
             action: "greet the kernel through",
             path: "/dev/fuse".into(),
@@ -226,7 +223,6 @@ impl Server {
         Ok(Self {
             device,
             tree,
-            options,
             can_map,
             mappings: Arc::default(),
             state: Mutex::default(),
@@ -301,7 +297,7 @@ impl Server {
             opcode::MKDIR => {
                 let (MkdirIn { .. }, rest) = request.arguments()?;
                 let made = self.tree.make_dir(self.node(nodeid)?, name(rest)?)?;
-                self.entry(made.ino(), &self.tree.attributes(made)?)
+                entry(made.ino(), &self.tree.attributes(made)?)
             }
             opcode::RMDIR => {
                 self.tree.remove_dir(self.node(nodeid)?, name(request.body)?)?;
@@ -367,7 +363,7 @@ impl Server {
         let node = self.tree.lookup(self.node(parent)?, name)?;
         let attributes = self.tree.attributes(node)?;
         if name != RAW_FILE || attributes.kind == Kind::Directory {
-            return Ok(self.entry(node.ino(), &attributes));
+            return Ok(entry(node.ino(), &attributes));
         }
         // An inode for each lookup: openings of one inode share a page cache, a size and what they are mapped to.
         let mut state = self.state();
@@ -378,59 +374,23 @@ impl Server {
         let entry = EntryOut {
             nodeid: ino,
             attr_valid: VALID,
-            attr: self.attr(ino, &attributes, 0),
+            attr: attr(ino, &attributes, 0),
             ..EntryOut::default()
         };
         Ok(entry.as_bytes().to_vec())
     }
 
-    fn entry(&self, ino: u64, attributes: &Attributes) -> Vec<u8> {
-        let entry = EntryOut {
-            nodeid: ino,
-            entry_valid: VALID,
-            attr_valid: VALID,
-            attr: self.attr(ino, attributes, 0),
-            ..EntryOut::default()
-        };
-        entry.as_bytes().to_vec()
-    }
-
-    fn attr(&self, ino: u64, attributes: &Attributes, size: u64) -> Attr {
-        let kind = match attributes.kind {
-            Kind::Directory => libc::S_IFDIR,
-            Kind::File => libc::S_IFREG,
-        };
-        let mode = self.options.mode.filter(|_| ino == Node::ROOT.ino()).unwrap_or(attributes.mode);
-        Attr {
-            ino,
-            size,
-            mode: kind | u32::from(mode),
-            nlink: attributes.links,
-            uid: self.options.uid.unwrap_or(attributes.uid),
-            gid: self.options.gid.unwrap_or(attributes.gid),
-            blksize: 4096,
-            ..Attr::default()
-        }
-    }
-
     fn attributes(&self, nodeid: u64) -> Result<Vec<u8>, Errno> {
         let attributes = self.tree.attributes(self.node(nodeid)?)?;
         let size = if nodeid & RAW_INO == 0 { 0 } else { self.state().raw_size(nodeid) };
-        let out =
-            AttrOut { attr_valid: VALID, attr: self.attr(nodeid, &attributes, size), ..AttrOut::default() };
+        let out = AttrOut { attr_valid: VALID, attr: attr(nodeid, &attributes, size), ..AttrOut::default() };
         Ok(out.as_bytes().to_vec())
     }
 
     fn set_attributes(&self, nodeid: u64, request: &Request<'_>) -> Result<Vec<u8>, Errno> {
         let (wanted, _) = request.arguments::<SetattrIn>()?;
         let has = |bit| wanted.valid & bit != 0;
-        if has(fattr::SIZE) && has(fattr::FH) {
-            match self.state().open.get_mut(&wanted.fh) {
-                Some(Open::File(handle)) => handle.truncate()?,
-                Some(Open::Raw(..)) => return Err(Errno::INVAL),
-                _ => {}
-            }
-        }
+        // `ftruncate` is accepted and without effect, as in the kernel; `O_TRUNC` is what empties.
         let mode = has(fattr::MODE).then(|| u16::try_from(wanted.mode & 0o7777).unwrap_or(0));
         let [uid, gid] =
             [(fattr::UID, wanted.uid), (fattr::GID, wanted.gid)].map(|(bit, id)| has(bit).then_some(id));
@@ -485,7 +445,6 @@ impl Server {
             read: mode != OFlags::WRONLY,
             write: mode != OFlags::RDONLY,
             truncate: flags.contains(OFlags::TRUNC),
-            append: flags.contains(OFlags::APPEND),
         };
         let is_raw = nodeid & RAW_INO != 0;
         // Who may write could map the buffer's memory for writing: seals do not hold through the passthrough.
@@ -504,7 +463,7 @@ impl Server {
     }
 
     fn open_raw(&self, ino: u64, node: Node, handle: Handle, nonblocking: bool) -> Result<Vec<u8>, Errno> {
-        let pipe = handle.raw().ok_or(Errno::INVAL)?.clone();
+        let pipe = handle.raw().ok_or(Errno::INVAL)?;
         let mut state = self.state();
         let inode = state.raw_inodes.get_mut(&ino).ok_or(Errno::STALE)?;
         if self.can_map && inode.backing.is_none() {
@@ -515,10 +474,9 @@ impl Server {
         }
         inode.openings += 1;
         let backing = inode.backing.as_ref().map(|backing| backing.id());
-        let consumer =
-            state.consumers.entry(node).or_insert_with(|| Arc::new(Mutex::new(Consumer::new(pipe))));
-        let raw = Raw::new(ino, Arc::clone(consumer), nonblocking);
-        let fh = state.keep(Open::Raw(raw, node, handle));
+        let consumer = state.consumers.entry(node).or_default();
+        let raw = Raw::new(ino, handle, Arc::clone(consumer), nonblocking);
+        let fh = state.keep(Open::Raw(raw, node));
         let open_flags = fopen::DIRECT_IO | backing.map_or(0, |_| fopen::PASSTHROUGH);
         Ok(OpenOut { fh, open_flags, backing_id: backing.unwrap_or(0) }.as_bytes().to_vec())
     }
@@ -526,13 +484,12 @@ impl Server {
     fn release(&self, fh: u64) {
         let mut state = self.state();
         state.polls.remove(&fh);
-        let Some(Open::Raw(raw, node, _handle)) = state.open.remove(&fh) else { return };
+        let Some(Open::Raw(raw, node)) = state.open.remove(&fh) else { return };
         if let Some(inode) = state.raw_inodes.get_mut(&raw.ino()) {
             inode.openings -= 1;
             inode.backing = inode.backing.take().filter(|_| inode.openings > 0);
         }
-        let is_last =
-            !state.open.values().any(|open| matches!(open, Open::Raw(_, other, _) if *other == node));
+        let is_last = !state.open.values().any(|open| matches!(open, Open::Raw(_, other) if *other == node));
         if is_last && raw::lock(raw.consumer()).release() {
             state.consumers.remove(&node);
         }
@@ -565,9 +522,8 @@ impl Server {
 
     fn read(&self, request: &Request<'_>) -> Result<Option<Vec<u8>>, Errno> {
         let (read, _) = request.arguments::<ReadIn>()?;
-        let caller = request.caller();
         let what = What::Read { offset: read.offset, len: read.size as usize };
-        let waiting = Waiting { unique: request.header.unique, handle: read.fh, caller, what };
+        let waiting = Waiting { unique: request.header.unique, handle: read.fh, what };
         let mut state = self.state();
         match state.attempt(&waiting, &self.device)? {
             Outcome::Now(bytes) => Ok(Some(bytes)),
@@ -601,8 +557,7 @@ impl Server {
             raw::GET_READER => {
                 if raw.waits_for_watermark(request.header.pid) && !raw.is_ready()? {
                     let what = What::GetReader { kicks: raw.watch()?.kicks() };
-                    let (unique, handle, caller) = (request.header.unique, ioctl.fh, request.caller());
-                    state.waiting.push(Waiting { unique, handle, caller, what });
+                    state.waiting.push(Waiting { unique: request.header.unique, handle: ioctl.fh, what });
                     drop(state);
                     self.bell.ring();
                     return Ok(None);
@@ -671,6 +626,34 @@ impl Server {
     }
 }
 
+fn attr(ino: u64, attributes: &Attributes, size: u64) -> Attr {
+    let kind = match attributes.kind {
+        Kind::Directory => libc::S_IFDIR,
+        Kind::File => libc::S_IFREG,
+    };
+    Attr {
+        ino,
+        size,
+        mode: kind | u32::from(attributes.mode),
+        nlink: attributes.links,
+        uid: attributes.uid,
+        gid: attributes.gid,
+        blksize: 4096,
+        ..Attr::default()
+    }
+}
+
+fn entry(ino: u64, attributes: &Attributes) -> Vec<u8> {
+    let entry = EntryOut {
+        nodeid: ino,
+        entry_valid: VALID,
+        attr_valid: VALID,
+        attr: attr(ino, attributes, 0),
+        ..EntryOut::default()
+    };
+    entry.as_bytes().to_vec()
+}
+
 impl State {
     fn keep(&mut self, open: Open) -> u64 {
         self.last_handle += 1;
@@ -729,12 +712,10 @@ impl State {
                 raw.get_reader()?;
                 Ok(Outcome::Now(IoctlOut::default().as_bytes().to_vec()))
             }
-            (Open::File(handle), &What::Read { offset, len }) => {
-                match handle.read(offset, len, &waiting.caller)? {
-                    Answer::Bytes(bytes) => Ok(Outcome::Now(bytes)),
-                    Answer::Wait(_) => Ok(Outcome::Later),
-                }
-            }
+            (Open::File(handle), &What::Read { offset, len }) => match handle.read(offset, len)? {
+                Answer::Bytes(bytes) => Ok(Outcome::Now(bytes)),
+                Answer::Wait(_) => Ok(Outcome::Later),
+            },
             _ => Err(Errno::INVAL),
         }
     }

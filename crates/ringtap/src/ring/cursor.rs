@@ -107,6 +107,11 @@ impl Position {
         Err(Corrupt)
     }
 
+    /// Index of the next event expected; `None` where no page was found yet.
+    pub(crate) fn index(&self) -> Option<u64> {
+        self.index
+    }
+
     /// Data bytes of the current page that were copied.
     pub(crate) fn copied(&self) -> u32 {
         self.copied

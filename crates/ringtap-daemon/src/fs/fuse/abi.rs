@@ -75,8 +75,6 @@ pub(crate) mod fattr {
     pub(crate) const MODE: u32 = 1;
     pub(crate) const UID: u32 = 1 << 1;
     pub(crate) const GID: u32 = 1 << 2;
-    pub(crate) const SIZE: u32 = 1 << 3;
-    pub(crate) const FH: u32 = 1 << 6;
 }
 
 /// `FUSE_POLL_SCHEDULE_NOTIFY`.

@@ -23,9 +23,8 @@ pub(crate) fn errno(error: &HostError) -> Errno {
 }
 
 /// One CPU's buffer, as it is consumed.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Consumer {
-    pipe: RawPipe,
     /// From the first consuming call until nobody has the file open.
     reader: Option<SubbufReader>,
     /// The page that `progress` is about.
@@ -35,14 +34,6 @@ pub(crate) struct Consumer {
 }
 
 impl Consumer {
-    pub(crate) fn new(pipe: RawPipe) -> Self {
-        Self { pipe, reader: None, page: None, progress: Progress::default() }
-    }
-
-    pub(crate) fn pipe(&self) -> &RawPipe {
-        &self.pipe
-    }
-
     /// Lets others consume the buffer. Whether there is nothing to remember either.
     pub(crate) fn release(&mut self) -> bool {
         let is_done = self.page.is_none_or(|page| self.progress.offset >= page.read);
@@ -51,17 +42,17 @@ impl Consumer {
     }
 
     /// The kernel's `TRACE_MMAP_IOCTL_GET_READER`: all that it hands out counts as passed on.
-    pub(crate) fn get_reader(&mut self) -> Result<(), Errno> {
-        self.step()?;
+    pub(crate) fn get_reader(&mut self, pipe: &RawPipe) -> Result<(), Errno> {
+        self.step(pipe)?;
         self.progress.offset = self.page.map_or(0, |page| page.read);
         Ok(())
     }
 
     /// Records for who reads `room` bytes; `None` when there are none, and no bytes where there is no room for the first.
-    pub(crate) fn read(&mut self, room: usize) -> Result<Option<Vec<u8>>, Errno> {
-        if !self.has_rest()? {
-            self.step()?;
-            if !self.has_rest()? {
+    pub(crate) fn read(&mut self, pipe: &RawPipe, room: usize) -> Result<Option<Vec<u8>>, Errno> {
+        if !self.has_rest(pipe)? {
+            self.step(pipe)?;
+            if !self.has_rest(pipe)? {
                 return Ok(None);
             }
         }
@@ -72,21 +63,21 @@ impl Consumer {
     }
 
     /// The next sub-buffer that its writers have left; `None` when there is none.
-    pub(crate) fn full(&mut self) -> Result<Option<Vec<u8>>, Errno> {
+    pub(crate) fn full(&mut self, pipe: &RawPipe) -> Result<Option<Vec<u8>>, Errno> {
         // Twice at most: the page at hand may be used up, or fill up meanwhile.
         for _ in 0..3 {
-            let reader = self.reader()?;
+            let reader = self.reader(pipe)?;
             let failed = |error: HostError| errno(&error);
             if !reader.is_final().map_err(failed)? {
                 return Ok(None);
             }
             if reader.unread().map_err(failed)? > 0 {
-                self.step()?;
-            } else if !self.has_rest()? {
-                if self.reader()?.full_subbufs().map_err(failed)? == 0 {
+                self.step(pipe)?;
+            } else if !self.has_rest(pipe)? {
+                if self.reader(pipe)?.full_subbufs().map_err(failed)? == 0 {
                     return Ok(None);
                 }
-                self.step()?;
+                self.step(pipe)?;
             } else {
                 let Some(copied) = self.copy()? else { return Ok(None) };
                 let image = copied.image(self.progress, usize::MAX);
@@ -103,15 +94,15 @@ impl Consumer {
     }
 
     /// As [`is_holding`](Self::is_holding), after a look at what the reader page is now.
-    fn has_rest(&mut self) -> Result<bool, Errno> {
-        let page = self.reader()?.page().map_err(|error| errno(&error))?;
+    fn has_rest(&mut self, pipe: &RawPipe) -> Result<bool, Errno> {
+        let page = self.reader(pipe)?.page().map_err(|error| errno(&error))?;
         self.look(page);
         Ok(self.progress.offset < page.read)
     }
 
     /// One GET_READER.
-    fn step(&mut self) -> Result<(), Errno> {
-        let reader = self.reader()?;
+    fn step(&mut self, pipe: &RawPipe) -> Result<(), Errno> {
+        let reader = self.reader(pipe)?;
         reader.get_reader().map_err(|error| errno(&error))?;
         let page = reader.page().map_err(|error| errno(&error))?;
         self.look(page);
@@ -140,11 +131,11 @@ impl Consumer {
     }
 
     /// The reader of the instance's present buffers.
-    fn reader(&mut self) -> Result<&SubbufReader, Errno> {
-        let host = self.pipe.host();
+    fn reader(&mut self, pipe: &RawPipe) -> Result<&SubbufReader, Errno> {
+        let host = pipe.host();
         if self.reader.as_ref().is_none_or(|reader| !reader.host().is_same(&host)) {
             self.reader = None;
-            let reader = host.subbufs(self.pipe.cpu()).map_err(|error| errno(&error))?;
+            let reader = host.subbufs(pipe.cpu()).map_err(|error| errno(&error))?;
             let page = reader.page().map_err(|error| errno(&error))?;
             let known =
                 self.page.is_some_and(|known| known.id == page.id && known.time_stamp == page.time_stamp);

@@ -18,6 +18,7 @@ mod process;
 
 use super::fuse::abi::{InvalInode, Store, notify};
 use super::fuse::device::Device;
+use super::handle::{Handle, RawPipe};
 pub(super) use consumer::{Consumer, errno};
 use process::Finder;
 pub(super) use process::anybody_maps;
@@ -40,6 +41,8 @@ const KEEP: u64 = 1 << 20;
 #[derive(Debug)]
 pub(super) struct Raw {
     ino: u64,
+    /// Keeps the instance from being removed.
+    handle: Handle,
     consumer: Arc<Mutex<Consumer>>,
     /// Whether it was opened with `O_NONBLOCK`.
     nonblocking: bool,
@@ -57,10 +60,10 @@ pub(super) struct Raw {
 }
 
 impl Raw {
-    pub(super) fn new(ino: u64, consumer: Arc<Mutex<Consumer>>, nonblocking: bool) -> Self {
+    pub(super) fn new(ino: u64, handle: Handle, consumer: Arc<Mutex<Consumer>>, nonblocking: bool) -> Self {
         let finder = Finder::default();
         let (pushed, rest) = (VecDeque::new(), Vec::new());
-        Self { ino, consumer, nonblocking, pushed, base: 0, end: 0, rest, finder, is_mapped: false }
+        Self { ino, handle, consumer, nonblocking, pushed, base: 0, end: 0, rest, finder, is_mapped: false }
     }
 
     pub(super) fn ino(&self) -> u64 {
@@ -71,19 +74,22 @@ impl Raw {
         &self.consumer
     }
 
+    fn pipe(&self) -> Result<&RawPipe, Errno> {
+        self.handle.raw().ok_or(Errno::INVAL)
+    }
+
     fn lock(&self) -> MutexGuard<'_, Consumer> {
         lock(&self.consumer)
     }
 
     /// What its readers sleep on.
     pub(super) fn watch(&self) -> Result<Watch, Errno> {
-        let consumer = self.lock();
-        let pipe = consumer.pipe();
+        let pipe = self.pipe()?;
         pipe.host().watch(pipe.cpu()).map_err(|error| errno(&error))
     }
 
     pub(super) fn buffer_percent(&self) -> u8 {
-        self.lock().pipe().buffer_percent()
+        self.handle.raw().map_or(0, RawPipe::buffer_percent)
     }
 
     /// The bytes at a position; `None` when there are none yet.
@@ -102,7 +108,7 @@ impl Raw {
         }
         self.forget_taken(device, self.end);
         let bytes = if self.rest.is_empty() {
-            let Some(image) = self.lock().read(len)? else { return Ok(None) };
+            let Some(image) = self.lock().read(self.pipe()?, len)? else { return Ok(None) };
             self.rest = image;
             self.take_rest(len)
         } else {
@@ -128,7 +134,7 @@ impl Raw {
             return Ok(false);
         }
         // Splice takes whole sub-buffers; where reads went astray, as in the kernel, it takes none.
-        let size = u64::from(self.lock().pipe().host().subbuf_size());
+        let size = u64::from(self.pipe()?.host().subbuf_size());
         if !self.is_mapped && self.end.is_multiple_of(size) && process::maps(tid, self.ino) != Some(true) {
             self.push(device)?;
         }
@@ -179,7 +185,7 @@ impl Raw {
         let mut len = 0;
         while len < PUSH {
             // Where another reader has the buffer, there is nothing to push.
-            let Ok(Some(image)) = self.lock().full() else { break };
+            let Ok(Some(image)) = self.lock().full(self.pipe()?) else { break };
             len += image.len();
             let size = u32::try_from(image.len()).map_err(|_| Errno::INVAL)?;
             let place = Store { nodeid: self.ino, offset: self.end, size, padding: 0 };
@@ -199,12 +205,11 @@ impl Raw {
 
     pub(super) fn get_reader(&mut self) -> Result<(), Errno> {
         self.is_mapped = true;
-        self.lock().get_reader()
+        self.lock().get_reader(self.pipe()?)
     }
 
     pub(super) fn wake_all(&self) -> Result<(), Errno> {
-        let consumer = self.lock();
-        let pipe = consumer.pipe();
+        let pipe = self.pipe()?;
         pipe.host().wake_all(pipe.cpu()).map_err(|error| errno(&error))
     }
 
