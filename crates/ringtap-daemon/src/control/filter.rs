@@ -1,6 +1,6 @@
 //! `filter` files: the text of a filter, or what was wrong with the last one.
 
-use super::instance::{FilterText, Instance};
+use super::instance::Instance;
 use crate::limits::WRITE_LEN;
 use ringtap::event::registry::Event;
 use ringtap_format::filter::FilterErrorKind;
@@ -20,13 +20,13 @@ pub(crate) const OF_SYSTEM: &[u8] = b"### global filter ###\n\
     # Only events with the given fields will be affected.\n\
     # If no events are modified, an error message will be displayed here\n";
 
-/// What a write says, without the spaces around it.
+/// What a write says, without the spaces behind it.
 fn command(bytes: &[u8]) -> Result<&str, Errno> {
     if bytes.len() >= WRITE_LEN {
         return Err(Errno::INVAL);
     }
     let text = std::str::from_utf8(bytes).map_err(|_| Errno::INVAL)?;
-    Ok(text.split('\0').next().unwrap_or_default().trim())
+    Ok(text.split('\0').next().unwrap_or_default().trim_end())
 }
 
 fn parse(text: &str, event: &Event, formats: &Formats) -> Result<Filter, FilterError> {
@@ -41,8 +41,10 @@ fn parse(text: &str, event: &Event, formats: &Formats) -> Result<Filter, FilterE
 /// The errno that the kernel answers with.
 fn errno(kind: FilterErrorKind) -> Errno {
     match kind {
+        // It hands out its parser's own numbers for these.
+        FilterErrorKind::TooManyClose | FilterErrorKind::TooManyTerms => Errno::PERM,
         FilterErrorKind::TooManyOpen => Errno::NOENT,
-        FilterErrorKind::TooManyClose => Errno::PERM,
+        FilterErrorKind::MissingQuote => Errno::SRCH,
         _ => Errno::INVAL,
     }
 }
@@ -53,7 +55,8 @@ fn complaint(error: &FilterError) -> String {
     match error.kind {
         FilterErrorKind::Other => text.push_str("\nError: (0)\n"),
         kind => {
-            let _ = write!(text, "\n{:width$}^\nparse_error: {}\n", "", kind.message(), width = error.place);
+            let place = error.place.min(text.len());
+            let _ = write!(text, "\n{:place$}^\nparse_error: {}\n", "", kind.message());
         }
     }
     text
@@ -63,20 +66,18 @@ impl Instance {
     /// Sets an event's filter; `0` removes it. A bad one leaves the event without a filter, and the file says why.
     pub(crate) fn write_filter(&self, event: &Event, formats: &Formats, bytes: &[u8]) -> Result<(), Errno> {
         let text = command(bytes)?;
-        if text == "0" {
+        if text.trim() == "0" {
             self.set_filter(event.id, None);
             return Ok(());
         }
         match parse(text, event, formats) {
             Ok(_) => {
-                self.set_filter(event.id, Some(FilterText { text: text.to_owned(), holds: true }));
+                self.set_filter(event.id, Some(text.to_owned()));
                 Ok(())
             }
             Err(error) => {
-                if error.kind != FilterErrorKind::Other {
-                    self.log(PARSER, error.kind.message(), text, error.place);
-                }
-                self.set_filter(event.id, Some(FilterText { text: complaint(&error), holds: false }));
+                self.log(PARSER, error.kind.message(), text, error.place);
+                self.set_filter(event.id, Some(complaint(&error)));
                 Err(errno(error.kind))
             }
         }
@@ -92,12 +93,11 @@ impl Instance {
         let text = command(bytes)?;
         for event in events {
             let filter = match parse(text, event, formats) {
-                _ if text == "0" => None,
-                Ok(_) => Some(FilterText { text: text.to_owned(), holds: true }),
+                _ if text.trim() == "0" => None,
+                Ok(_) => Some(text.to_owned()),
                 Err(_) => {
                     self.log(PARSER, NOT_THIS_EVENT, text, 0);
-                    let text = format!("{text}\n^\nparse_error: {NOT_THIS_EVENT}\n");
-                    Some(FilterText { text, holds: false })
+                    Some(format!("{text}\n^\nparse_error: {NOT_THIS_EVENT}\n"))
                 }
             };
             self.set_filter(event.id, filter);

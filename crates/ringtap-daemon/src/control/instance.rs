@@ -5,8 +5,9 @@ use super::clocks::Clock;
 use super::errors::ErrorLog;
 use super::options::{self, bit};
 use super::pipe::Left;
-use super::{mask, number, pids, set_event, sizes};
-use ringtap::{Config, Host, HostError, Mode, Writer};
+use super::{Control, mask, number, pids, set_event, sizes};
+use ringtap::instance::InstanceError;
+use ringtap::{Host, HostError, Mode, Writer};
 use rustix::io::Errno;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -16,21 +17,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 pub(crate) struct Instance {
     /// 0 for the top one; never used twice.
     pub(crate) number: u32,
-    /// Empty for the top one.
-    pub(crate) name: String,
-    buffers: Mutex<Buffers>,
+    pub(super) inner: ringtap::Instance,
+    /// A writer into the buffers that there were at a generation of the host's.
+    writer: Mutex<Option<(u32, Writer)>>,
     settings: Mutex<Settings>,
     uses: Mutex<Uses>,
     errors: Mutex<ErrorLog>,
     /// What a closed `trace_pipe` had taken from the rings and not handed out.
     left: Mutex<BTreeMap<u32, Left>>,
-}
-
-#[derive(Debug)]
-struct Buffers {
-    host: Host,
-    writer: Writer,
-    config: Config,
 }
 
 /// What is set by files and needs no buffer.
@@ -39,24 +33,10 @@ struct Settings {
     clock: Clock,
     options: u64,
     cpus: BTreeSet<u32>,
-    events: BTreeMap<u16, Switch>,
+    /// What the `filter` files show: filters, or what is wrong with them.
+    filters: BTreeMap<u16, String>,
     pids: BTreeSet<u32>,
     notrace_pids: BTreeSet<u32>,
-}
-
-/// An event in this instance.
-#[derive(Debug, Default)]
-struct Switch {
-    on: bool,
-    filter: Option<FilterText>,
-}
-
-/// What an event's `filter` shows.
-#[derive(Debug)]
-pub(super) struct FilterText {
-    pub(super) text: String,
-    /// Whether it is in force; else the text says what is wrong with it.
-    pub(super) holds: bool,
 }
 
 /// What is open.
@@ -122,49 +102,65 @@ pub(crate) fn errno(error: &HostError) -> Errno {
         HostError::NoSuchCpu(_) => Errno::NODEV,
         HostError::Percent(_) => Errno::INVAL,
         HostError::Busy(_) | HostError::Claimed { .. } => Errno::BUSY,
-        HostError::Cpus(_) | HostError::Damaged(_) => Errno::IO,
+        _ => Errno::IO,
+    }
+}
+
+/// The errno of an instance's error.
+pub(crate) fn instance_errno(error: &InstanceError) -> Errno {
+    match error {
+        InstanceError::Name { .. } => Errno::INVAL,
+        InstanceError::Exists { .. } => Errno::EXIST,
+        InstanceError::NotFound { .. } => Errno::NOENT,
+        InstanceError::TooMany => Errno::NOSPC,
+        InstanceError::Removed { .. } => Errno::NODEV,
+        InstanceError::InUse { .. } => Errno::BUSY,
+        InstanceError::Host(error) => errno(error),
+        _ => Errno::IO,
     }
 }
 
 impl Instance {
-    pub(super) fn new(number: u32, name: &str, config: &Config) -> Result<Self, HostError> {
-        let host = Host::new(config)?;
-        let cpus = host.cpus().into_iter().collect();
-        let clock = Clock::of(host.clock());
-        let overwrite = config.mode == Mode::Overwrite;
-        let defaults = options::defaults(number == 0);
+    pub(super) fn new(number: u32, inner: ringtap::Instance) -> Self {
         let settings = Settings {
-            clock,
-            options: if overwrite { defaults } else { defaults & !bit::OVERWRITE },
-            cpus,
-            events: BTreeMap::new(),
+            clock: Clock::of(inner.clock()),
+            options: options::defaults(inner.is_top()) & !bit::OVERWRITE,
+            cpus: inner.host().cpus().into_iter().collect(),
+            filters: BTreeMap::new(),
             pids: BTreeSet::new(),
             notrace_pids: BTreeSet::new(),
         };
-        let config = Config { clock: Some(host.clock()), ..config.clone() };
-        Ok(Self {
+        Self {
             number,
-            name: name.to_owned(),
-            buffers: Mutex::new(Buffers { writer: host.writer(), host, config }),
+            inner,
+            writer: Mutex::default(),
             settings: Mutex::new(settings),
             uses: Mutex::default(),
             errors: Mutex::default(),
             left: Mutex::default(),
-        })
+        }
+    }
+
+    pub(crate) fn name(&self) -> &str {
+        self.inner.name()
     }
 
     pub(crate) fn is_top(&self) -> bool {
-        self.number == 0
+        self.inner.is_top()
     }
 
     /// The present buffers.
     pub(crate) fn host(&self) -> Host {
-        lock(&self.buffers).host.clone()
+        self.inner.host()
     }
 
-    /// A writer into the present buffers.
-    pub(super) fn writer(&self) -> Writer {
-        lock(&self.buffers).writer.clone()
+    /// A writer into the buffers of `generation`, the host's present one.
+    pub(super) fn writer(&self, generation: u32) -> Writer {
+        let mut known = lock(&self.writer);
+        match &*known {
+            Some((of, writer)) if *of == generation => writer.clone(),
+            _ => known.insert((generation, self.host().writer())).1.clone(),
+        }
     }
 
     pub(crate) fn cpus(&self) -> Vec<u32> {
@@ -224,16 +220,16 @@ impl Instance {
     // --- the buffers ---
 
     pub(crate) fn tracing_on(&self) -> Vec<u8> {
-        line(u8::from(self.host().is_recording()))
+        line(u8::from(self.is_recording()))
     }
 
-    pub(crate) fn set_tracing_on(&self, bytes: &[u8]) -> Result<(), Errno> {
-        self.host().set_recording(number::unsigned(bytes)? != 0);
+    pub(crate) fn write_tracing_on(&self, bytes: &[u8]) -> Result<(), Errno> {
+        self.inner.set_recording(number::unsigned(bytes)? != 0);
         Ok(())
     }
 
     pub(crate) fn is_recording(&self) -> bool {
-        self.host().is_recording()
+        self.inner.is_recording()
     }
 
     /// Empties the buffers, or one CPU's.
@@ -252,27 +248,85 @@ impl Instance {
         .map_err(|error| errno(&error))
     }
 
-    pub(crate) fn buffer_size_kb(&self) -> Vec<u8> {
-        let buffers = lock(&self.buffers);
-        line(sizes::kb(buffers.config.ring_subbufs, buffers.config.subbuf_size))
+    /// A CPU's size, or that of all; `X` where they differ.
+    pub(crate) fn buffer_size_kb(&self, cpu: Option<u32>) -> Result<Vec<u8>, Errno> {
+        let sizes = self.sizes_kb();
+        match cpu {
+            Some(cpu) => usize::try_from(cpu).ok().and_then(|cpu| sizes.get(cpu)).map(line).ok_or(Errno::NODEV),
+            None => match sizes.as_slice() {
+                [first, others @ ..] if others.iter().all(|size| size == first) => Ok(line(first)),
+                _ => Ok(b"X\n".into()),
+            },
+        }
     }
 
     pub(crate) fn buffer_total_size_kb(&self) -> Vec<u8> {
-        let buffers = lock(&self.buffers);
-        let cpus = buffers.host.cpus().len() as u64;
-        line(sizes::kb(buffers.config.ring_subbufs, buffers.config.subbuf_size) * cpus)
+        line(self.sizes_kb().iter().sum::<u64>())
+    }
+
+    fn sizes_kb(&self) -> Vec<u64> {
+        let subbuf_size = self.subbuf_size();
+        let size = |cpu| self.inner.size(cpu).map_or(0, |subbufs| sizes::kb(subbufs, subbuf_size));
+        self.cpus().into_iter().map(size).collect()
+    }
+
+    /// Sets a CPU's size, or that of all.
+    pub(crate) fn write_buffer_size_kb(
+        &self,
+        control: &Control,
+        cpu: Option<u32>,
+        bytes: &[u8],
+    ) -> Result<(), Errno> {
+        let kb = number::unsigned(bytes)?;
+        let subbufs = sizes::ring_subbufs(kb, self.subbuf_size())?;
+        self.resize(control, cpu, subbufs)
+    }
+
+    fn resize(&self, control: &Control, cpu: Option<u32>, subbufs: u32) -> Result<(), Errno> {
+        let cpus = cpu.map_or_else(|| self.cpus(), |cpu| vec![cpu]);
+        if cpu.is_some() && cpus.iter().all(|&cpu| self.inner.size(cpu) == Some(subbufs)) {
+            return Ok(());
+        }
+        if self.is_walked(cpu) || control.is_mapped(&self.host(), &cpus) {
+            return Err(Errno::BUSY);
+        }
+        self.inner.set_size(cpu, subbufs).map_err(|error| instance_errno(&error))
+    }
+
+    /// Closing `free_buffer`: as small as can be, and perhaps off. Nobody hears of a failure.
+    pub(crate) fn free(&self, control: &Control) {
+        if self.has(bit::DISABLE_ON_FREE) {
+            self.inner.set_recording(false);
+        }
+        let _ = self.resize(control, None, sizes::FEWEST);
     }
 
     pub(crate) fn buffer_subbuf_size_kb(&self) -> Vec<u8> {
         line(self.subbuf_size() / 1024)
     }
 
+    pub(crate) fn write_buffer_subbuf_size_kb(&self, control: &Control, bytes: &[u8]) -> Result<(), Errno> {
+        let size = sizes::subbuf_size(number::unsigned(bytes)?)?;
+        if size == self.subbuf_size() {
+            return Ok(());
+        }
+        if control.is_mapped(&self.host(), &self.cpus()) {
+            return Err(Errno::BUSY);
+        }
+        self.inner.set_subbuf_size(size).map_err(|error| instance_errno(&error))
+    }
+
     pub(crate) fn subbuf_size(&self) -> u32 {
-        lock(&self.buffers).config.subbuf_size
+        self.inner.config().subbuf_size
     }
 
     pub(crate) fn buffer_percent(&self) -> u8 {
-        self.host().buffer_percent()
+        self.inner.buffer_percent()
+    }
+
+    pub(crate) fn write_buffer_percent(&self, bytes: &[u8]) -> Result<(), Errno> {
+        let percent = u8::try_from(number::unsigned(bytes)?).map_err(|_| Errno::INVAL)?;
+        self.inner.set_buffer_percent(percent).map_err(|error| instance_errno(&error))
     }
 }
 
@@ -292,18 +346,36 @@ impl Instance {
         self.settings().clock.text()
     }
 
+    /// Sets the clock. As in the kernel this empties the buffers, also where it is the same clock.
+    pub(crate) fn write_clock(&self, bytes: &[u8]) -> Result<(), Errno> {
+        let clock = Clock::parse(bytes)?;
+        let mut settings = self.settings();
+        if clock.id == self.inner.clock() {
+            self.reset(None)?;
+        } else {
+            self.inner.set_clock(clock.id).map_err(|error| instance_errno(&error))?;
+        }
+        settings.clock = clock;
+        Ok(())
+    }
+
     pub(crate) fn timestamp_mode(&self) -> Vec<u8> {
-        let absolute = lock(&self.buffers).config.absolute_stamps;
+        let absolute = self.inner.config().absolute_stamps;
         (if absolute { "delta [absolute]\n" } else { "[delta] absolute\n" }).into()
     }
 
     /// Whether an option of [`bit`] is on.
     pub(crate) fn has(&self, option: u64) -> bool {
-        self.settings().options & option != 0
+        self.options() & option != 0
+    }
+
+    fn options(&self) -> u64 {
+        let overwrite = if self.inner.mode() == Mode::Overwrite { bit::OVERWRITE } else { 0 };
+        self.settings().options | overwrite
     }
 
     pub(crate) fn options_text(&self) -> Vec<u8> {
-        options::text(self.settings().options)
+        options::text(self.options())
     }
 
     pub(crate) fn flag_text(&self, place: usize) -> Vec<u8> {
@@ -323,6 +395,10 @@ impl Instance {
         let flag = 1 << place;
         if flag == bit::TEST_NOP_REFUSE && on {
             return Err(Errno::INVAL);
+        }
+        if flag == bit::OVERWRITE {
+            self.inner.set_mode(if on { Mode::Overwrite } else { Mode::Discard });
+            return Ok(());
         }
         let mut settings = self.settings();
         settings.options = if on { settings.options | flag } else { settings.options & !flag };
@@ -363,22 +439,14 @@ impl Instance {
 
     // --- events ---
 
-    /// Whether an event is on.
-    pub(crate) fn is_on(&self, id: u16) -> bool {
-        self.settings().events.get(&id).is_some_and(|switch| switch.on)
-    }
-
     /// `1`, `0`, mixed or none, for several events.
     pub(crate) fn enable_text(&self, ids: impl IntoIterator<Item = u16>) -> Vec<u8> {
-        let settings = self.settings();
-        let is_on = |id| settings.events.get(&id).is_some_and(|switch: &Switch| switch.on);
-        vec![set_event::summary(ids.into_iter().map(is_on)), b'\n']
+        vec![set_event::summary(ids.into_iter().map(|id| self.inner.event_state(id))), b'\n']
     }
 
-    pub(crate) fn switch(&self, ids: impl IntoIterator<Item = u16>, on: bool) {
-        let mut settings = self.settings();
+    fn switch(&self, ids: impl IntoIterator<Item = u16>, on: bool) {
         for id in ids {
-            settings.events.entry(id).or_default().on = on;
+            self.inner.set_event(id, on);
         }
     }
 
@@ -387,10 +455,18 @@ impl Instance {
         Ok(())
     }
 
+    /// As [`write_enable`](Self::write_enable) of all events, and of those that programs declare from now on: a program
+    /// that is started later brings its events with it, where the kernel has had them all along.
+    pub(crate) fn write_enable_all(&self, ids: impl IntoIterator<Item = u16>, bytes: &[u8]) -> Result<(), Errno> {
+        let on = number::switch(bytes)?;
+        self.inner.set_new_events(on);
+        self.switch(ids, on);
+        Ok(())
+    }
+
     /// `set_event`: the events that are on.
     pub(crate) fn set_event_text(&self, catalog: &Catalog) -> Vec<u8> {
-        let settings = self.settings();
-        let on = catalog.switchable().filter(|event| settings.events.get(&event.id).is_some_and(|it| it.on));
+        let on = catalog.switchable().filter(|event| self.inner.event_state(event.id));
         on.map(|event| format!("{}:{}\n", event.system, event.name)).collect::<String>().into_bytes()
     }
 
@@ -409,15 +485,18 @@ impl Instance {
     }
 
     pub(crate) fn filter_text(&self, id: u16) -> Vec<u8> {
-        let settings = self.settings();
-        match settings.events.get(&id).and_then(|switch| switch.filter.as_ref()) {
-            Some(filter) => format!("{}\n", filter.text).into_bytes(),
+        match self.settings().filters.get(&id) {
+            Some(text) => format!("{text}\n").into_bytes(),
             None => b"none\n".to_vec(),
         }
     }
 
-    pub(super) fn set_filter(&self, id: u16, filter: Option<FilterText>) {
-        self.settings().events.entry(id).or_default().filter = filter;
+    pub(super) fn set_filter(&self, id: u16, text: Option<String>) {
+        let mut settings = self.settings();
+        match text {
+            Some(text) => settings.filters.insert(id, text),
+            None => settings.filters.remove(&id),
+        };
     }
 
     // --- errors ---

@@ -1,6 +1,6 @@
 //! `trace_marker` and `trace_marker_raw`: what other threads write through the tree.
 
-use super::Caller;
+use super::{Caller, Control};
 use super::instance::Instance;
 use super::options::bit;
 use ringtap::Writer;
@@ -17,12 +17,12 @@ const END: usize = 2;
 
 impl Instance {
     /// Writes a text as the caller's, on his CPU; how many bytes of it were taken.
-    pub(crate) fn write_marker(&self, bytes: &[u8], caller: &Caller) -> Result<usize, Errno> {
+    pub(crate) fn write_marker(&self, control: &Control, bytes: &[u8], caller: &Caller) -> Result<usize, Errno> {
         self.check_marker(caller)?;
         if bytes.is_empty() {
             return Ok(0);
         }
-        let writer = self.writer();
+        let writer = self.writer(control.generation());
         let (text, _) = bytes.split_at(bytes.len().min(room(&writer) - PRINT_HEAD - END));
         let mut payload = head(PRINT_ID, caller).to_vec();
         payload.resize(PRINT_HEAD, 0);
@@ -36,9 +36,9 @@ impl Instance {
     }
 
     /// Writes a number and bytes as the caller's, on his CPU; all or nothing.
-    pub(crate) fn write_raw_marker(&self, bytes: &[u8], caller: &Caller) -> Result<usize, Errno> {
+    pub(crate) fn write_raw_marker(&self, control: &Control, bytes: &[u8], caller: &Caller) -> Result<usize, Errno> {
         self.check_marker(caller)?;
-        let writer = self.writer();
+        let writer = self.writer(control.generation());
         let number = RAW_DATA_HEAD - Common::LEN;
         if bytes.len() < number || bytes.len() > room(&writer) - Common::LEN {
             return Err(Errno::INVAL);
@@ -65,7 +65,8 @@ fn room(writer: &Writer) -> usize {
 }
 
 fn head(id: u16, caller: &Caller) -> [u8; Common::LEN] {
-    let common = Common { id, flags: 0, preempt_count: 0, pid: caller.tid };
+    // The kernel writes its markers with preemption off, and tools compare their lines.
+    let common = Common { id, flags: 0, preempt_count: 1, pid: caller.tid };
     let [b0, b1, b2, b3, b4, b5, b6, b7] = common.word().to_le_bytes();
     [b0, b1, b2, b3, b4, b5, b6, b7]
 }

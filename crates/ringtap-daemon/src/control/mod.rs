@@ -23,15 +23,14 @@ pub(crate) mod stats;
 mod tasks;
 pub(crate) mod trace;
 
-use crate::limits::INSTANCES;
 use catalog::Catalog;
 use instance::Instance;
-use ringtap::{Config, Host, HostError};
+use ringtap::Host;
 use rustix::io::Errno;
 use std::collections::BTreeMap;
 use std::fs;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
-use tasks::Tasks;
+use tasks::{Task, Tasks};
 
 /// Who makes a call: what the kernel knows of its caller, and a server is told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -81,15 +80,17 @@ pub trait Mapped: Send + Sync {
 
 /// A host's control plane.
 pub struct Control {
-    instances: RwLock<Instances>,
+    instances: ringtap::Instances,
+    table: RwLock<Table>,
     catalog: RwLock<Arc<Catalog>>,
     tasks: Mutex<Tasks>,
     mapped: RwLock<Option<Arc<dyn Mapped>>>,
-    config: Config,
 }
 
+/// The instances, as of a generation of the host's: it makes and removes them for others, too.
 #[derive(Debug)]
-struct Instances {
+struct Table {
+    generation: u32,
     by_number: BTreeMap<u32, Arc<Instance>>,
     /// The last number given.
     last: u32,
@@ -97,25 +98,31 @@ struct Instances {
 
 impl std::fmt::Debug for Control {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Control").field("instances", &self.instances).finish_non_exhaustive()
+        f.debug_struct("Control").field("table", &self.table).finish_non_exhaustive()
     }
 }
 
 impl Control {
-    /// Makes the top instance; those made later are as this config says, too.
-    ///
-    /// # Errors
-    /// As [`Host::new`].
-    pub fn new(config: &Config) -> Result<Self, HostError> {
-        let top = Arc::new(Instance::new(0, "", config)?);
-        let instances = Instances { by_number: BTreeMap::from([(0, top)]), last: 0 };
-        Ok(Self {
-            instances: RwLock::new(instances),
+    /// The control plane of these instances.
+    #[must_use]
+    pub fn new(instances: ringtap::Instances) -> Self {
+        let top = Arc::new(Instance::new(0, instances.top()));
+        let generation = instances.generation();
+        let mut table = Table { generation, by_number: BTreeMap::from([(0, top)]), last: 0 };
+        table.follow(&instances);
+        Self {
+            instances,
+            table: RwLock::new(table),
             catalog: RwLock::default(),
             tasks: Mutex::default(),
             mapped: RwLock::default(),
-            config: config.clone(),
-        })
+        }
+    }
+
+    /// The instances.
+    #[must_use]
+    pub fn instances(&self) -> &ringtap::Instances {
+        &self.instances
     }
 
     /// The top instance's present buffers: for who serves them on a socket, or writes into them.
@@ -138,63 +145,57 @@ impl Control {
         mapped.as_ref().is_some_and(|mapped| cpus.iter().any(|&cpu| mapped.is_mapped(host, cpu)))
     }
 
-    fn top(&self) -> Result<Arc<Instance>, Errno> {
-        self.instance(0)
+    /// Calls `with` with the instances that there are now.
+    fn table<T>(&self, with: impl FnOnce(&Table) -> T) -> T {
+        let table = self.table.read().unwrap_or_else(PoisonError::into_inner);
+        if table.generation == self.instances.generation() {
+            return with(&table);
+        }
+        drop(table);
+        let mut table = self.table.write().unwrap_or_else(PoisonError::into_inner);
+        table.follow(&self.instances);
+        with(&table)
     }
 
     /// The instance of this number.
     pub(crate) fn instance(&self, number: u32) -> Result<Arc<Instance>, Errno> {
-        let instances = self.instances.read().unwrap_or_else(PoisonError::into_inner);
-        instances.by_number.get(&number).cloned().ok_or(Errno::NOENT)
+        self.table(|table| table.by_number.get(&number).cloned()).ok_or(Errno::NOENT)
     }
 
     /// The named instances.
     pub(crate) fn named(&self) -> Vec<Arc<Instance>> {
-        let instances = self.instances.read().unwrap_or_else(PoisonError::into_inner);
-        instances.by_number.values().filter(|instance| !instance.is_top()).cloned().collect()
+        self.table(|table| table.named().cloned().collect())
     }
 
     /// The instance of this name.
     pub(crate) fn find(&self, name: &str) -> Option<Arc<Instance>> {
-        self.named().into_iter().find(|instance| instance.name == name)
+        self.table(|table| table.named().find(|instance| instance.name() == name).cloned())
     }
 
     /// Makes an instance.
     pub(crate) fn create(&self, name: &str) -> Result<Arc<Instance>, Errno> {
-        let mut instances = self.instances.write().unwrap_or_else(PoisonError::into_inner);
-        if instances.by_number.values().any(|instance| !instance.is_top() && instance.name == name) {
-            return Err(Errno::EXIST);
-        }
-        if instances.by_number.len() > INSTANCES {
-            return Err(Errno::NOSPC);
-        }
-        let number = instances.last.checked_add(1).ok_or(Errno::NOSPC)?;
-        let made = Instance::new(number, name, &self.config).map_err(|error| instance::errno(&error))?;
-        let made = Arc::new(made);
-        instances.by_number.insert(number, Arc::clone(&made));
-        instances.last = number;
-        Ok(made)
+        self.instances.create(name).map_err(|error| instance::instance_errno(&error))?;
+        // It may be gone already.
+        self.find(name).ok_or(Errno::NOENT)
     }
 
     /// Removes an instance, unless one of its files is open.
     pub(crate) fn remove(&self, name: &str) -> Result<(), Errno> {
-        let mut instances = self.instances.write().unwrap_or_else(PoisonError::into_inner);
-        let found = instances.by_number.values().find(|instance| !instance.is_top() && instance.name == name);
-        let found = found.ok_or(Errno::NOENT)?;
-        // Whoever opens a file looks the instance up and holds it under the same lock.
-        if found.is_used() {
+        if self.find(name).ok_or(Errno::NOENT)?.is_used() {
             return Err(Errno::BUSY);
         }
-        let number = found.number;
-        instances.by_number.remove(&number);
-        Ok(())
+        self.instances.remove(name).map_err(|error| instance::instance_errno(&error))
+    }
+
+    /// The generation of the host's buffers.
+    pub(crate) fn generation(&self) -> u32 {
+        self.instances.generation()
     }
 
     /// All events, as of now.
     pub(crate) fn catalog(&self) -> Arc<Catalog> {
         let known = Arc::clone(&self.catalog.read().unwrap_or_else(PoisonError::into_inner));
-        let Ok(top) = self.top() else { return known };
-        let events = top.host().events();
+        let events = self.instances.events();
         if events.len() == known.len() {
             return known;
         }
@@ -203,26 +204,53 @@ impl Control {
         catalog
     }
 
-    /// Names of tasks.
+    /// Names of tasks: those that wrote events, which are on the host's switchboard, and those that called the tree.
     pub(crate) fn tasks(&self) -> MutexGuard<'_, Tasks> {
+        let mut tasks = self.callers();
+        for task in self.instances.tasks() {
+            tasks.insert(task.tid, Task { name: task.comm, tgid: task.tgid });
+        }
+        tasks
+    }
+
+    fn callers(&self) -> MutexGuard<'_, Tasks> {
         self.tasks.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// How many tasks are remembered, as text.
     pub(crate) fn tasks_kept(&self) -> Vec<u8> {
-        self.tasks().limit_text()
+        self.callers().limit_text()
     }
 
     /// Sets how many tasks are remembered.
     pub(crate) fn keep_tasks(&self, bytes: &[u8]) -> Result<(), Errno> {
         let limit = number::unsigned(bytes)?;
-        self.tasks().set_limit(limit)
+        self.callers().set_limit(limit)
     }
 
     /// Remembers who wrote something.
     pub(crate) fn remember(&self, caller: &Caller) {
         if caller.tid != 0 {
-            self.tasks().remember(caller.tid);
+            self.callers().remember(caller.tid);
         }
+    }
+}
+
+impl Table {
+    /// Takes over what the host made and removed meanwhile.
+    fn follow(&mut self, instances: &ringtap::Instances) {
+        // Before the look, so that what changes during it is seen next time.
+        self.generation = instances.generation();
+        self.by_number.retain(|_, instance| !instance.inner.is_removed());
+        for inner in instances.list() {
+            let is_known = self.named().any(|known| known.name() == inner.name());
+            let Some(number) = self.last.checked_add(1).filter(|_| !is_known) else { continue };
+            self.by_number.insert(number, Arc::new(Instance::new(number, inner)));
+            self.last = number;
+        }
+    }
+
+    fn named(&self) -> impl Iterator<Item = &Arc<Instance>> {
+        self.by_number.values().filter(|instance| !instance.is_top())
     }
 }

@@ -4,7 +4,7 @@ use ringtap_abi::subbuf::HEADER_LEN;
 use rustix::io::Errno;
 
 /// Fewest sub-buffers of a ring.
-const FEWEST: u64 = 2;
+pub(super) const FEWEST: u32 = 2;
 /// Most sub-buffers of a ring.
 const MOST: u64 = 65_535;
 
@@ -14,7 +14,7 @@ pub(super) fn ring_subbufs(kb: u64, subbuf_size: u32) -> Result<u32, Errno> {
         return Err(Errno::INVAL);
     }
     let bytes = kb.checked_mul(1024).ok_or(Errno::NOMEM)?;
-    match bytes.div_ceil(u64::from(subbuf_size - HEADER_LEN)).max(FEWEST) {
+    match bytes.div_ceil(u64::from(subbuf_size - HEADER_LEN)).max(u64::from(FEWEST)) {
         subbufs if subbufs > MOST => Err(Errno::NOMEM),
         subbufs => u32::try_from(subbufs).map_err(|_| Errno::NOMEM),
     }

@@ -208,14 +208,17 @@ impl Trace {
         let printer = Printer::new(control, instance);
         let (mut entries, mut written, mut overrun) = (0u64, 0u64, 0u64);
         let mut lanes = Vec::new();
-        for cpu in cpu.map_or_else(|| host.cpus(), |cpu| vec![cpu]) {
-            let stats = host.stats(cpu).map_err(|error| errno(&error))?;
-            let cursor = host.cursor(cpu, Start::Unread).map_err(|_| Errno::NOMEM)?;
+        for of in host.cpus() {
+            let stats = host.stats(of).map_err(|error| errno(&error))?;
+            if cpu.is_none_or(|cpu| cpu == of) {
+                let cursor = host.cursor(of, Start::Unread).map_err(|_| Errno::NOMEM)?;
+                lanes.push(Lane::new(of, Walk { cursor, left: stats.entries }, VecDeque::new()));
+            }
+            // As the kernel's, the header counts all CPUs in each file.
             entries = entries.saturating_add(stats.entries);
             // As the kernel: what was read is not counted.
             written = written.saturating_add(stats.entries).saturating_add(stats.overrun);
             overrun = overrun.saturating_add(stats.overrun);
-            lanes.push(Lane::new(cpu, Walk { cursor, left: stats.entries }, VecDeque::new()));
         }
         let mut text = Vec::new();
         printer.text().header_of(printer.columns, entries, written, instance.nr_cpus(), &mut text);

@@ -105,13 +105,17 @@ pub(super) const INSTANCE: &[File] = &[
     file("README",                0o440, Say(|_| Ok(readme::TEXT.into())),            No).top(),
     file("available_events",      0o440, Say(available_events),                       No).top(),
     file("available_tracers",     0o440, Say(|_| Ok(b"nop\n".into())),                No),
-    file("buffer_percent",        0o640, Say(|at| Ok(line(at.instance.buffer_percent()))), No),
-    file("buffer_size_kb",        0o640, Say(|at| Ok(at.instance.buffer_size_kb())),  No),
-    file("buffer_subbuf_size_kb", 0o640, Say(|at| Ok(at.instance.buffer_subbuf_size_kb())), No),
+    file("buffer_percent",        0o640, Say(|at| Ok(line(at.instance.buffer_percent()))),
+                                         Set(|at, bytes| at.instance.write_buffer_percent(bytes))),
+    file("buffer_size_kb",        0o640, Say(|at| at.instance.buffer_size_kb(at.cpu)), Set(resize)),
+    file("buffer_subbuf_size_kb", 0o640, Say(|at| Ok(at.instance.buffer_subbuf_size_kb())),
+                                         Set(|at, bytes| at.instance.write_buffer_subbuf_size_kb(at.control, bytes))),
     file("buffer_total_size_kb",  0o440, Say(|at| Ok(at.instance.buffer_total_size_kb())), No),
     file("current_tracer",        0o640, Say(|_| Ok(b"nop\n".into())),                Set(set_tracer)),
     file("error_log",             0o640, Say(|at| Ok(at.instance.error_log())),       Set(|_, _| Ok(())))
         .truncated(|at| { at.instance.clear_error_log(); Ok(()) }),
+    file("free_buffer",           0o200, Read::No,                                    Set(|_, _| Ok(())))
+        .closed(|at| at.instance.free(at.control)),
     file("printk_formats",        0o440, Say(|_| Ok(Vec::new())),                     No).top(),
     file("saved_cmdlines",        0o440, Say(saved_cmdlines),                         No).top(),
     file("saved_cmdlines_size",   0o640, Say(|at| Ok(at.control.tasks_kept())),       Set(|at, bytes| at.control.keep_tasks(bytes))).top(),
@@ -128,19 +132,19 @@ pub(super) const INSTANCE: &[File] = &[
     file("timestamp_mode",        0o440, Say(|at| Ok(at.instance.timestamp_mode())),  No),
     file("trace",                 0o640, Trace,                                       Set(|_, _| Ok(())))
         .truncated(|at| at.instance.reset(None)),
-    file("trace_clock",           0o640, Say(|at| Ok(at.instance.clock_text())),      No),
+    file("trace_clock",           0o640, Say(|at| Ok(at.instance.clock_text())),      Set(|at, bytes| at.instance.write_clock(bytes))),
     file("trace_marker",          0o220, Read::No,                                    Take(|at, bytes| mark(at, bytes, Instance::write_marker))),
     file("trace_marker_raw",      0o220, Read::No,                                    Take(|at, bytes| mark(at, bytes, Instance::write_raw_marker))),
     file("trace_options",         0o640, Say(|at| Ok(at.instance.options_text())),    Set(|at, bytes| at.instance.write_options(bytes))),
     file("trace_pipe",            0o440, Pipe,                                        No),
     file("tracing_cpumask",       0o640, Say(|at| Ok(at.instance.cpumask_text())),    Set(|at, bytes| at.instance.write_cpumask(bytes))),
-    file("tracing_on",            0o640, Say(|at| Ok(at.instance.tracing_on())),      Set(|at, bytes| at.instance.set_tracing_on(bytes))),
+    file("tracing_on",            0o640, Say(|at| Ok(at.instance.tracing_on())),      Set(|at, bytes| at.instance.write_tracing_on(bytes))),
 ];
 
 /// `per_cpu/cpuN`.
 #[rustfmt::skip]
 pub(super) const CPU: &[File] = &[
-    file("buffer_size_kb",        0o640, Say(|at| Ok(at.instance.buffer_size_kb())),  No),
+    file("buffer_size_kb",        0o640, Say(|at| at.instance.buffer_size_kb(at.cpu)), Set(resize)),
     file("stats",                 0o440, Say(|at| at.instance.stats(at.cpu.ok_or(Errno::NODEV)?)), No),
     file("trace",                 0o640, Trace,                                       Set(|_, _| Ok(())))
         .truncated(|at| at.instance.reset(at.cpu)),
@@ -151,7 +155,7 @@ pub(super) const CPU: &[File] = &[
 /// `events`.
 #[rustfmt::skip]
 pub(super) const EVENTS: &[File] = &[
-    file("enable",                0o640, Say(enabled),                                Set(enable)),
+    file("enable",                0o640, Say(enabled),                                Set(|at, bytes| at.instance.write_enable_all(ids(at), bytes))),
     file("header_event",          0o440, Say(|_| Ok(stats::HEADER_EVENT.into())),     No),
     file("header_page",           0o440, Say(|at| Ok(at.instance.header_page())),     No),
 ];
@@ -228,6 +232,10 @@ fn available_events(at: &At<'_>) -> Text {
     Ok(names.collect::<String>().into_bytes())
 }
 
+fn resize(at: &At<'_>, bytes: &[u8]) -> Result<(), Errno> {
+    at.instance.write_buffer_size_kb(at.control, at.cpu, bytes)
+}
+
 /// There is one tracer.
 fn set_tracer(_: &At<'_>, bytes: &[u8]) -> Result<(), Errno> {
     if number::word(bytes)? == "nop" { Ok(()) } else { Err(Errno::INVAL) }
@@ -248,9 +256,9 @@ fn saved_tgids(at: &At<'_>) -> Text {
 fn mark(
     at: &At<'_>,
     bytes: &[u8],
-    write: fn(&Instance, &[u8], &Caller) -> Result<usize, Errno>,
+    write: fn(&Instance, &Control, &[u8], &Caller) -> Result<usize, Errno>,
 ) -> Result<usize, Errno> {
-    let taken = write(at.instance, bytes, at.caller)?;
+    let taken = write(at.instance, at.control, bytes, at.caller)?;
     at.control.remember(at.caller);
     Ok(taken)
 }

@@ -254,7 +254,7 @@ impl Tree {
             }
             Place::Instances => {
                 list.entries.extend(self.control().named().into_iter().map(|instance| Entry {
-                    name: instance.name.clone(),
+                    name: instance.name().to_owned(),
                     node: Node { instance: instance.number, place: Place::Root },
                     kind: Kind::Directory,
                 }))
