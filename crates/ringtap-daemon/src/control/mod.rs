@@ -125,15 +125,6 @@ impl Control {
         &self.instances
     }
 
-    /// The top instance's present buffers: for who serves them on a socket, or writes into them.
-    ///
-    /// # Panics
-    /// Never: the top instance is not removed.
-    #[must_use]
-    pub fn host(&self) -> Host {
-        self.top().expect("it is always there").host()
-    }
-
     /// Names who knows about mappings: from now on the kernel's rules about them hold.
     pub fn set_strict(&self, mapped: Arc<dyn Mapped>) {
         *self.mapped.write().unwrap_or_else(PoisonError::into_inner) = Some(mapped);

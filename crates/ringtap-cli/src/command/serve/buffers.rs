@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result};
 use ringtap::clock::ClockId;
-use ringtap::{Config, Mode};
+use ringtap::{Config, Instances, Mode};
 use ringtap_abi::Geometry;
 use ringtap_daemon::control::Control;
 use ringtap_daemon::fs::{Ownership, Tree};
@@ -42,7 +42,7 @@ impl Args {
     /// # Errors
     /// Impossible sizes, or no memory.
     pub fn tree(&self, ownership: Ownership) -> Result<Tree> {
-        let control = Control::new(&self.config()?).context("cannot make the buffers")?;
-        Ok(Tree::new(control, ownership))
+        let instances = Instances::new(&self.config()?).context("cannot make the buffers")?;
+        Ok(Tree::new(Control::new(instances), ownership))
     }
 }

@@ -84,7 +84,7 @@ pub fn until_stopped(tree: &Tree, directory: Option<&Path>, socket: Option<&Path
         Some(socket) => socket.to_owned(),
         None => ringtap::serve::default_path("default").context("cannot choose a socket")?,
     };
-    let _server = tree.control().host().serve(&socket).context("cannot serve")?;
+    let _server = tree.control().instances().serve(&socket).context("cannot serve")?;
     let mount = directory.map(|directory| mounted(tree, directory)).transpose()?;
     anstream::eprintln!("ringtap: applications attach with RINGTAP_SOCKET={}", socket.display());
     loop {
