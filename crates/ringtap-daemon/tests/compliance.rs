@@ -22,10 +22,12 @@ const BEFORE: usize = 20;
 
 /// A tree that has the events of these systems of the kernel.
 fn tree(kernel: &Path, systems: &[&str]) -> Tree {
-    let instances = Instances::new(&Config { clock: Some(ringtap::clock::ClockId::Mono), ..Config::default() }).unwrap();
+    let instances =
+        Instances::new(&Config { clock: Some(ringtap::clock::ClockId::Mono), ..Config::default() }).unwrap();
     for system in systems {
         let directory = kernel.join("events").join(system);
-        let mut names: Vec<_> = fs::read_dir(&directory).unwrap().map(|entry| entry.unwrap().path()).collect();
+        let mut names: Vec<_> =
+            fs::read_dir(&directory).unwrap().map(|entry| entry.unwrap().path()).collect();
         names.sort();
         for event in names.into_iter().filter(|path| path.is_dir()) {
             let format = fs::read_to_string(event.join("format")).unwrap();

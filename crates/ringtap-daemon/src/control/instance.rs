@@ -252,7 +252,9 @@ impl Instance {
     pub(crate) fn buffer_size_kb(&self, cpu: Option<u32>) -> Result<Vec<u8>, Errno> {
         let sizes = self.sizes_kb();
         match cpu {
-            Some(cpu) => usize::try_from(cpu).ok().and_then(|cpu| sizes.get(cpu)).map(line).ok_or(Errno::NODEV),
+            Some(cpu) => {
+                usize::try_from(cpu).ok().and_then(|cpu| sizes.get(cpu)).map(line).ok_or(Errno::NODEV)
+            }
             None => match sizes.as_slice() {
                 [first, others @ ..] if others.iter().all(|size| size == first) => Ok(line(first)),
                 _ => Ok(b"X\n".into()),
@@ -457,7 +459,11 @@ impl Instance {
 
     /// As [`write_enable`](Self::write_enable) of all events, and of those that programs declare from now on: a program
     /// that is started later brings its events with it, where the kernel has had them all along.
-    pub(crate) fn write_enable_all(&self, ids: impl IntoIterator<Item = u16>, bytes: &[u8]) -> Result<(), Errno> {
+    pub(crate) fn write_enable_all(
+        &self,
+        ids: impl IntoIterator<Item = u16>,
+        bytes: &[u8],
+    ) -> Result<(), Errno> {
         let on = number::switch(bytes)?;
         self.inner.set_new_events(on);
         self.switch(ids, on);

@@ -1,8 +1,8 @@
 //! `trace_marker` and `trace_marker_raw`: what other threads write through the tree.
 
-use super::{Caller, Control};
 use super::instance::Instance;
 use super::options::bit;
+use super::{Caller, Control};
 use ringtap::Writer;
 use ringtap::event::Common;
 use ringtap::event::marker::{PRINT_HEAD, RAW_DATA_HEAD};
@@ -17,7 +17,12 @@ const END: usize = 2;
 
 impl Instance {
     /// Writes a text as the caller's, on his CPU; how many bytes of it were taken.
-    pub(crate) fn write_marker(&self, control: &Control, bytes: &[u8], caller: &Caller) -> Result<usize, Errno> {
+    pub(crate) fn write_marker(
+        &self,
+        control: &Control,
+        bytes: &[u8],
+        caller: &Caller,
+    ) -> Result<usize, Errno> {
         self.check_marker(caller)?;
         if bytes.is_empty() {
             return Ok(0);
@@ -36,7 +41,12 @@ impl Instance {
     }
 
     /// Writes a number and bytes as the caller's, on his CPU; all or nothing.
-    pub(crate) fn write_raw_marker(&self, control: &Control, bytes: &[u8], caller: &Caller) -> Result<usize, Errno> {
+    pub(crate) fn write_raw_marker(
+        &self,
+        control: &Control,
+        bytes: &[u8],
+        caller: &Caller,
+    ) -> Result<usize, Errno> {
         self.check_marker(caller)?;
         let writer = self.writer(control.generation());
         let number = RAW_DATA_HEAD - Common::LEN;

@@ -26,6 +26,7 @@ pub(super) struct At<'a> {
 }
 
 type Text = Result<Vec<u8>, Errno>;
+type Act = fn(&At<'_>) -> Result<(), Errno>;
 
 /// What reading a file gives.
 #[derive(Clone, Copy)]
@@ -70,7 +71,7 @@ pub(super) struct File {
     pub(super) read: Read,
     pub(super) write: Write,
     /// What opening it with `O_TRUNC` does.
-    pub(super) truncate: Option<fn(&At<'_>) -> Result<(), Errno>>,
+    pub(super) truncate: Option<Act>,
     /// What closing it does.
     pub(super) close: Option<fn(&At<'_>)>,
 }
@@ -85,7 +86,7 @@ impl File {
         self
     }
 
-    const fn truncated(mut self, truncate: fn(&At<'_>) -> Result<(), Errno>) -> Self {
+    const fn truncated(mut self, truncate: Act) -> Self {
         self.truncate = Some(truncate);
         self
     }

@@ -78,7 +78,7 @@ impl File for OwnedFd {
     }
 
     fn write(&mut self, bytes: &[u8]) -> Result<usize, Errno> {
-        rustix::io::write(&self, bytes)
+        rustix::io::write(self, bytes)
     }
 }
 
@@ -201,7 +201,9 @@ impl<F: Files> Runner<'_, F> {
             "write" => self.write(first, second, OFlags::empty()),
             "trunc" => self.write(first, second, OFlags::TRUNC),
             "append" => self.write(first, second, OFlags::APPEND),
-            "open" => self.files.open(&self.at(first), OFlags::RDONLY | OFlags::NONBLOCK).map(|_| "done".into()),
+            "open" => {
+                self.files.open(&self.at(first), OFlags::RDONLY | OFlags::NONBLOCK).map(|_| "done".into())
+            }
             "hold" => self.files.open(&self.at(second), OFlags::RDONLY | OFlags::NONBLOCK).map(|file| {
                 self.held.insert(first.to_owned(), file);
                 "done".into()
@@ -211,9 +213,9 @@ impl<F: Files> Runner<'_, F> {
                 Ok("done".into())
             }
             "from" => match self.held.get_mut(first) {
-                Some(file) => {
-                    file.read(second.parse().expect("a length")).map(|bytes| String::from_utf8(bytes).unwrap())
-                }
+                Some(file) => file
+                    .read(second.parse().expect("a length"))
+                    .map(|bytes| String::from_utf8(bytes).unwrap()),
                 None => Ok("not held".into()),
             },
             "mkdir" => self.files.mkdir(&self.at(rest)).map(|()| "done".into()),
@@ -307,7 +309,9 @@ fn masked(path: &str, text: &str) -> String {
     let line = |line: &str| match name {
         "trace" | "trace_pipe" if !line.starts_with('#') => masked_entry(line),
         "stats" if line.contains(" ts:") => line.split_once(':').map_or(line, |(key, _)| key).to_owned(),
-        "error_log" if line.starts_with('[') => line.split_once("] ").map_or(line, |(_, rest)| rest).to_owned(),
+        "error_log" if line.starts_with('[') => {
+            line.split_once("] ").map_or(line, |(_, rest)| rest).to_owned()
+        }
         _ => line.to_owned(),
     };
     text.split_inclusive('\n').map(|text| line(text.trim_end_matches('\n')) + "\n").collect()
@@ -326,7 +330,8 @@ fn masked_entry(line: &str) -> String {
 /// A directory under which a tracefs is mounted, and this process may make instances.
 pub(crate) fn kernel() -> Option<PathBuf> {
     let path = Path::new("/sys/kernel/tracing");
-    let usable = path.join("README").exists() && open(path.join("tracing_on"), OFlags::WRONLY, Mode::empty()).is_ok();
+    let usable =
+        path.join("README").exists() && open(path.join("tracing_on"), OFlags::WRONLY, Mode::empty()).is_ok();
     usable.then(|| path.to_owned())
 }
 
