@@ -242,10 +242,10 @@ pub fn sleep(watches: &[(Watch, Seen)], bell: (&Bell, Seen)) {
     }
     let until = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
     let until = rustix::time::Timespec::try_from(NAP).map(|nap| until + nap).unwrap_or(until);
-    match futex::waitv(&waits, WaitvFlags::empty(), Some(&until), rustix::thread::ClockId::Monotonic) {
+    // Woken, too late or timed out: the caller looks again in each case.
+    let slept = futex::waitv(&waits, WaitvFlags::empty(), Some(&until), rustix::thread::ClockId::Monotonic);
+    if slept == Err(Errno::NOSYS) {
         // Linux before 5.16: a nap is what is left.
-        Err(Errno::NOSYS) => std::thread::sleep(Duration::from_millis(2)),
-        // Woken, too late or timed out: the caller looks again in each case.
-        _ => {}
+        std::thread::sleep(Duration::from_millis(2));
     }
 }

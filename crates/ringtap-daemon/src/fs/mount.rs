@@ -128,7 +128,7 @@ impl Drop for Mount {
         }
         self.server.stop();
         // Cannot fail: a counter at 0 takes any number but u64::MAX.
-        let _ = rustix::io::write(&*self.stop, &1u64.to_ne_bytes());
+        let _ = rustix::io::write(&*self.stop, &[1; 8]);
         for thread in self.threads.drain(..) {
             // It does not panic; if it did, there is nothing left to stop.
             let _ = thread.join();
