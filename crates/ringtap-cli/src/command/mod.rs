@@ -2,8 +2,11 @@
 
 pub mod completions;
 pub mod demo;
+pub mod exec;
 pub mod held;
 pub mod man;
+pub mod mount;
 pub mod report;
+pub mod serve;
 pub mod stat;
 pub mod stream;
