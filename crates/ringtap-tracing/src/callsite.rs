@@ -99,7 +99,7 @@ impl Callsite {
         let mut declared = self.declared().peekable();
         self.shapes.is_empty()
             || declared.peek().is_none()
-            || declared.any(|event| event.id_if_on().is_some())
+            || declared.any(|event| event.route().is_some())
     }
 
     /// All of its ringtap events.

@@ -117,7 +117,7 @@ impl Recorder {
         let (declared, fixed_end) = declare(&mut registering, callsite, shapes.tells, key);
         let shape = shapes.add(Shape { key, declared }, fixed_end);
         drop(registering);
-        if declared.id_if_on().is_none() {
+        if declared.route().is_none() {
             // What was switched off before it was met is not to be asked again.
             tracing_core::callsite::rebuild_interest_cache();
         }
@@ -142,10 +142,11 @@ impl Recorder {
             let Some(shape) = shapes.find(key).or_else(|| self.learn(callsite, shapes, key)) else {
                 return self.count_unwritten();
             };
-            match shape.declared.id_if_on() {
+            match shape.declared.route() {
                 // What the ring refuses is counted there.
-                Some(id) => {
-                    let _ = self.writer.write(record.finish(spans(Common::of_thread(id).word())));
+                Some(route) => {
+                    let head = spans(Common::of_thread(route.id).word());
+                    let _ = self.writer.write_to(route, record.finish(head));
                 }
                 None if shape.declared.id().is_none() => self.count_unwritten(),
                 None => {}
@@ -156,12 +157,10 @@ impl Recorder {
     /// Writes a step of a span's life.
     #[inline(always)]
     fn step(&self, event: &OnceLock<&'static Declared>, span: u64) {
-        if let Some(id) = event.get().and_then(|event| event.id_if_on()) {
-            let mut payload = [0; 16];
-            payload[..8].copy_from_slice(&Common::of_thread(id).word().to_le_bytes());
-            payload[8..].copy_from_slice(&span.to_le_bytes());
+        if let Some(route) = event.get().and_then(|event| event.route()) {
+            let words = [Common::of_thread(route.id).word(), span].map(u64::to_le_bytes);
             // What the ring refuses is counted there.
-            let _ = self.writer.write_array(&payload);
+            let _ = self.writer.write_to(route, words.as_flattened());
         }
     }
 
@@ -223,9 +222,9 @@ impl Recorder {
 
     pub(crate) fn follows(&self, callsite: &'static Callsite, span: u64, follows: u64) {
         let event = callsite.steps.as_ref().and_then(|steps| steps.follows.get());
-        if let Some(id) = event.and_then(|event| event.id_if_on()) {
-            let words = [Common::of_thread(id).word(), span, follows].map(u64::to_le_bytes);
-            let _ = self.writer.write(words.as_flattened());
+        if let Some(route) = event.and_then(|event| event.route()) {
+            let words = [Common::of_thread(route.id).word(), span, follows].map(u64::to_le_bytes);
+            let _ = self.writer.write_to(route, words.as_flattened());
         }
     }
 

@@ -94,7 +94,7 @@ impl Registering<'_> {
     }
 
     /// Registers an event. `None` in a forked child that cannot reach the host: its copy is known to nobody.
-    pub(crate) fn register(&mut self, event: &Declared) -> Option<Result<u16, EventError>> {
+    pub(crate) fn register(&mut self, event: &'static Declared) -> Option<Result<u16, EventError>> {
         self.follow_fork()?;
         Some(match &self.state.host {
             Side::Here(host) => event.register(host),
