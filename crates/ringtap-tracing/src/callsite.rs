@@ -71,45 +71,45 @@ pub(crate) struct Callsite {
     pub(crate) steps: Option<Steps>,
 }
 
-/// The ringtap events of a span's life. Empty ones could not be registered.
-#[derive(Debug, Default)]
+/// The ringtap events of a span's life.
+#[derive(Clone, Copy, Debug)]
 pub(crate) struct Steps {
-    pub(crate) enter: OnceLock<&'static Declared>,
-    pub(crate) exit: OnceLock<&'static Declared>,
-    pub(crate) close: OnceLock<&'static Declared>,
-    pub(crate) follows: OnceLock<&'static Declared>,
+    pub(crate) enter: &'static Declared,
+    pub(crate) exit: &'static Declared,
+    pub(crate) close: &'static Declared,
+    pub(crate) follows: &'static Declared,
 }
 
 impl Callsite {
-    pub(crate) fn new(metadata: &'static Metadata<'static>, number: u16) -> Self {
+    /// `steps` declares what is written of a span's life.
+    pub(crate) fn new(
+        metadata: &'static Metadata<'static>,
+        number: u16,
+        steps: impl FnOnce(&Names) -> Steps,
+    ) -> Self {
+        let names = Names::of(metadata);
         let tells = if metadata.is_span() { Tells::New } else { Tells::Event };
         let shapes = |tells| Shapes::new(tells, metadata.fields().len());
         Self {
             metadata,
             number,
-            names: Names::of(metadata),
             shapes: shapes(tells),
             records: shapes(Tells::Record),
-            steps: metadata.is_span().then(Steps::default),
+            steps: metadata.is_span().then(|| steps(&names)),
+            names,
         }
     }
 
     /// Whether some of its events are on, or nothing is known of it yet.
     pub(crate) fn is_wanted(&self) -> bool {
         let mut declared = self.declared().peekable();
-        self.shapes.is_empty()
-            || declared.peek().is_none()
-            || declared.any(|event| event.route().is_some())
+        self.shapes.is_empty() || declared.peek().is_none() || declared.any(|event| event.route().is_some())
     }
 
     /// All of its ringtap events.
     pub(crate) fn declared(&self) -> impl Iterator<Item = &'static Declared> {
-        let steps = self.steps.iter().flat_map(|steps| {
-            [&steps.enter, &steps.exit, &steps.close, &steps.follows]
-                .into_iter()
-                .filter_map(|step| step.get())
-        });
-        self.shapes.iter().chain(self.records.iter()).map(|shape| shape.declared).chain(steps.copied())
+        let steps = self.steps.iter().flat_map(|steps| [steps.enter, steps.exit, steps.close, steps.follows]);
+        self.shapes.iter().chain(self.records.iter()).map(|shape| shape.declared).chain(steps)
     }
 }
 

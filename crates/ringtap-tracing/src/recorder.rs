@@ -1,13 +1,13 @@
 //! Writes what `tracing` tells as ringtap events: what [`Subscriber`](crate::Subscriber) and [`Layer`](crate::Layer)
 //! share.
 
-use crate::callsite::{Callsite, Callsites, Layout, Shape, Shapes, Tells};
+use crate::callsite::{Callsite, Callsites, Layout, Shape, Shapes, Steps, Tells};
+use crate::names::Names;
 use crate::record::{self, Key};
 use crate::source::{self, Registering, Source};
 use crate::spans::{self, Handles};
 use ringtap::Writer;
 use ringtap::event::{Common, Declared};
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 use tracing_core::field::Visit;
 use tracing_core::span::Attributes;
@@ -83,19 +83,16 @@ impl Recorder {
             return Some(callsite);
         }
         let number = registering.state().callsites.checked_add(1)?;
-        let callsite: &Callsite = Box::leak(Box::new(Callsite::new(metadata, number)));
-        if let Some(steps) = &callsite.steps {
-            let each = [
-                (&steps.enter, Tells::Enter),
-                (&steps.exit, Tells::Exit),
-                (&steps.close, Tells::Close),
-                (&steps.follows, Tells::Follows),
-            ];
-            for (step, tells) in each {
-                // Filled here alone.
-                let _ = step.set(declare(&mut registering, callsite, tells, Key::default()).0);
+        let steps = |names: &Names| {
+            let mut step = |tells| declare(&mut registering, metadata, names, tells, Key::default()).0;
+            Steps {
+                enter: step(Tells::Enter),
+                exit: step(Tells::Exit),
+                close: step(Tells::Close),
+                follows: step(Tells::Follows),
             }
-        }
+        };
+        let callsite: &Callsite = Box::leak(Box::new(Callsite::new(metadata, number, steps)));
         self.callsites.add(callsite)?;
         registering.state().callsites = number;
         Some(callsite)
@@ -114,7 +111,8 @@ impl Recorder {
         if let Some(shape) = shapes.find(key) {
             return Some(shape);
         }
-        let (declared, fixed_end) = declare(&mut registering, callsite, shapes.tells, key);
+        let (metadata, names) = (callsite.metadata, &callsite.names);
+        let (declared, fixed_end) = declare(&mut registering, metadata, names, shapes.tells, key);
         let shape = shapes.add(Shape { key, declared }, fixed_end);
         drop(registering);
         if declared.route().is_none() {
@@ -156,11 +154,11 @@ impl Recorder {
 
     /// Writes a step of a span's life.
     #[inline(always)]
-    fn step(&self, event: &OnceLock<&'static Declared>, span: u64) {
-        if let Some(route) = event.get().and_then(|event| event.route()) {
-            let words = [Common::of_thread(route.id).word(), span].map(u64::to_le_bytes);
+    fn step(&self, event: &'static Declared, span: u64) {
+        if let Some(route) = event.route() {
+            let common = Common::of_thread(route.id).word();
             // What the ring refuses is counted there.
-            let _ = self.writer.write_to(route, words.as_flattened());
+            let _ = self.writer.write_array_to(route, &payload(common, span));
         }
     }
 
@@ -205,6 +203,7 @@ impl Recorder {
             return name(0);
         };
         let span = name(callsite.number);
+        spans::made(self.number, span, callsite);
         let head = |common| [common, span, parent];
         self.write(callsite, &callsite.shapes, head, |visitor| attributes.record(visitor));
         span
@@ -221,33 +220,35 @@ impl Recorder {
     }
 
     pub(crate) fn follows(&self, callsite: &'static Callsite, span: u64, follows: u64) {
-        let event = callsite.steps.as_ref().and_then(|steps| steps.follows.get());
-        if let Some(route) = event.and_then(|event| event.route()) {
+        let event = callsite.steps.map(|steps| steps.follows);
+        if let Some(route) = event.and_then(Declared::route) {
             let words = [Common::of_thread(route.id).word(), span, follows].map(u64::to_le_bytes);
             let _ = self.writer.write_to(route, words.as_flattened());
         }
     }
 
+    /// `find` finds the span's callsite, here and below, where it is not at hand.
     #[inline(always)]
-    pub(crate) fn enter(&self, callsite: Option<&'static Callsite>, span: u64) {
-        spans::enter(self.number, span);
+    pub(crate) fn enter(&self, span: u64, find: impl FnOnce() -> Option<&'static Callsite>) {
+        let callsite = spans::enter(self.number, span, find);
         if let Some(steps) = callsite.and_then(|callsite| callsite.steps.as_ref()) {
-            self.step(&steps.enter, span);
+            self.step(steps.enter, span);
         }
     }
 
     #[inline(always)]
-    pub(crate) fn exit(&self, callsite: Option<&'static Callsite>, span: u64) {
-        spans::exit(self.number, span);
+    pub(crate) fn exit(&self, span: u64, find: impl FnOnce() -> Option<&'static Callsite>) {
+        let callsite = spans::exit(self.number, span, find);
         if let Some(steps) = callsite.and_then(|callsite| callsite.steps.as_ref()) {
-            self.step(&steps.exit, span);
+            self.step(steps.exit, span);
         }
     }
 
     #[inline(always)]
-    pub(crate) fn close(&self, callsite: Option<&'static Callsite>, span: u64) {
+    pub(crate) fn close(&self, span: u64, find: impl FnOnce() -> Option<&'static Callsite>) {
+        let callsite = spans::last(self.number, span).or_else(find);
         if let Some(steps) = callsite.and_then(|callsite| callsite.steps.as_ref()) {
-            self.step(&steps.close, span);
+            self.step(steps.close, span);
         }
     }
 
@@ -265,16 +266,22 @@ impl Recorder {
     }
 }
 
+/// A record of two words.
+#[inline(always)]
+fn payload(common: u64, span: u64) -> [u8; 16] {
+    (u128::from(span) << 64 | u128::from(common)).to_le_bytes()
+}
+
 /// Declares an event under the first name that is not another's. Returns where its fixed fields end, too. An event that
 /// nobody registers is never on.
 fn declare(
     registering: &mut Registering<'_>,
-    callsite: &Callsite,
+    metadata: &Metadata<'_>,
+    names: &Names,
     tells: Tells,
     key: Key,
 ) -> (&'static Declared, usize) {
-    let names = &callsite.names;
-    let layout = Layout::of(callsite.metadata, &names.place, tells, key);
+    let layout = Layout::of(metadata, &names.place, tells, key);
     let mut declared = None;
     for name in names.candidates(tells.suffix()) {
         let event = layout.declare(&names.system, &name);

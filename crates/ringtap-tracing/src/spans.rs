@@ -11,10 +11,12 @@
 //! The kernel's thread ids have 22 bits and differ between all processes, so ids do too. A thread's serials begin
 //! anywhere: where its id was another's before, old spans are not met again soon.
 
+use crate::callsite::Callsite;
 use ringtap::thread;
 use std::cell::Cell;
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU32, Ordering::Relaxed, compiler_fence};
+use std::sync::atomic::Ordering::{Relaxed, SeqCst};
+use std::sync::atomic::{AtomicU32, compiler_fence};
 use std::sync::{Mutex, MutexGuard, TryLockError};
 
 const SERIAL_BITS: u32 = 26;
@@ -31,22 +33,43 @@ thread_local! {
 struct Thread {
     /// The thread that `serial` is of: a forked child's is another.
     id: Cell<u32>,
+    serial: Cell<u32>,
     /// The process that it is of, in the upper bits.
     mark: Cell<u64>,
-    serial: Cell<u32>,
+    /// The span that was made or left last: nearly always the one to be entered or closed next.
+    last: Cell<Known>,
     depth: Cell<usize>,
-    /// The spans that it is in, each with the number of the recorder that it is of. 0 where there is none.
-    inside: [Cell<(u64, u32)>; DEPTH],
+    /// The spans that it is in.
+    inside: [Cell<Known>; DEPTH],
+}
+
+/// A span, and its callsite at hand. The span is 0 where there is none.
+#[derive(Clone, Copy, Debug)]
+struct Known {
+    span: u64,
+    /// The recorder that it is of.
+    recorder: u32,
+    callsite: Option<&'static Callsite>,
+}
+
+impl Known {
+    const NONE: Self = Self { span: 0, recorder: 0, callsite: None };
+
+    #[inline(always)]
+    fn is(&self, recorder: u32, span: u64) -> bool {
+        self.span == span && self.recorder == recorder
+    }
 }
 
 impl Thread {
     const fn new() -> Self {
         Self {
             id: Cell::new(0),
-            mark: Cell::new(0),
             serial: Cell::new(0),
+            mark: Cell::new(0),
+            last: Cell::new(Known::NONE),
             depth: Cell::new(0),
-            inside: [const { Cell::new((0, 0)) }; DEPTH],
+            inside: [const { Cell::new(Known::NONE) }; DEPTH],
         }
     }
 
@@ -97,56 +120,88 @@ pub(crate) fn callsite_of(span: u64) -> u16 {
 /// The span of this recorder that the thread is in; 0 for none.
 #[inline(always)]
 pub(crate) fn current(recorder: u32) -> u64 {
-    THREAD.with(|thread| {
-        let depth = thread.depth.get().min(DEPTH);
-        let inside = thread.inside[..depth].iter().rev().map(Cell::get);
-        // A signal handler may see a place that is not filled yet.
-        inside.into_iter().find(|&(span, of)| of == recorder && span != 0).map_or(0, |(span, _)| span)
+    THREAD.with(|thread| match thread.depth.get() {
+        0 => 0,
+        depth => {
+            let inside = thread.inside[..depth.min(DEPTH)].iter().rev().map(Cell::get);
+            // A signal handler may see a place that is not filled yet.
+            let mut ours = inside.filter(|known| known.recorder == recorder && known.span != 0);
+            ours.next().map_or(0, |known| known.span)
+        }
     })
 }
 
+/// Notes that a span was made.
 #[inline(always)]
-pub(crate) fn enter(recorder: u32, span: u64) {
+pub(crate) fn made(recorder: u32, span: u64, callsite: &'static Callsite) {
+    THREAD.with(|thread| thread.last.set(Known { span, recorder, callsite: Some(callsite) }));
+}
+
+/// The callsite of a span that was made or left last by this thread.
+#[inline(always)]
+pub(crate) fn last(recorder: u32, span: u64) -> Option<&'static Callsite> {
+    let last = THREAD.with(|thread| thread.last.get());
+    last.callsite.filter(|_| last.is(recorder, span))
+}
+
+/// Enters a span. Returns its callsite, found by `find` where it is not at hand.
+#[inline(always)]
+pub(crate) fn enter(
+    recorder: u32,
+    span: u64,
+    find: impl FnOnce() -> Option<&'static Callsite>,
+) -> Option<&'static Callsite> {
+    let callsite = last(recorder, span).or_else(find);
     THREAD.with(|thread| {
         let depth = thread.depth.get();
         // First the place, then what is in it: a signal handler in between takes the next one.
         thread.depth.set(depth + 1);
-        compiler_fence(std::sync::atomic::Ordering::SeqCst);
+        compiler_fence(SeqCst);
         if let Some(place) = thread.inside.get(depth) {
-            place.set((span, recorder));
+            place.set(Known { span, recorder, callsite });
         }
     });
+    callsite
 }
 
+/// Leaves a span. Returns its callsite as [`enter`] does.
 #[inline(always)]
-pub(crate) fn exit(recorder: u32, span: u64) {
+pub(crate) fn exit(
+    recorder: u32,
+    span: u64,
+    find: impl FnOnce() -> Option<&'static Callsite>,
+) -> Option<&'static Callsite> {
     THREAD.with(|thread| {
         let depth = thread.depth.get();
-        match depth.checked_sub(1).map(|top| thread.inside.get(top)) {
-            Some(Some(place)) if place.get() == (span, recorder) => {
-                place.set((0, 0));
-                compiler_fence(std::sync::atomic::Ordering::SeqCst);
-                thread.depth.set(depth - 1);
-            }
-            // Nobody knows what is down there.
-            Some(None) => thread.depth.set(depth - 1),
-            _ => thread.exit_below(recorder, span),
-        }
-    });
+        let top = depth.checked_sub(1).and_then(|top| thread.inside.get(top));
+        let Some(place) = top.filter(|place| place.get().is(recorder, span)) else {
+            thread.exit_below(recorder, span);
+            return find();
+        };
+        let known = place.replace(Known::NONE);
+        compiler_fence(SeqCst);
+        thread.depth.set(depth - 1);
+        thread.last.set(known);
+        known.callsite.or_else(find)
+    })
 }
 
 impl Thread {
     /// Leaves a span that is not the last one entered.
     #[cold]
     fn exit_below(&self, recorder: u32, span: u64) {
-        let depth = self.depth.get().min(DEPTH);
-        let Some(at) = self.inside[..depth].iter().rposition(|place| place.get() == (span, recorder)) else {
+        let depth = self.depth.get();
+        if depth > DEPTH {
+            // Nobody knows what is down there.
+            return self.depth.set(depth - 1);
+        }
+        let Some(at) = self.inside[..depth].iter().rposition(|place| place.get().is(recorder, span)) else {
             return;
         };
         for above in at..depth - 1 {
             self.inside[above].set(self.inside[above + 1].get());
         }
-        self.inside[depth - 1].set((0, 0));
+        self.inside[depth - 1].set(Known::NONE);
         self.depth.set(depth - 1);
     }
 }
@@ -238,6 +293,14 @@ mod tests {
         all.dedup();
         assert_eq!(all.len(), 2000);
         assert_eq!(callsite_of(new_id(u16::MAX)), u16::MAX);
+    }
+
+    fn enter(recorder: u32, span: u64) {
+        assert!(super::enter(recorder, span, || None).is_none());
+    }
+
+    fn exit(recorder: u32, span: u64) {
+        assert!(super::exit(recorder, span, || None).is_none());
     }
 
     #[test]
