@@ -38,6 +38,8 @@ struct Thread {
     mark: Cell<u64>,
     /// The span that was made or left last: nearly always the one to be entered or closed next.
     last: Cell<Known>,
+    /// The span whose leaving was the last that this thread wrote; 0 for none.
+    left: Cell<u64>,
     depth: Cell<usize>,
     /// The spans that it is in.
     inside: [Cell<Known>; DEPTH],
@@ -68,6 +70,7 @@ impl Thread {
             serial: Cell::new(0),
             mark: Cell::new(0),
             last: Cell::new(Known::NONE),
+            left: Cell::new(0),
             depth: Cell::new(0),
             inside: [const { Cell::new(Known::NONE) }; DEPTH],
         }
@@ -129,6 +132,18 @@ pub(crate) fn current(recorder: u32) -> u64 {
             ours.next().map_or(0, |known| known.span)
         }
     })
+}
+
+/// Notes what the thread has just written: that it left this span, or with 0 anything else.
+#[inline(always)]
+pub(crate) fn wrote_exit(span: u64) {
+    THREAD.with(|thread| thread.left.set(span));
+}
+
+/// Whether the last that the thread wrote is that it left this span.
+#[inline(always)]
+pub(crate) fn has_just_left(span: u64) -> bool {
+    THREAD.with(|thread| thread.left.get() == span)
 }
 
 /// Notes that a span was made.
@@ -209,16 +224,14 @@ impl Thread {
 /// How many handles spans have, beyond the first.
 #[derive(Debug)]
 pub(crate) struct Handles {
+    /// Handles in each shard: at 0 nobody looks there. Close together, since each span that closes looks at one.
+    counts: Box<[AtomicU32; SHARDS]>,
     shards: Box<[Shard]>,
 }
 
+/// Spans, and how many handles each has beyond the first.
 #[derive(Debug, Default)]
-#[repr(align(64))]
-struct Shard {
-    /// Cloned spans in the map: at 0 nobody looks there.
-    cloned: AtomicU32,
-    extra: Mutex<HashMap<u64, u32>>,
-}
+struct Shard(Mutex<HashMap<u64, u32>>);
 
 const SHARDS: usize = 256;
 /// How often to try a shard's lock: its holder is a moment's work, or in a signal handler's way, or gone with a fork.
@@ -226,29 +239,45 @@ const TRIES: u32 = 1000;
 
 impl Handles {
     pub(crate) fn new() -> Self {
-        Self { shards: (0..SHARDS).map(|_| Shard::default()).collect() }
+        Self {
+            counts: Box::new([const { AtomicU32::new(0) }; SHARDS]),
+            shards: (0..SHARDS).map(|_| Shard::default()).collect(),
+        }
     }
 
-    fn shard(&self, span: u64) -> &Shard {
-        let hash = span.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
-        &self.shards[hash as usize % SHARDS]
+    #[inline(always)]
+    fn shard(span: u64) -> usize {
+        (span.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32) as usize % SHARDS
     }
 
     /// One more.
     pub(crate) fn add(&self, span: u64) {
-        let shard = self.shard(span);
-        let Some(mut extra) = shard.lock() else { return };
+        let shard = Self::shard(span);
+        let Some(mut extra) = self.shards[shard].lock() else { return };
         // Relaxed: whoever drops a handle was given it after this.
-        shard.cloned.fetch_add(1, Relaxed);
+        self.counts[shard].fetch_add(1, Relaxed);
         *extra.entry(span).or_default() += 1;
     }
 
     /// One less. Returns whether it was the last.
     #[inline(always)]
     pub(crate) fn remove(&self, span: u64) -> bool {
-        let shard = self.shard(span);
+        let shard = Self::shard(span);
         // Relaxed: as above; and what another thread removes meanwhile was not this handle.
-        shard.cloned.load(Relaxed) == 0 || shard.remove(span)
+        self.counts[shard].load(Relaxed) == 0 || self.remove_counted(shard, span)
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn remove_counted(&self, shard: usize, span: u64) -> bool {
+        let Some(mut extra) = self.shards[shard].lock() else { return true };
+        let Some(count) = extra.get_mut(&span) else { return true };
+        *count -= 1;
+        if *count == 0 {
+            extra.remove(&span);
+        }
+        self.counts[shard].fetch_sub(1, Relaxed);
+        false
     }
 }
 
@@ -256,26 +285,13 @@ impl Shard {
     /// `None` where the lock cannot be had; then a span closes too early rather than that anybody waits for ever.
     fn lock(&self) -> Option<MutexGuard<'_, HashMap<u64, u32>>> {
         for _ in 0..TRIES {
-            match self.extra.try_lock() {
+            match self.0.try_lock() {
                 Ok(extra) => return Some(extra),
                 Err(TryLockError::Poisoned(poisoned)) => return Some(poisoned.into_inner()),
                 Err(TryLockError::WouldBlock) => std::thread::yield_now(),
             }
         }
         None
-    }
-
-    #[cold]
-    #[inline(never)]
-    fn remove(&self, span: u64) -> bool {
-        let Some(mut extra) = self.lock() else { return true };
-        let Some(count) = extra.get_mut(&span) else { return true };
-        *count -= 1;
-        if *count == 0 {
-            extra.remove(&span);
-        }
-        self.cloned.fetch_sub(1, Relaxed);
-        false
     }
 }
 
@@ -342,7 +358,7 @@ mod tests {
         assert!(!handles.remove(2));
         assert!(!handles.remove(2));
         assert!(handles.remove(2));
-        assert_eq!(handles.shards.iter().map(|shard| shard.cloned.load(Relaxed)).sum::<u32>(), 0);
+        assert_eq!(handles.counts.iter().map(|count| count.load(Relaxed)).sum::<u32>(), 0);
     }
 
     #[test]
