@@ -4,9 +4,9 @@ use crate::layer::Layer;
 use crate::recorder::{Options, Recorder};
 use crate::source::Source;
 use crate::subscriber::Subscriber;
-use ringtap::attach::{AttachError, Connection, Role, SOCKET_VARIABLE};
+use ringtap::attach::{AttachError, Attachment, SOCKET_VARIABLE};
 use ringtap::serve::{self, ServeError, Server};
-use ringtap::{Config, Host, HostError, Writer};
+use ringtap::{Config, Host, HostError};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -245,9 +245,8 @@ struct Attached(Recorder);
 
 impl Attached {
     fn new(path: &Path, options: Options) -> Result<Self, AttachError> {
-        let connection = Connection::connect(path, Role::Writer)?;
-        let writer: Writer = connection.writer()?;
-        Ok(Self(Recorder::new(writer, Source::there(connection, Some(path)), options)))
+        let attachment = Attachment::attach(path)?;
+        Ok(Self(Recorder::new(attachment.writer(), Source::there(attachment), options)))
     }
 }
 

@@ -1,7 +1,7 @@
 //! Who gives events their ids: a host in this process or another. What is asked of it may take a while, but never
 //! forever: a signal handler may ask while its own thread does, and a forked child while a thread that it has not did.
 
-use ringtap::attach::{AttachError, Connection, Role};
+use ringtap::attach::{AttachError, Attachment, Connection, Role};
 use ringtap::event::registry::RegisterError;
 use ringtap::event::{Declared, EventError};
 use ringtap::{Host, thread};
@@ -14,11 +14,13 @@ use std::time::Duration;
 const PATIENCE: u32 = 2000;
 const NAP: Duration = Duration::from_millis(1);
 
-/// A host, or a connection to one.
+/// Where the host is.
 #[derive(Debug)]
 enum Side {
+    /// In this process, or the one that it was forked from.
     Here(Host),
-    There(Connection),
+    /// In another one.
+    There(Attachment),
 }
 
 /// Registers events, one thread of a process at a time.
@@ -27,12 +29,13 @@ enum Side {
 /// the next one.
 #[derive(Debug)]
 pub(crate) struct Source {
+    host: Side,
     turns: [Turn; GENERATIONS],
     /// Callsites so far, with those that could not be registered.
     callsites: AtomicU32,
     /// What was switched, in this order: patterns, and whether on.
     switched: Mutex<Vec<(String, bool)>>,
-    /// Where a forked child finds the host.
+    /// Where a forked child finds its parent's host.
     socket: Option<PathBuf>,
 }
 
@@ -46,15 +49,15 @@ struct Turn {
     pid: AtomicU32,
     /// The thread that is at it; 0 for none.
     owner: AtomicU32,
-    /// `None` until a forked child has found the host.
-    host: Mutex<Option<Side>>,
+    /// How a forked child reaches the host that was in its parent: its own is a copy that nobody else knows.
+    to_parent: Mutex<Option<Connection>>,
 }
 
 /// The right to register.
 pub(crate) struct Registering<'s> {
     source: &'s Source,
     turn: &'s Turn,
-    host: MutexGuard<'s, Option<Side>>,
+    to_parent: MutexGuard<'s, Option<Connection>>,
 }
 
 impl Source {
@@ -62,22 +65,23 @@ impl Source {
         Self::new(Side::Here(host), socket)
     }
 
-    pub(crate) fn there(connection: Connection, socket: Option<&Path>) -> Self {
-        Self::new(Side::There(connection), socket)
+    pub(crate) fn there(attachment: Attachment) -> Self {
+        Self::new(Side::There(attachment), None)
     }
 
     fn new(host: Side, socket: Option<&Path>) -> Self {
-        let mut turns: [Turn; GENERATIONS] = Default::default();
-        turns[0] = Turn { pid: std::process::id().into(), host: Mutex::new(Some(host)), ..Turn::default() };
-        Self { turns, callsites: 0.into(), switched: Mutex::default(), socket: socket.map(Path::to_owned) }
+        let turns: [Turn; GENERATIONS] = Default::default();
+        turns[0].pid.store(std::process::id(), Relaxed);
+        let socket = socket.map(Path::to_owned);
+        Self { host, turns, callsites: 0.into(), switched: Mutex::default(), socket }
     }
 
     /// `None` where it is this thread's turn already, or another's for too long.
     pub(crate) fn lock(&self) -> Option<Registering<'_>> {
         let turn = self.turn()?;
         for _ in 0..PATIENCE {
-            let host = match turn.host.try_lock() {
-                Ok(host) => host,
+            let to_parent = match turn.to_parent.try_lock() {
+                Ok(to_parent) => to_parent,
                 // Nothing is half done that a panic could have left behind.
                 Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
                 Err(TryLockError::WouldBlock) if turn.owner.load(Relaxed) == thread::id() => return None,
@@ -87,7 +91,7 @@ impl Source {
                 }
             };
             turn.owner.store(thread::id(), Relaxed);
-            return Some(Registering { source: self, turn, host });
+            return Some(Registering { source: self, turn, to_parent });
         }
         None
     }
@@ -131,17 +135,20 @@ impl Registering<'_> {
         self.source
     }
 
-    /// Registers an event. `None` in a forked child that cannot reach the host: its copy is known to nobody.
+    /// Registers an event. `None` in a forked child that cannot reach its parent's host.
     pub(crate) fn register(&mut self, event: &'static Declared) -> Option<Result<u16, EventError>> {
-        if self.host.is_none() {
-            // The parent's connection is not for its child.
-            let connection = Connection::connect(self.source.socket.as_ref()?, Role::Writer).ok()?;
-            *self.host = Some(Side::There(connection));
+        match &self.source.host {
+            Side::There(attachment) => Some(event.register(attachment)),
+            Side::Here(host) if std::ptr::eq(self.turn, &raw const self.source.turns[0]) => {
+                Some(event.register(host))
+            }
+            Side::Here(_) => {
+                if self.to_parent.is_none() {
+                    *self.to_parent = Connection::connect(self.source.socket.as_ref()?, Role::Writer).ok();
+                }
+                Some(event.register(self.to_parent.as_ref()?))
+            }
         }
-        Some(match self.host.as_ref()? {
-            Side::Here(host) => event.register(host),
-            Side::There(connection) => event.register(connection),
-        })
     }
 }
 

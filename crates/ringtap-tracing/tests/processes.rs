@@ -53,7 +53,7 @@ fn run(role: &str, socket: &Path) -> (ExitStatus, String) {
 #[test]
 fn other_process() {
     let (Ok(role), Some(socket)) = (std::env::var(ROLE), std::env::var_os(SOCKET)) else { return };
-    let builder = Builder::new().attach(socket).without_log();
+    let builder = Builder::new().attach(&socket).without_log();
     match role.as_str() {
         "killed-subscriber" => {
             let _session = builder.init().expect("the host is there");
@@ -66,6 +66,9 @@ fn other_process() {
             be_killed();
         }
         "torture" => torture(&builder.init().expect("the host is there")),
+        "forks" => {
+            forks(Builder::new().embedded().serve_at(socket).without_log().init().expect("memory"));
+        }
         other => panic!("no such role: {other}"),
     }
 }
@@ -77,7 +80,7 @@ fn be_killed() {
         info!(name: "counted", number, square = number * number);
     }
     // SAFETY: ends this process, which is what is wanted.
-    unsafe { libc::kill(libc::getpid(), libc::SIGKILL) };
+    unsafe { libc::raise(libc::SIGKILL) };
 }
 
 #[test]
@@ -132,6 +135,19 @@ fn child(who: u64) -> ! {
     unsafe { libc::_exit(0) }
 }
 
+/// Waits for a child, which is to end well; signals may come in between.
+fn wait_for(child: libc::pid_t) {
+    let mut status = 0;
+    loop {
+        // SAFETY: our own child.
+        let waited = unsafe { libc::waitpid(child, &raw mut status, 0) };
+        if waited == child {
+            break;
+        }
+    }
+    assert_eq!(status, 0);
+}
+
 fn torture(session: &Session) {
     // Each callsite is met before signals come: registering in a handler could only give up.
     info!(name: "warm", n = 1);
@@ -157,10 +173,7 @@ fn torture(session: &Session) {
             .collect::<Vec<_>>()
     });
     for pid in children {
-        let mut status = 0;
-        // SAFETY: our own child.
-        while unsafe { libc::waitpid(pid, &raw mut status, 0) } != pid {}
-        assert_eq!(status, 0);
+        wait_for(pid);
     }
     let never = libc::timeval { tv_sec: 0, tv_usec: 0 };
     let timer = libc::itimerval { it_interval: never, it_value: never };
@@ -221,6 +234,26 @@ fn lives_are_whole(lines: &[Line]) {
         // By another thread, which may hold the last handle or not.
         assert!(closed.is_none_or(|at| at == life.len() - 1), "{span:#x}: {life:?}");
     }
+}
+
+/// A host that forks: the child meets callsites that its parent never met, and the parent's trace has them.
+fn forks(session: Session) {
+    // SAFETY: the child writes events, which it may, and ends.
+    let pid = unsafe { libc::fork() };
+    if pid == 0 {
+        child(7);
+    }
+    wait_for(pid);
+    let (lines, lost) = read(session.host().expect("it is embedded"));
+    let done = lines.iter().filter(|line| line.name == "processes:done_in_child").count() as u64;
+    println!("done {done} of {} lost {lost}", lines.len());
+}
+
+#[test]
+fn a_hosts_child_writes_into_its_parents_trace() {
+    let place = Place::new("forks");
+    let (status, said) = run("forks", &place.socket());
+    assert!(status.success() && said.contains(&format!("done {ROUNDS} of {} lost 0", 4 * ROUNDS)), "{said}");
 }
 
 /// Until something holds; the machine may be busy.
