@@ -1,6 +1,6 @@
 //! What can be typed. Help, completions and man pages are made from these definitions.
 
-use crate::command::{completions, demo, held, man, report, stat, stream};
+use crate::command::{completions, demo, export, held, man, report, stat, stream};
 use clap::{ColorChoice, Parser, Subcommand};
 
 const EXAMPLES: &str = "\
@@ -33,6 +33,8 @@ pub enum Command {
     Stat(stat::Args),
     /// Print what files of a trace hold: dumps of the kernel's buffers, or a trace.dat
     Report(report::Args),
+    /// Convert a trace for other programs: Perfetto, babeltrace2, Chrome
+    Export(export::Args),
     /// Print a shell's completion script
     Completions(completions::Args),
     /// Print the manual page, in roff

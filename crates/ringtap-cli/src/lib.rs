@@ -49,6 +49,7 @@ fn run(command: Command, output: &mut Output) -> anyhow::Result<Outcome> {
         Command::Stream(args) => command::stream::run(&args, output),
         Command::Stat(args) => command::stat::run(&args, output),
         Command::Report(args) => command::report::run(&args, output),
+        Command::Export(args) => command::export::run(&args),
         Command::Completions(args) => command::completions::run(&args, output),
         Command::Man(args) => command::man::run(&args, output),
         Command::DemoWorker(args) => command::demo::worker::run(&args, output),

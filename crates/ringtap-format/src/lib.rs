@@ -39,6 +39,8 @@
 pub mod btf;
 pub mod check;
 mod constants;
+#[cfg(feature = "ctf")]
+pub mod ctf;
 mod event;
 pub mod filter;
 pub mod format;

@@ -2,6 +2,7 @@
 
 pub mod completions;
 pub mod demo;
+pub mod export;
 pub mod held;
 pub mod man;
 pub mod report;

@@ -178,7 +178,7 @@ fn array(bytes: &[u8], element: Element, target: Target, out: &mut Vec<u8>) {
 }
 
 /// A string; bytes that are not UTF-8 become U+FFFD.
-fn string(bytes: &[u8], out: &mut Vec<u8>) {
+pub(crate) fn string(bytes: &[u8], out: &mut Vec<u8>) {
     let text: Cow<'_, str> = String::from_utf8_lossy(bytes);
     out.push(b'"');
     for byte in text.bytes() {

@@ -8,6 +8,8 @@ mod trace_cmd;
 
 pub(crate) use ftrace::ByCode;
 pub use json::JsonLines;
+#[cfg(feature = "ctf")]
+pub(crate) use json::string as json_string;
 pub use trace::TraceText;
 pub use trace_cmd::TraceCmdText;
 

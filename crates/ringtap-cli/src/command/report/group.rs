@@ -1,6 +1,6 @@
 //! What records are decoded with: the events of one machine, and what is known of its tasks and functions.
 
-use super::Args;
+use super::Input;
 use crate::decode::TextLayout;
 use anyhow::{Context, Result, bail};
 use ringtap::tracefs::Tracefs;
@@ -49,7 +49,12 @@ impl Group {
     ///
     /// # Errors
     /// It is none of version 6, or one of the other files cannot be read.
-    pub(super) fn of_trace_dat(path: &Path, file: &File, args: &Args) -> Result<(Self, Vec<Range<u64>>)> {
+    pub(super) fn of_trace_dat(
+        path: &Path,
+        file: &File,
+        input: &Input,
+        layout: TextLayout,
+    ) -> Result<(Self, Vec<Range<u64>>)> {
         let shown = path.display();
         let len = file.metadata().with_context(|| format!("cannot read {shown}"))?.len();
         let (mut bytes, mut wanted) = (Vec::new(), START_LEN);
@@ -63,10 +68,9 @@ impl Group {
             }
         };
         let mut constants = Constants::new();
-        if let Some(btf) = &args.btf {
+        if let Some(btf) = &input.btf {
             define(btf, &mut constants)?;
         }
-        let layout = args.layout();
         let is_trace_cmd = layout == TextLayout::TraceCmd;
         let (formats, failed) = start.events(layout.dialect(), is_trace_cmd, constants);
         for error in failed {
@@ -79,9 +83,9 @@ impl Group {
         let group = Self {
             layout: start.layout,
             formats,
-            tasks: Tasks::parse(&text(&args.tasks, start.tasks)?),
-            symbols: Symbols::parse(&lossy(text(&args.symbols, start.kallsyms.as_bytes())?)),
-            strings: Strings::parse(&lossy(text(&args.strings, start.printk_formats.as_bytes())?)),
+            tasks: Tasks::parse(&text(&input.tasks, start.tasks)?),
+            symbols: Symbols::parse(&lossy(text(&input.symbols, start.kallsyms.as_bytes())?)),
+            strings: Strings::parse(&lossy(text(&input.strings, start.printk_formats.as_bytes())?)),
         };
         Ok((group, start.spans))
     }
@@ -90,15 +94,15 @@ impl Group {
     ///
     /// # Errors
     /// There are no formats, or a file that was named cannot be read.
-    pub(super) fn of_dumps(args: &Args) -> Result<Self> {
-        let live = match &args.formats {
+    pub(super) fn of_dumps(input: &Input, layout: TextLayout) -> Result<Self> {
+        let live = match &input.formats {
             Some(_) => None,
             None => Some(Tracefs::find().context(
                 "a dump needs the formats of its events; give a copy of tracefs' folder `events` with --formats",
             )?),
         };
         let root = live.as_ref().map(|tracefs| tracefs.root().to_owned());
-        let events = match (&args.formats, &root) {
+        let events = match (&input.formats, &root) {
             (Some(folder), _) => folder.clone(),
             (None, Some(root)) => root.join("events"),
             (None, None) => bail!("no formats; give --formats"),
@@ -110,24 +114,24 @@ impl Group {
             (None, None) => Ok(Vec::new()),
         };
         let of_root = |name: &str| root.as_ref().map(|root| root.join(name));
-        let (layout, mut formats) = read_events(&events, args.layout(), Constants::new(), true)?;
+        let (pages, mut formats) = read_events(&events, layout, Constants::new(), true)?;
         let own_btf = root.is_some().then(|| PathBuf::from("/sys/kernel/btf/vmlinux"));
-        let is_kernel = args.layout() != TextLayout::TraceCmd;
-        if let Some(btf) = args.btf.clone().or(own_btf.filter(|btf| is_kernel && btf.exists())) {
+        let is_kernel = layout != TextLayout::TraceCmd;
+        if let Some(btf) = input.btf.clone().or(own_btf.filter(|btf| is_kernel && btf.exists())) {
             // Some events name constants whose values only the kernel's types tell.
-            if formats.iter().any(|event: &Event| !event.unresolved().is_empty()) || args.btf.is_some() {
+            if formats.iter().any(|event: &Event| !event.unresolved().is_empty()) || input.btf.is_some() {
                 let mut constants = Constants::new();
                 define(&btf, &mut constants)?;
-                (_, formats) = read_events(&events, args.layout(), constants, false)?;
+                (_, formats) = read_events(&events, layout, constants, false)?;
             }
         }
         let own_symbols = root.is_some().then(|| PathBuf::from("/proc/kallsyms"));
         Ok(Self {
-            layout,
+            layout: pages,
             formats,
-            tasks: Tasks::parse(&text(&args.tasks, of_root("saved_cmdlines"))?),
-            symbols: Symbols::parse(&lossy(text(&args.symbols, own_symbols)?)),
-            strings: Strings::parse(&lossy(text(&args.strings, of_root("printk_formats"))?)),
+            tasks: Tasks::parse(&text(&input.tasks, of_root("saved_cmdlines"))?),
+            symbols: Symbols::parse(&lossy(text(&input.symbols, own_symbols)?)),
+            strings: Strings::parse(&lossy(text(&input.strings, of_root("printk_formats"))?)),
         })
     }
 }

@@ -4,6 +4,7 @@ mod group;
 mod print;
 mod select;
 mod source;
+mod visit;
 
 use crate::decode::TextLayout;
 use crate::outcome::Outcome;
@@ -14,6 +15,7 @@ use print::Printer;
 use select::Wanted;
 use source::{Merged, PageFile};
 use std::path::PathBuf;
+pub(super) use visit::{Item, What, visit};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -35,23 +37,17 @@ another machine take along, out of tracefs, the folder `events`, the files `save
 What was lost stands between the events. A page that cannot be read is named with its file and byte,
 and makes the exit status 1 once the rest is printed. docs/json.md describes the keys of --json.";
 
-/// What was typed.
+/// The files that are read, what is needed to decode them, and what is chosen of them.
 #[derive(Clone, Debug, clap::Args)]
-#[command(after_help = EXAMPLES)]
-pub struct Args {
+pub struct Input {
     /// Dumps of CPUs, or a trace.dat
-    #[arg(required = true, value_name = "FILE")]
-    files: Vec<PathBuf>,
-    /// How lines look: as the kernel's `trace` file (ftrace), as `trace-cmd report`, or json
-    #[arg(long, value_enum, default_value = "ftrace", hide_possible_values = true)]
-    layout: TextLayout,
-    /// Print JSON, one object a line: the same as --layout json
-    #[arg(long, conflicts_with = "layout")]
-    json: bool,
-    /// Print these events only; may be given more than once
+    // Whether they are required is the subcommand's to say, by its group `source`.
+    #[arg(value_name = "FILE")]
+    pub(super) files: Vec<PathBuf>,
+    /// Only these events; may be given more than once
     #[arg(short, long = "event", value_name = "EVENT")]
     events: Vec<String>,
-    /// Print only what satisfies this: 'SYSTEM:EVENT: CONDITION', or a CONDITION for the events of -e
+    /// Only what satisfies this: 'SYSTEM:EVENT: CONDITION', or a CONDITION for the events of -e
     #[arg(short = 'F', long = "filter", value_name = "FILTER")]
     filters: Vec<String>,
     /// The tracefs folder `events`, copied from the machine that wrote the dumps
@@ -69,6 +65,21 @@ pub struct Args {
     /// Its kernel's types, for values of enums: a copy of /sys/kernel/btf/vmlinux
     #[arg(long, value_name = "FILE")]
     btf: Option<PathBuf>,
+}
+
+/// What was typed.
+#[derive(Clone, Debug, clap::Args)]
+#[command(after_help = EXAMPLES, override_usage = "ringtap report [OPTIONS] <FILE>...")]
+#[command(group = clap::ArgGroup::new("source").args(["files"]).required(true))]
+pub struct Args {
+    /// How lines look: as the kernel's `trace` file (ftrace), as `trace-cmd report`, or json
+    #[arg(long, value_enum, default_value = "ftrace", hide_possible_values = true)]
+    layout: TextLayout,
+    /// Print JSON, one object a line: the same as --layout json
+    #[arg(long, conflicts_with = "layout")]
+    json: bool,
+    #[command(flatten)]
+    input: Input,
     /// Times are no nanoseconds: the trace's clock was `counter` or `x86-tsc`
     #[arg(long)]
     ticks: bool,
@@ -88,12 +99,12 @@ struct Plan {
 }
 
 impl Plan {
-    fn new(args: &Args) -> Result<Self> {
+    fn new(input: &Input, layout: TextLayout) -> Result<Self> {
         let (mut groups, mut sources, mut dumps) = (Vec::new(), Vec::new(), Vec::new());
-        for path in &args.files {
+        for path in &input.files {
             match source::open(path)? {
                 (file, true) => {
-                    let (group, cpus) = Group::of_trace_dat(path, &file, args)?;
+                    let (group, cpus) = Group::of_trace_dat(path, &file, input, layout)?;
                     let place = groups.len();
                     for (cpu, span) in (0..).zip(cpus) {
                         sources.push(PageFile::new(path, &file, span, (place, cpu), group.layout)?);
@@ -104,7 +115,7 @@ impl Plan {
             }
         }
         if !dumps.is_empty() {
-            let group = Group::of_dumps(args)?;
+            let group = Group::of_dumps(input, layout)?;
             let mut read = Vec::new();
             for (order, (path, file)) in (0..).zip(&dumps) {
                 let cpu = source::cpu_of(path).unwrap_or(order);
@@ -115,7 +126,7 @@ impl Plan {
             sources.extend(read);
             groups.push(group);
         }
-        let wanted = select::wanted(&groups, &args.events, &args.filters)?;
+        let wanted = select::wanted(&groups, &input.events, &input.filters)?;
         Ok(Self { groups: groups.into_iter().zip(wanted).collect(), sources })
     }
 }
@@ -125,8 +136,8 @@ impl Plan {
 /// # Errors
 /// A file cannot be read, an event or a filter makes no sense; or, when all is printed, something was damaged.
 pub fn run(args: &Args, output: &mut Output) -> Result<Outcome> {
-    let Plan { groups, mut sources } = Plan::new(args)?;
     let layout = args.layout();
+    let Plan { groups, mut sources } = Plan::new(&args.input, layout)?;
     // The kernel's header counts what follows, so that is read twice.
     let counts = match layout {
         TextLayout::Ftrace => source::count(&mut sources)?,

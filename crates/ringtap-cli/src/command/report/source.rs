@@ -124,6 +124,11 @@ impl PageFile {
         self.group
     }
 
+    /// The time of the last step: of a loss or of damage, that of the record behind it.
+    pub(super) const fn time(&self) -> u64 {
+        self.time
+    }
+
     /// Bytes that should be in the file and are not.
     pub(super) const fn missing(&self) -> u64 {
         self.missing
@@ -224,6 +229,15 @@ impl Merged {
             }
         }
         Ok(Self { sources, order })
+    }
+
+    /// How many bytes have been read, and how many there are.
+    pub(super) fn progress(&self) -> (u64, u64) {
+        let each = self.sources.iter().map(|source| {
+            let PageFile { span, rest, missing, .. } = source;
+            (rest.start - span.start.min(rest.start), (span.end - span.start).saturating_sub(*missing))
+        });
+        each.fold((0, 0), |(read, all), (more, len)| (read + more, all + len))
     }
 
     /// The next step and its source.

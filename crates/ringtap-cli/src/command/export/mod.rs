@@ -1,0 +1,105 @@
+//! `ringtap export`: a trace in the formats of other programs.
+
+mod exporter;
+mod folder;
+mod progress;
+
+use super::report::{self, Input};
+use crate::outcome::Outcome;
+use anyhow::{Result, bail};
+use clap::ValueEnum;
+use exporter::{Exporter, Totals};
+use progress::Progress;
+use std::path::PathBuf;
+
+const EXAMPLES: &str = "\
+Examples:
+  For babeltrace2 and Trace Compass:  ringtap export --to ctf -o folder trace.dat
+  One event of it:                    ringtap export --to ctf -o folder -e sched_switch trace.dat
+
+FILEs are those of `ringtap report`. docs/export.md tells what becomes of each part of a trace.";
+
+/// What was typed.
+#[derive(Clone, Debug, clap::Args)]
+#[command(after_help = EXAMPLES, override_usage = "ringtap export --to <FORMAT> -o <OUT> [OPTIONS] <FILE>...")]
+#[command(group = clap::ArgGroup::new("source").args(["files"]).required(true))]
+pub struct Args {
+    /// The format: ctf
+    #[arg(long, value_enum, value_name = "FORMAT", hide_possible_values = true)]
+    to: To,
+    /// Where to: a file; for ctf a folder, which must be empty or not exist
+    #[arg(short, long, value_name = "OUT")]
+    output: PathBuf,
+    /// Version of the Common Trace Format: 1.8, or 2, which needs babeltrace2 2.1
+    #[arg(long, value_enum, value_name = "VERSION", default_value = "1.8", hide_possible_values = true)]
+    ctf_version: CtfVersion,
+    #[command(flatten)]
+    input: Input,
+}
+
+/// The formats, by the name that is typed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum To {
+    Ctf,
+}
+
+/// Versions of the Common Trace Format.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum CtfVersion {
+    #[value(name = "1.8")]
+    V1,
+    #[value(name = "2")]
+    V2,
+}
+
+impl From<CtfVersion> for ringtap_format::ctf::Version {
+    fn from(version: CtfVersion) -> Self {
+        match version {
+            CtfVersion::V1 => Self::V1,
+            CtfVersion::V2 => Self::V2,
+        }
+    }
+}
+
+impl Args {
+    fn exporter(&self) -> Result<Box<dyn Exporter>> {
+        Ok(match self.to {
+            To::Ctf => Box::new(folder::CtfFolder::create(&self.output, self.ctf_version.into())?),
+        })
+    }
+}
+
+/// Converts the files.
+///
+/// # Errors
+/// A file cannot be read or written, an event or a filter makes no sense; or, when all is written, something was
+/// damaged.
+pub fn run(args: &Args) -> Result<Outcome> {
+    let mut exporter = None;
+    let mut totals = Totals::default();
+    let mut progress = Progress::new();
+    let damage = report::visit(
+        &args.input,
+        |item| {
+            // Only now is it sure that there is something to write.
+            let exporter = match &mut exporter {
+                Some(exporter) => exporter,
+                None => exporter.insert(args.exporter()?),
+            };
+            totals.add(item);
+            exporter.item(item)
+        },
+        |read, all| progress.show(read, all),
+    )?;
+    progress.clear();
+    let mut exporter = exporter.map_or_else(|| args.exporter(), Ok)?;
+    exporter.finish()?;
+    anstream::eprintln!("{}: {totals}", args.output.display());
+    for note in exporter.notes() {
+        anstream::eprintln!("ringtap: {note}");
+    }
+    match damage {
+        Some(damage) => bail!("{damage}; all that can be read is exported"),
+        None => Ok(Outcome::Done),
+    }
+}
