@@ -289,3 +289,108 @@ pub(crate) fn all_kinds(is_big: bool) -> Vec<u8> {
     trace.cpus[2].record(1_000_000_070, &common(order, 40, 100));
     trace.finish()
 }
+
+/// An application on a time line: switches, spans that nest and one whose end is lost, counters, flows and markers.
+pub(crate) fn time_line() -> Vec<u8> {
+    let mut trace = Trace::new(false, 2);
+    let order = trace.order;
+    trace.event(
+        "sched",
+        "sched_switch",
+        10,
+        &[
+            ("char prev_comm[16]", 8, 16, 0),
+            ("pid_t prev_pid", 24, 4, 1),
+            ("int prev_prio", 28, 4, 1),
+            ("long prev_state", 32, 8, 1),
+            ("char next_comm[16]", 40, 16, 0),
+            ("pid_t next_pid", 56, 4, 1),
+            ("int next_prio", 60, 4, 1),
+        ],
+    );
+    trace.event(
+        "sched",
+        "sched_waking",
+        11,
+        &[
+            ("char comm[16]", 8, 16, 0),
+            ("pid_t pid", 24, 4, 1),
+            ("int prio", 28, 4, 1),
+            ("int target_cpu", 32, 4, 1),
+        ],
+    );
+    trace.event("app", "work_begin", 20, &[("u64 flow", 8, 8, 0), ("u32 id", 16, 4, 0)]);
+    trace.event("app", "work_end", 21, &[("u64 flow_end", 8, 8, 0), ("int status", 16, 4, 1)]);
+    trace.event("app", "enter_step", 22, &[("u32 step", 8, 4, 0)]);
+    trace.event("app", "exit_step", 23, &[]);
+    trace.event("app", "queue_counter", 24, &[("s64 value", 8, 8, 1), ("char name[8]", 16, 8, 0)]);
+    trace.event("app", "load.gauge", 25, &[("double value", 8, 8, 1)]);
+    trace.event("irq", "irq_handler_entry", 26, &[("int irq", 8, 4, 1)]);
+    trace.event("irq", "irq_handler_exit", 27, &[("int irq", 8, 4, 1)]);
+    trace.event("ftrace", "print", 5, &[("unsigned long ip", 8, 8, 0), ("char buf[]", 16, 0, 0)]);
+
+    let comm = |out: &mut Vec<u8>, name: &str| {
+        out.extend_from_slice(name.as_bytes());
+        out.resize(out.len() + 16 - name.len(), 0);
+    };
+    let switch = |from: (&str, i32), to: (&str, i32)| {
+        let mut record = common(order, 10, from.1);
+        comm(&mut record, from.0);
+        order.put(&mut record, u64::from(from.1.cast_unsigned()), 4);
+        order.put(&mut record, 120, 4);
+        order.put(&mut record, 1, 8);
+        comm(&mut record, to.0);
+        order.put(&mut record, u64::from(to.1.cast_unsigned()), 4);
+        order.put(&mut record, 99, 4);
+        record
+    };
+    let numbers = |id, pid, numbers: &[(u64, usize)]| {
+        let mut record = common(order, id, pid);
+        numbers.iter().for_each(|&(number, size)| order.put(&mut record, number, size));
+        record
+    };
+    let marker = |text: &str| {
+        let mut record = numbers(5, 500, &[(0xffff_ffff_8100_0000, 8)]);
+        record.extend_from_slice(text.as_bytes());
+        record.extend_from_slice(b"\n\0");
+        record
+    };
+    let mut waking = common(order, 11, 500);
+    comm(&mut waking, "worker");
+    [501, 120, 1].into_iter().for_each(|number| order.put(&mut waking, number, 4));
+    let mut queue = numbers(24, 500, &[((-3i64) as u64, 8)]);
+    queue.extend_from_slice(b"jobs\0\0\0\0");
+
+    let cpu = &mut trace.cpus[0];
+    let mut time = 5_000_000_000;
+    let mut add = |cpu: &mut Cpu, record: Vec<u8>| {
+        time += 1500;
+        cpu.record(time, &record);
+    };
+    add(cpu, switch(("swapper/0", 0), ("main", 500)));
+    add(cpu, numbers(20, 500, &[(77, 8), (1, 4)]));
+    add(cpu, numbers(22, 500, &[(1, 4)]));
+    add(cpu, numbers(26, 500, &[(9, 4)]));
+    add(cpu, numbers(27, 500, &[(9, 4)]));
+    add(cpu, numbers(23, 500, &[]));
+    add(cpu, waking);
+    add(cpu, queue);
+    add(cpu, numbers(25, 500, &[(0.5f64.to_bits(), 8)]));
+    // Its end is lost, so it ends with what it is in.
+    add(cpu, numbers(22, 500, &[(2, 4)]));
+    cpu.lose(Some(2));
+    add(cpu, numbers(21, 500, &[(0, 8), ((-1i64) as u64, 4)]));
+    // Nothing of the kind is open: an instant.
+    add(cpu, numbers(21, 500, &[(0, 8), (0, 4)]));
+    add(cpu, marker("B|500|draw \"it\""));
+    add(cpu, marker("C|500|frames|60"));
+    add(cpu, marker("E|500"));
+    add(cpu, marker("a text"));
+    add(cpu, switch(("main", 500), ("swapper/0", 0)));
+    let cpu = &mut trace.cpus[1];
+    add(cpu, switch(("swapper/1", 0), ("worker", 501)));
+    add(cpu, numbers(20, 501, &[(77, 8), (2, 4)]));
+    add(cpu, numbers(21, 501, &[(77, 8), (0, 4)]));
+    add(cpu, switch(("worker", 501), ("swapper/1", 0)));
+    trace.finish()
+}

@@ -82,20 +82,8 @@ impl JsonLines<'_> {
         string(event.system().as_bytes(), out);
         out.extend_from_slice(b",\"event\":");
         string(event.name().as_bytes(), out);
-        out.extend_from_slice(b",\"fields\":{");
-        for (place, field) in event.fields().iter().enumerate() {
-            if place > 0 {
-                out.push(b',');
-            }
-            string(field.name.as_bytes(), out);
-            out.push(b':');
-            let start = out.len();
-            if value(field, record, event.target(), out).is_none() {
-                out.truncate(start);
-                out.extend_from_slice(b"null");
-            }
-        }
-        out.push(b'}');
+        out.extend_from_slice(b",\"fields\":");
+        fields(event, record, out);
         if self.with_text {
             let mut text = Vec::new();
             let printed = event.print(record, &self.sources.context(), &mut text);
@@ -109,6 +97,24 @@ impl JsonLines<'_> {
             }
         }
     }
+}
+
+/// Appends an object of the event's own fields.
+pub(crate) fn fields(event: &Event, record: &[u8], out: &mut Vec<u8>) {
+    out.push(b'{');
+    for (place, field) in event.fields().iter().enumerate() {
+        if place > 0 {
+            out.push(b',');
+        }
+        string(field.name.as_bytes(), out);
+        out.push(b':');
+        let start = out.len();
+        if value(field, record, event.target(), out).is_none() {
+            out.truncate(start);
+            out.extend_from_slice(b"null");
+        }
+    }
+    out.push(b'}');
 }
 
 fn value(field: &Field, record: &[u8], target: Target, out: &mut Vec<u8>) -> Option<()> {

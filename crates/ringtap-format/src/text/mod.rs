@@ -8,7 +8,9 @@ mod trace_cmd;
 
 pub(crate) use ftrace::ByCode;
 pub use json::JsonLines;
-#[cfg(feature = "ctf")]
+#[cfg(feature = "chrome")]
+pub(crate) use json::fields as json_fields;
+#[cfg(any(feature = "chrome", feature = "ctf"))]
 pub(crate) use json::string as json_string;
 pub use trace::TraceText;
 pub use trace_cmd::TraceCmdText;

@@ -3,6 +3,7 @@
 mod exporter;
 mod folder;
 mod progress;
+mod single;
 
 use super::report::{self, Input};
 use crate::outcome::Outcome;
@@ -10,10 +11,14 @@ use anyhow::{Result, bail};
 use clap::ValueEnum;
 use exporter::{Exporter, Totals};
 use progress::Progress;
+use ringtap_format::{chrome, perfetto};
+use single::{SingleFile, Writer};
 use std::path::PathBuf;
 
 const EXAMPLES: &str = "\
 Examples:
+  For ui.perfetto.dev:                ringtap export --to perfetto -o trace.pftrace trace.dat
+  For chrome://tracing, Speedscope:   ringtap export --to chrome -o trace.json trace.dat
   For babeltrace2 and Trace Compass:  ringtap export --to ctf -o folder trace.dat
   One event of it:                    ringtap export --to ctf -o folder -e sched_switch trace.dat
 
@@ -24,10 +29,10 @@ FILEs are those of `ringtap report`. docs/export.md tells what becomes of each p
 #[command(after_help = EXAMPLES, override_usage = "ringtap export --to <FORMAT> -o <OUT> [OPTIONS] <FILE>...")]
 #[command(group = clap::ArgGroup::new("source").args(["files"]).required(true))]
 pub struct Args {
-    /// The format: ctf
+    /// The format: perfetto, ctf or chrome
     #[arg(long, value_enum, value_name = "FORMAT", hide_possible_values = true)]
     to: To,
-    /// Where to: a file; for ctf a folder, which must be empty or not exist
+    /// Where to: a file, or `-`; for ctf a folder, which must be empty or not exist
     #[arg(short, long, value_name = "OUT")]
     output: PathBuf,
     /// Version of the Common Trace Format: 1.8, or 2, which needs babeltrace2 2.1
@@ -40,7 +45,9 @@ pub struct Args {
 /// The formats, by the name that is typed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum To {
+    Perfetto,
     Ctf,
+    Chrome,
 }
 
 /// Versions of the Common Trace Format.
@@ -64,8 +71,14 @@ impl From<CtfVersion> for ringtap_format::ctf::Version {
 impl Args {
     fn exporter(&self) -> Result<Box<dyn Exporter>> {
         Ok(match self.to {
+            To::Perfetto => self.single(Writer::Perfetto(perfetto::Writer::new()))?,
+            To::Chrome => self.single(Writer::Chrome(chrome::Writer::new()))?,
             To::Ctf => Box::new(folder::CtfFolder::create(&self.output, self.ctf_version.into())?),
         })
+    }
+
+    fn single(&self, writer: Writer) -> Result<Box<dyn Exporter>> {
+        Ok(Box::new(SingleFile::create(&self.output, writer, false)?))
     }
 }
 
