@@ -5,7 +5,7 @@ mod folder;
 mod progress;
 mod single;
 
-use super::report::{self, Input};
+use super::report::{self, FileArgs};
 use crate::outcome::Outcome;
 use anyhow::{Result, bail};
 use clap::ValueEnum;
@@ -39,7 +39,7 @@ pub struct Args {
     #[arg(long, value_enum, value_name = "VERSION", default_value = "1.8", hide_possible_values = true)]
     ctf_version: CtfVersion,
     #[command(flatten)]
-    input: Input,
+    files: FileArgs,
 }
 
 /// The formats, by the name that is typed.
@@ -92,7 +92,7 @@ pub fn run(args: &Args) -> Result<Outcome> {
     let mut totals = Totals::default();
     let mut progress = Progress::new();
     let damage = report::visit(
-        &args.input,
+        &args.files,
         |item| {
             // Only now is it sure that there is something to write.
             let exporter = match &mut exporter {

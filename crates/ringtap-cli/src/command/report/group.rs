@@ -1,6 +1,6 @@
 //! What records are decoded with: the events of one machine, and what is known of its tasks and functions.
 
-use super::Input;
+use super::FileArgs;
 use crate::decode::TextLayout;
 use anyhow::{Context, Result, bail};
 use ringtap::tracefs::Tracefs;
@@ -10,14 +10,7 @@ use ringtap_format::trace_dat::TraceDat;
 use ringtap_format::{ByteOrder, Constants, Event, Formats, Strings, Symbols, Target, Tasks};
 use std::fs::{self, File};
 use std::io::Read;
-use std::ops::Range;
-use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-
-/// First guess at how long the descriptions of a trace.dat are.
-const START_LEN: u64 = 1 << 22;
-/// Most that is read of them.
-const MAX_START_LEN: u64 = 1 << 29;
 
 /// More than `header_page` and `header_event` ever have.
 const MAX_HEADER_LEN: usize = 1 << 16;
@@ -45,64 +38,51 @@ impl Group {
         &self.tasks
     }
 
-    /// Of a trace.dat; and where its CPUs' data lie.
+    /// Of a trace.dat.
     ///
     /// # Errors
-    /// It is none of version 6, or one of the other files cannot be read.
+    /// One of the other files cannot be read.
     pub(super) fn of_trace_dat(
         path: &Path,
-        file: &File,
-        input: &Input,
+        trace: &TraceDat,
+        args: &FileArgs,
         layout: TextLayout,
-    ) -> Result<(Self, Vec<Range<u64>>)> {
-        let shown = path.display();
-        let len = file.metadata().with_context(|| format!("cannot read {shown}"))?.len();
-        let (mut bytes, mut wanted) = (Vec::new(), START_LEN);
-        let start = loop {
-            let size = wanted.min(len);
-            bytes.resize(usize::try_from(size)?, 0);
-            file.read_exact_at(&mut bytes, 0).with_context(|| format!("cannot read {shown}"))?;
-            match TraceDat::parse_start(&bytes) {
-                Err(error) if error.is_end() && size < len.min(MAX_START_LEN) => wanted *= 4,
-                parsed => break parsed.with_context(|| format!("cannot read {shown}"))?,
-            }
-        };
+    ) -> Result<Self> {
         let mut constants = Constants::new();
-        if let Some(btf) = &input.btf {
+        if let Some(btf) = &args.btf {
             define(btf, &mut constants)?;
         }
         let is_trace_cmd = layout == TextLayout::TraceCmd;
-        let (formats, failed) = start.events(layout.dialect(), is_trace_cmd, constants);
+        let (formats, failed) = trace.events(layout.dialect(), is_trace_cmd, constants);
         for error in failed {
-            warn(format_args!("{shown}: {error}; its events are unknown"));
+            warn(format_args!("{}: {error}; its events are unknown", path.display()));
         }
         let text = |path: &Option<PathBuf>, own: &[u8]| match path {
             Some(path) => read(path),
             None => Ok(own.to_vec()),
         };
-        let group = Self {
-            layout: start.layout,
+        Ok(Self {
+            layout: trace.layout,
             formats,
-            tasks: Tasks::parse(&text(&input.tasks, start.tasks)?),
-            symbols: Symbols::parse(&lossy(text(&input.symbols, start.kallsyms.as_bytes())?)),
-            strings: Strings::parse(&lossy(text(&input.strings, start.printk_formats.as_bytes())?)),
-        };
-        Ok((group, start.spans))
+            tasks: Tasks::parse(&text(&args.tasks, &trace.tasks)?),
+            symbols: Symbols::parse(&lossy(text(&args.symbols, trace.kallsyms.as_bytes())?)),
+            strings: Strings::parse(&lossy(text(&args.strings, trace.printk_formats.as_bytes())?)),
+        })
     }
 
     /// Of dumps: by the files that were named, or by the running kernel.
     ///
     /// # Errors
     /// There are no formats, or a file that was named cannot be read.
-    pub(super) fn of_dumps(input: &Input, layout: TextLayout) -> Result<Self> {
-        let live = match &input.formats {
+    pub(super) fn of_dumps(args: &FileArgs, layout: TextLayout) -> Result<Self> {
+        let live = match &args.formats {
             Some(_) => None,
             None => Some(Tracefs::find().context(
                 "a dump needs the formats of its events; give a copy of tracefs' folder `events` with --formats",
             )?),
         };
         let root = live.as_ref().map(|tracefs| tracefs.root().to_owned());
-        let events = match (&input.formats, &root) {
+        let events = match (&args.formats, &root) {
             (Some(folder), _) => folder.clone(),
             (None, Some(root)) => root.join("events"),
             (None, None) => bail!("no formats; give --formats"),
@@ -117,9 +97,9 @@ impl Group {
         let (pages, mut formats) = read_events(&events, layout, Constants::new(), true)?;
         let own_btf = root.is_some().then(|| PathBuf::from("/sys/kernel/btf/vmlinux"));
         let is_kernel = layout != TextLayout::TraceCmd;
-        if let Some(btf) = input.btf.clone().or(own_btf.filter(|btf| is_kernel && btf.exists())) {
+        if let Some(btf) = args.btf.clone().or(own_btf.filter(|btf| is_kernel && btf.exists())) {
             // Some events name constants whose values only the kernel's types tell.
-            if formats.iter().any(|event: &Event| !event.unresolved().is_empty()) || input.btf.is_some() {
+            if formats.iter().any(|event: &Event| !event.unresolved().is_empty()) || args.btf.is_some() {
                 let mut constants = Constants::new();
                 define(&btf, &mut constants)?;
                 (_, formats) = read_events(&events, layout, constants, false)?;
@@ -129,9 +109,9 @@ impl Group {
         Ok(Self {
             layout: pages,
             formats,
-            tasks: Tasks::parse(&text(&input.tasks, of_root("saved_cmdlines"))?),
-            symbols: Symbols::parse(&lossy(text(&input.symbols, own_symbols)?)),
-            strings: Strings::parse(&lossy(text(&input.strings, of_root("printk_formats"))?)),
+            tasks: Tasks::parse(&text(&args.tasks, of_root("saved_cmdlines"))?),
+            symbols: Symbols::parse(&lossy(text(&args.symbols, own_symbols)?)),
+            strings: Strings::parse(&lossy(text(&args.strings, of_root("printk_formats"))?)),
         })
     }
 }
