@@ -2,6 +2,7 @@
 
 mod exporter;
 mod folder;
+mod live;
 mod progress;
 mod single;
 
@@ -13,6 +14,7 @@ use exporter::{Exporter, Totals};
 use progress::Progress;
 use ringtap_format::{chrome, perfetto};
 use single::{SingleFile, Writer};
+use std::ffi::OsString;
 use std::path::PathBuf;
 
 const EXAMPLES: &str = "\
@@ -21,13 +23,19 @@ Examples:
   For chrome://tracing, Speedscope:   ringtap export --to chrome -o trace.json trace.dat
   For babeltrace2 and Trace Compass:  ringtap export --to ctf -o folder trace.dat
   One event of it:                    ringtap export --to ctf -o folder -e sched_switch trace.dat
+  What one command does, live:        ringtap export --to perfetto -o t.pftrace --kernel -e sched -- ls
+  A program that uses ringtap:        ringtap export --to ctf -o folder -- ./program
 
-FILEs are those of `ringtap report`. docs/export.md tells what becomes of each part of a trace.";
+FILEs are those of `ringtap report`, and live sources those of `ringtap stream`. docs/export.md tells what becomes of each part of a trace.";
+
+const USAGE: &str = "\
+ringtap export --to <FORMAT> -o <OUT> [OPTIONS] <FILE>...
+       ringtap export --to <FORMAT> -o <OUT> [--kernel] [--attach <SOCKET>] [OPTIONS] [-- <COMMAND>...]";
 
 /// What was typed.
 #[derive(Clone, Debug, clap::Args)]
-#[command(after_help = EXAMPLES, override_usage = "ringtap export --to <FORMAT> -o <OUT> [OPTIONS] <FILE>...")]
-#[command(group = clap::ArgGroup::new("source").args(["files"]).required(true))]
+#[command(after_help = EXAMPLES, override_usage = USAGE)]
+#[command(group = clap::ArgGroup::new("source").args(["files", "kernel", "attach", "command"]).required(true).multiple(true))]
 pub struct Args {
     /// The format: perfetto, ctf or chrome
     #[arg(long, value_enum, value_name = "FORMAT", hide_possible_values = true)]
@@ -40,6 +48,21 @@ pub struct Args {
     ctf_version: CtfVersion,
     #[command(flatten)]
     files: FileArgs,
+    /// Live: the kernel's events
+    #[arg(long, conflicts_with = "files")]
+    kernel: bool,
+    /// Live: those of the application that serves its buffers on this socket
+    #[arg(long, value_name = "SOCKET", conflicts_with = "files")]
+    attach: Option<PathBuf>,
+    /// With --kernel and COMMAND: events of all processes, not of COMMAND and its children only
+    #[arg(short, long, requires = "kernel", requires = "command")]
+    all: bool,
+    /// Live: size of each CPU's buffer, in KiB
+    #[arg(long, value_name = "KIB", default_value_t = 4096, value_parser = clap::value_parser!(u32).range(64..=1 << 20))]
+    buffer_size: u32,
+    /// Live: run this command, and export until it ends
+    #[arg(last = true, conflicts_with = "files")]
+    command: Vec<OsString>,
 }
 
 /// The formats, by the name that is typed.
@@ -77,8 +100,22 @@ impl Args {
         })
     }
 
+    /// Completes what was written, and says what it is.
+    fn end(&self, exporter: &mut dyn Exporter, totals: &Totals) -> Result<()> {
+        exporter.finish()?;
+        anstream::eprintln!("{}: {totals}", self.output.display());
+        for note in exporter.notes() {
+            anstream::eprintln!("ringtap: {note}");
+        }
+        Ok(())
+    }
+
+    fn is_live(&self) -> bool {
+        self.files.files.is_empty()
+    }
+
     fn single(&self, writer: Writer) -> Result<Box<dyn Exporter>> {
-        Ok(Box::new(SingleFile::create(&self.output, writer, false)?))
+        Ok(Box::new(SingleFile::create(&self.output, writer, self.is_live())?))
     }
 }
 
@@ -88,6 +125,10 @@ impl Args {
 /// A file cannot be read or written, an event or a filter makes no sense; or, when all is written, something was
 /// damaged.
 pub fn run(args: &Args) -> Result<Outcome> {
+    if args.is_live() { live::run(args) } else { of_files(args) }
+}
+
+fn of_files(args: &Args) -> Result<Outcome> {
     let mut exporter = None;
     let mut totals = Totals::default();
     let mut progress = Progress::new();
@@ -106,11 +147,7 @@ pub fn run(args: &Args) -> Result<Outcome> {
     )?;
     progress.clear();
     let mut exporter = exporter.map_or_else(|| args.exporter(), Ok)?;
-    exporter.finish()?;
-    anstream::eprintln!("{}: {totals}", args.output.display());
-    for note in exporter.notes() {
-        anstream::eprintln!("ringtap: {note}");
-    }
+    args.end(&mut *exporter, &totals)?;
     match damage {
         Some(damage) => bail!("{damage}; all that can be read is exported"),
         None => Ok(Outcome::Done),

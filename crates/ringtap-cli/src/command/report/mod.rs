@@ -47,10 +47,10 @@ pub struct FileArgs {
     pub(super) files: Vec<PathBuf>,
     /// Only these events; may be given more than once
     #[arg(short, long = "event", value_name = "EVENT")]
-    events: Vec<String>,
+    pub(super) events: Vec<String>,
     /// Only what satisfies this: 'SYSTEM:EVENT: CONDITION', or a CONDITION for the events of -e
     #[arg(short = 'F', long = "filter", value_name = "FILTER")]
-    filters: Vec<String>,
+    pub(super) filters: Vec<String>,
     /// The tracefs folder `events`, copied from the machine that wrote the dumps
     #[arg(long, value_name = "DIR")]
     formats: Option<PathBuf>,
