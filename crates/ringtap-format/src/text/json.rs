@@ -117,7 +117,8 @@ pub(crate) fn fields(event: &Event, record: &[u8], out: &mut Vec<u8>) {
     out.push(b'}');
 }
 
-fn value(field: &Field, record: &[u8], target: Target, out: &mut Vec<u8>) -> Option<()> {
+/// Appends a field's value; `None` where the record is too short for it.
+pub(super) fn value(field: &Field, record: &[u8], target: Target, out: &mut Vec<u8>) -> Option<()> {
     match field.kind {
         Kind::Int | Kind::Bits { .. } => number(field.int(record, target)?, field.signed, out),
         Kind::Pointer => address(field.int(record, target)?, out),

@@ -1,11 +1,13 @@
-//! Records as text: in the layout of the kernel's `trace` file, of `trace-cmd report`, or as JSON lines.
+//! Records as text: in the layout of the kernel's `trace` file, of `trace-cmd report`, as JSON lines or as CSV.
 
+mod csv;
 mod flags;
 mod ftrace;
 mod json;
 mod trace;
 mod trace_cmd;
 
+pub use csv::CsvLines;
 pub(crate) use ftrace::ByCode;
 pub use json::JsonLines;
 #[cfg(feature = "chrome")]

@@ -1,6 +1,7 @@
 //! `ringtap report`: what files of a trace hold, as text.
 
 mod group;
+mod parallel;
 mod print;
 mod select;
 mod source;
@@ -11,10 +12,12 @@ use crate::outcome::Outcome;
 use crate::output::Output;
 use anyhow::{Context, Result, bail};
 use group::Group;
-use print::Printer;
+use print::{Form, Shared};
 use ringtap_format::trace_dat::TraceDat;
-use select::Wanted;
+use select::{Place, Wanted};
 use source::Inputs;
+use std::num::NonZero;
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 pub(super) use visit::{Item, What, visit};
 
@@ -26,6 +29,8 @@ Examples:
   One event, and only some of it:      ringtap report -F 'sched:sched_switch: prev_prio < 100' cpu*
   The same condition on all of irq:    ringtap report -e irq -F 'cpu == 1' trace.dat
   For a program:                       ringtap report --json trace.dat | jq .fields
+  For a spreadsheet:                   ringtap report --csv -e sched_switch trace.dat > switches.csv
+  A tenth of a second on two CPUs:     ringtap report --cpu 0-1 --since 9.1 --until 9.2 trace.dat
 
 FILEs are dumps, one for each CPU, of what per_cpu/cpuN/trace_pipe_raw in tracefs hands out, or a
 trace.dat of version 6 or 7, which brings all it needs. A dump's CPU is the number behind `cpu` in its
@@ -37,6 +42,9 @@ another machine take along, out of tracefs, the folder `events`, the files `save
 
 What was lost stands between the events. A page that cannot be read is named with its file and byte,
 and makes the exit status 1 once the rest is printed. docs/json.md describes the keys of --json.";
+
+/// Most threads that make lines unless more are asked for; one thread reads for them all.
+const MAX_JOBS: usize = 16;
 
 /// The files that are read, what is needed to decode them, and what is chosen of them.
 #[derive(Clone, Debug, clap::Args)]
@@ -51,6 +59,18 @@ pub struct FileArgs {
     /// Only what satisfies this: 'SYSTEM:EVENT: CONDITION', or a CONDITION for the events of -e
     #[arg(short = 'F', long = "filter", value_name = "FILTER")]
     pub(super) filters: Vec<String>,
+    /// Only these CPUs, such as 0,2-3
+    #[arg(long, value_name = "LIST", value_parser = select::cpus, value_delimiter = ',')]
+    cpu: Vec<RangeInclusive<u32>>,
+    /// Only what this thread wrote; may be given more than once
+    #[arg(long, value_name = "PID")]
+    pid: Vec<i32>,
+    /// Nothing before this time, in seconds as they are printed
+    #[arg(long, value_name = "SECONDS", value_parser = select::seconds)]
+    since: Option<u64>,
+    /// Nothing behind this time
+    #[arg(long, value_name = "SECONDS", value_parser = select::seconds)]
+    until: Option<u64>,
     /// The tracefs folder `events`, copied from the machine that wrote the dumps
     #[arg(long, value_name = "DIR")]
     formats: Option<PathBuf>,
@@ -79,6 +99,12 @@ pub struct Args {
     /// Print JSON, one object a line: the same as --layout json
     #[arg(long, conflicts_with = "layout")]
     json: bool,
+    /// Print CSV: with -e a column for each field of those events, else one of their text
+    #[arg(long, conflicts_with_all = ["layout", "json"])]
+    csv: bool,
+    /// Threads that make the lines; as many as there are CPUs if not given
+    #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
+    jobs: Option<u16>,
     #[command(flatten)]
     files: FileArgs,
     /// Times are no nanoseconds: the trace's clock was `counter` or `x86-tsc`
@@ -88,7 +114,13 @@ pub struct Args {
 
 impl Args {
     fn layout(&self) -> TextLayout {
-        if self.json { TextLayout::Json } else { self.layout }
+        if self.json || self.csv { TextLayout::Json } else { self.layout }
+    }
+
+    /// How many threads make the lines.
+    fn jobs(&self) -> usize {
+        let cpus = || std::thread::available_parallelism().map_or(1, NonZero::get).min(MAX_JOBS);
+        self.jobs.map_or_else(cpus, usize::from)
     }
 }
 
@@ -130,7 +162,9 @@ impl Plan {
             }
             groups.push(group);
         }
-        let wanted = select::wanted(&groups, &args.events, &args.filters)?;
+        let FileArgs { cpu, pid, since, until, .. } = args.clone();
+        let place = Place { cpus: cpu, pids: pid, since, until };
+        let wanted = select::wanted(&groups, &args.events, &args.filters, &place)?;
         Ok(Self { groups: groups.into_iter().zip(wanted).collect(), inputs, in_ns })
     }
 }
@@ -147,19 +181,41 @@ pub fn run(args: &Args, output: &mut Output) -> Result<Outcome> {
         TextLayout::Ftrace => inputs.count(),
         _ => source::Counts::default(),
     };
-    let mut printer = Printer::new(layout, in_ns && !args.ticks, output.is_terminal());
-    printer.header(&counts, &inputs, &groups);
-    let mut timeline = std::mem::take(&mut inputs.timeline);
-    while let Some(timed) = timeline.next() {
-        let (group, wanted) = &groups[inputs.files[timed.origin.file].group];
-        printer.step(&inputs, timed, group, wanted);
-        printer.write_if_long(output)?;
-    }
-    printer.write(output)?;
-    match printer.damage() {
+    let form = match args.csv {
+        true => Form::Csv(columns(&groups)),
+        false => Form::Text(layout),
+    };
+    let cpus = inputs.cpus();
+    let timeline = std::mem::take(&mut inputs.timeline);
+    let shared = Shared {
+        form,
+        in_ns: in_ns && !args.ticks,
+        hides_controls: output.is_terminal(),
+        groups,
+        inputs,
+        cpus,
+    };
+    let damage = parallel::print(&shared, &counts, timeline, args.jobs(), output)?;
+    match damage.told() {
         Some(damage) => bail!("{damage}; all that can be read is printed"),
         None => Ok(Outcome::Done),
     }
+}
+
+/// The fields of the events that were named, in the order of their formats.
+fn columns(groups: &[(Group, Wanted)]) -> Vec<String> {
+    let mut columns: Vec<String> = Vec::new();
+    for (group, wanted) in groups {
+        let named = wanted.named();
+        for event in group.formats.iter().filter(|event| named.contains(&event.id())) {
+            for field in event.fields() {
+                if !columns.contains(&field.name) {
+                    columns.push(field.name.clone());
+                }
+            }
+        }
+    }
+    columns
 }
 
 impl std::fmt::Debug for Plan {

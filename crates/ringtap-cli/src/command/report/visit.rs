@@ -74,12 +74,13 @@ pub(in crate::command) fn visit(
         match timed.step {
             trace_dat::Item::Record(record) => {
                 let entry = Entry { cpu: item.cpu, time: record.time, record: record.bytes };
-                let id = Common::of(record.bytes, group.formats.target()).id;
-                if !wanted.admits(id, &entry, group) {
+                let common = Common::of(record.bytes, group.formats.target());
+                if !wanted.admits(common, &entry, group) {
                     continue;
                 }
                 (item.time, item.what) = (record.time, What::Record(record.bytes));
             }
+            trace_dat::Item::Lost(_) if !wanted.admits_place(item.cpu, item.time) => continue,
             trace_dat::Item::Lost(lost) => item.what = What::Lost(lost.count()),
             trace_dat::Item::Damaged { offset, error } => {
                 damages.add(&file.path, &format_args!("page at byte {offset}: {error}"));
