@@ -3,6 +3,7 @@
 use anyhow::{Context, Result, bail};
 use ringtap::attach::{AttachError, Connection, Role, SOCKET_VARIABLE};
 use ringtap::serve::TreeCall;
+use rustix::io::Errno;
 use std::path::PathBuf;
 
 /// Which host, and which of its instances: the same for all commands.
@@ -98,9 +99,13 @@ impl Remote {
     }
 
     fn check_instance(&self) -> Result<()> {
-        let Some(name) = self.instance.as_ref().filter(|_| !matches!(self.has_instance(), Ok(true))) else {
-            return Ok(());
-        };
+        match &self.instance {
+            Some(name) if !self.has_instance()? => self.no_instance(name),
+            _ => Ok(()),
+        }
+    }
+
+    fn no_instance(&self, name: &str) -> Result<()> {
         match self.instances()?.as_slice() {
             [] => bail!(
                 "there is no instance {name}, and none but the top one; `ringtap instance add {name}` makes it"
@@ -123,7 +128,10 @@ impl Remote {
     /// There is one, or there are too many.
     pub fn make_instance(&self, name: &str) -> Result<()> {
         let made = self.connection.tree(&format!("instances/{name}"), TreeCall::Mkdir);
-        made.map(drop).with_context(|| format!("cannot make the instance {name}"))
+        match made.map(drop).map_err(anyhow::Error::from) {
+            Err(error) if errno(&error) == Some(Errno::EXIST) => bail!("there is an instance {name} already"),
+            made => made.with_context(|| format!("cannot make the instance {name}")),
+        }
     }
 
     /// Removes the instance.
@@ -132,7 +140,15 @@ impl Remote {
     /// There is none, or it is in use.
     pub fn remove_instance(&self, name: &str) -> Result<()> {
         let removed = self.connection.tree(&format!("instances/{name}"), TreeCall::Rmdir);
-        removed.map(drop).with_context(|| format!("cannot remove the instance {name}"))
+        match removed.map(drop).map_err(anyhow::Error::from) {
+            Err(error) if errno(&error) == Some(Errno::NOENT) => self.no_instance(name),
+            Err(error) if errno(&error) == Some(Errno::BUSY) => {
+                bail!(
+                    "the instance {name} is in use: somebody reads its buffers, or has one of its files open"
+                )
+            }
+            removed => removed.with_context(|| format!("cannot remove the instance {name}")),
+        }
     }
 
     fn path(&self, file: &str) -> String {
@@ -179,7 +195,7 @@ impl Remote {
     pub fn read_if_there(&self, file: &str) -> Result<Option<String>> {
         match self.read(file) {
             Ok(text) => Ok(Some(text)),
-            Err(error) if errno(&error) == Some(rustix::io::Errno::NOENT) => Ok(None),
+            Err(error) if errno(&error) == Some(Errno::NOENT) => Ok(None),
             Err(error) => Err(error),
         }
     }
@@ -235,9 +251,9 @@ impl Remote {
 
 /// The kernel's number for what went wrong, where the host gave one.
 #[must_use]
-pub fn errno(error: &anyhow::Error) -> Option<rustix::io::Errno> {
+pub fn errno(error: &anyhow::Error) -> Option<Errno> {
     error.chain().find_map(|cause| match cause.downcast_ref::<AttachError>() {
-        Some(AttachError::Refused { errno, .. }) => Some(rustix::io::Errno::from_raw_os_error(*errno)),
+        Some(AttachError::Refused { errno, .. }) => Some(Errno::from_raw_os_error(*errno)),
         _ => None,
     })
 }

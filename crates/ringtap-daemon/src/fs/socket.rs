@@ -14,7 +14,8 @@ use ringtap::serve::{self, Peer, TreeCall, TreeRefusal};
 use rustix::io::Errno;
 use std::collections::VecDeque;
 use std::io;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Bytes of one answer to a read.
 const ANSWER: usize = 8192;
@@ -56,6 +57,24 @@ impl serve::Tree for Socket {
             errno: errno.raw_os_error(),
             reason: format!("{path}: {}", io::Error::from(errno)),
         })
+    }
+}
+
+impl Tree {
+    /// Serves the host on a socket at `path`, its files included, until the server is dropped. The members of a
+    /// group may do what the host's user may.
+    ///
+    /// # Errors
+    /// As [`ringtap::Instances::serve_with`].
+    pub fn serve(
+        &self,
+        path: impl AsRef<Path>,
+        group: Option<u32>,
+    ) -> Result<serve::Server, serve::ServeError> {
+        let mut options = serve::Options::default();
+        options.group = group;
+        options.tree = Some(Arc::new(Socket::new(self.clone())));
+        self.control().instances().serve_with(path, options)
     }
 }
 

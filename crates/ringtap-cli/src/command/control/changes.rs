@@ -1,7 +1,7 @@
 //! Several settings as one: all are made, or none.
 
 use crate::remote::{Remote, errno};
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow};
 use rustix::io::Errno;
 
 /// Settings made so far, and what they were.
@@ -46,10 +46,11 @@ impl<'r> Changes<'r> {
             _ => None,
         };
         let error = match why {
-            Some(why) => error.context(why),
+            // The host's number for it says less.
+            Some(why) => anyhow!(why),
             None => error,
         };
-        Err(error).with_context(|| format!("cannot set {file} to '{value}'; nothing was changed"))
+        Err(error).with_context(|| format!("nothing was changed; {file} cannot be '{value}'"))
     }
 
     /// What the error log says that it did not say before.

@@ -55,7 +55,7 @@ pub fn run(args: &Args) -> Result<Outcome> {
              /sys/kernel/tracing, which takes root"
         );
     }
-    let server = tree.control().instances().serve(folder.socket()).context("cannot serve")?;
+    let server = tree.serve(folder.socket(), None).context("cannot serve")?;
     let socket = server.path().as_os_str().to_owned();
     let mut command = Running::start_held(&args.command, &[(SOCKET_VARIABLE, socket)])?;
     command.begin()?;

@@ -35,5 +35,5 @@ pub struct Args {
 /// As [`serve::run`].
 pub fn run(args: &Args) -> Result<Outcome> {
     let tree = args.buffers.tree(args.options)?;
-    serve::until_stopped(&tree, Some(&args.directory), args.socket.as_deref())
+    serve::until_stopped(&tree, Some(&args.directory), args.socket.as_deref(), None)
 }

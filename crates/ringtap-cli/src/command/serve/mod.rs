@@ -27,11 +27,14 @@ const LOOK_AGAIN: Duration = Duration::from_millis(200);
 #[command(after_help = EXAMPLES)]
 pub struct Args {
     /// Show the buffers as a tracefs under this directory
-    #[arg(long, value_name = "DIR", required_unless_present = "socket")]
+    #[arg(long, value_name = "DIR")]
     mount: Option<PathBuf>,
     /// Let applications attach on this socket; without it, on `default.sock` of the user's runtime directory
     #[arg(long, value_name = "PATH")]
     socket: Option<PathBuf>,
+    /// Let the members of this group attach, and command, as this user does: a name or a number
+    #[arg(long, value_name = "GROUP")]
+    group: Option<String>,
     /// Who owns the files, and the mode of the directory, as tracefs takes them: uid=, gid=, mode=
     #[arg(short, long, value_name = "OPTIONS", default_value = "", value_parser = parse_ownership, hide_default_value = true)]
     options: Ownership,
@@ -71,20 +74,26 @@ pub fn parse_ownership(text: &str) -> Result<Ownership, String> {
 /// The directory, the socket or the memory cannot be had; or somebody unmounted the directory.
 pub fn run(args: &Args) -> Result<Outcome> {
     let tree = args.buffers.tree(args.options)?;
-    until_stopped(&tree, args.mount.as_deref(), args.socket.as_deref())
+    until_stopped(&tree, args.mount.as_deref(), args.socket.as_deref(), args.group.as_deref())
 }
 
 /// Serves a tree until we are asked to stop.
 ///
 /// # Errors
 /// As [`run`].
-pub fn until_stopped(tree: &Tree, directory: Option<&Path>, socket: Option<&Path>) -> Result<Outcome> {
+pub fn until_stopped(
+    tree: &Tree,
+    directory: Option<&Path>,
+    socket: Option<&Path>,
+    group: Option<&str>,
+) -> Result<Outcome> {
+    let group = group.map(find_group).transpose()?;
     let signals = Signals::catch().context("cannot catch signals")?;
     let socket = match socket {
         Some(socket) => socket.to_owned(),
         None => ringtap::serve::default_path("default").context("cannot choose a socket")?,
     };
-    let _server = tree.control().instances().serve(&socket).context("cannot serve")?;
+    let _server = tree.serve(&socket, group).context("cannot serve")?;
     let mount = directory.map(|directory| mounted(tree, directory)).transpose()?;
     anstream::eprintln!("ringtap: applications attach with RINGTAP_SOCKET={}", socket.display());
     loop {
@@ -96,6 +105,19 @@ pub fn until_stopped(tree: &Tree, directory: Option<&Path>, socket: Option<&Path
             bail!("somebody unmounted {}", mount.path().display());
         }
     }
+}
+
+/// The number of a group, as `/etc/group` says it.
+fn find_group(group: &str) -> Result<u32> {
+    if let Ok(number) = group.parse() {
+        return Ok(number);
+    }
+    let groups = std::fs::read_to_string("/etc/group").context("cannot read /etc/group")?;
+    let number = groups.lines().find_map(|line| {
+        let mut parts = line.split(':');
+        (parts.next() == Some(group)).then(|| parts.nth(1)?.parse().ok()).flatten()
+    });
+    number.with_context(|| format!("there is no group {group}: see /etc/group, or use its number"))
 }
 
 /// Mounts a tree, and says what clients cannot do with it.
