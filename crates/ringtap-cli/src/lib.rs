@@ -15,6 +15,7 @@ pub mod decode;
 pub mod outcome;
 pub mod output;
 pub mod private;
+pub mod programs;
 pub mod remote;
 pub mod signals;
 

@@ -85,7 +85,15 @@ macro_rules! __event {
                 stringify!($system),
                 stringify!($event),
                 &<$name $($static)*>::__FIELDS,
-                $crate::__event_print!(<$name $($static)*>::__FIELDS; $($format $(, $arg)*)?),
+                PRINT,
+            )
+            .with_manifest(&MANIFEST);
+            const PRINT: Option<$crate::event::Print> =
+                $crate::__event_print!(<$name $($static)*>::__FIELDS; $($format $(, $arg)*)?);
+            static MANIFEST: [u8; $crate::event::private::manifest_len(
+                stringify!($system), stringify!($event), &<$name $($static)*>::__FIELDS, PRINT.as_ref(),
+            )] = $crate::event::private::manifest(
+                stringify!($system), stringify!($event), &<$name $($static)*>::__FIELDS, PRINT.as_ref(),
             );
 
             impl $($life)* $name $($life)* {

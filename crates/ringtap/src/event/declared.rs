@@ -137,6 +137,7 @@ pub struct Declared {
     name: &'static str,
     fields: &'static [Field],
     print: Option<Print>,
+    manifest: &'static [u8],
 }
 
 impl Declared {
@@ -149,7 +150,19 @@ impl Declared {
         print: Option<Print>,
     ) -> Self {
         let (system, name) = (layout::bare(system), layout::bare(name));
-        Self { switch: Switch::new(), system, name, fields, print }
+        Self { switch: Switch::new(), system, name, fields, print, manifest: &[] }
+    }
+
+    /// With the declaration as the program's file has it, which [`manifests`](super::manifests) finds there.
+    #[must_use]
+    pub const fn with_manifest(self, manifest: &'static [u8]) -> Self {
+        Self { manifest, ..self }
+    }
+
+    /// The declaration as the program's file has it; empty where it was made at run time.
+    #[must_use]
+    pub const fn manifest(&self) -> &'static [u8] {
+        self.manifest
     }
 
     /// Where the event goes while it is on: the two loads that a disabled event costs.
@@ -197,6 +210,8 @@ impl Declared {
     pub fn register<R: Register + ?Sized>(&'static self, with: &R) -> Result<u16, EventError> {
         let (system, name) = (self.system, self.name);
         let refused = |source: R::Error| EventError::Refused { system, name, source: Box::new(source) };
+        // Looked at, so that it is kept in the program's file.
+        std::hint::black_box(self.manifest);
         let format = self.format(None);
         let (given, word) = with.declare(system, name, &format).map_err(refused)?;
         if given == 0 {

@@ -75,7 +75,7 @@ mod tests;
 mod value;
 
 pub use declared::{Declared, EventError, Register};
-pub use format::{Arg, Print};
+pub use format::{Arg, Print, manifests};
 pub use layout::Field;
 pub use switch::{Route, Switch};
 pub use value::{Count, Kind, Scalar, Shown, Text, Value};
@@ -125,6 +125,6 @@ impl Common {
 #[doc(hidden)]
 pub mod private {
     pub use super::dynamic::{Tail, write as write_dynamic};
-    pub use super::format::check as check_print;
+    pub use super::format::{check as check_print, manifest, manifest_len};
     pub use super::layout::{is_dynamic, lay_out, offset_of, payload_len, plain_len, view};
 }

@@ -4,6 +4,7 @@ use super::serve::{buffers, warn_if_unmappable};
 use crate::child::Running;
 use crate::outcome::Outcome;
 use crate::private::Folder;
+use crate::programs;
 use crate::signals::Signals;
 use anyhow::{Context, Result};
 use ringtap::attach::SOCKET_VARIABLE;
@@ -55,6 +56,7 @@ pub fn run(args: &Args) -> Result<Outcome> {
              /sys/kernel/tracing, which takes root"
         );
     }
+    programs::declare(tree.control().instances(), &args.command);
     let server = tree.serve(folder.socket(), None).context("cannot serve")?;
     let socket = server.path().as_os_str().to_owned();
     let mut command = Running::start_held(&args.command, &[(SOCKET_VARIABLE, socket)])?;
