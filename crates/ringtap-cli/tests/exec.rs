@@ -2,7 +2,7 @@
 
 mod support;
 
-use ringtap::attach::{Connection, Role};
+use ringtap::attach::{Connection, Role, SOCKET_VARIABLE};
 use rustix::process::Signal;
 use std::collections::BTreeMap;
 use std::fs;
@@ -72,6 +72,41 @@ fn process() {
         // Writers that share a lock may find it taken for too long.
         while ringtap::event::marker::print(&writer, text(event)).is_err() {}
     }
+}
+
+ringtap::event! {
+    /// What a program says that traces itself.
+    struct Said as exec_test:said { number: u32 }
+}
+
+/// A program that traces itself, as users write them.
+#[test]
+#[ignore = "started by the other tests"]
+fn typed_process() {
+    let attachment = ringtap::attach::Attachment::attach(std::env::var_os(SOCKET_VARIABLE).unwrap()).unwrap();
+    Said::register(&attachment).unwrap();
+    let writer = attachment.writer();
+    (0..1000).for_each(|number| Said { number }.write(&writer));
+}
+
+#[test]
+fn one_command_records_a_program_that_has_not_run_yet() {
+    if cannot_record() {
+        return;
+    }
+    let place = Place::new("one");
+    let program = std::env::current_exe().unwrap();
+    let mut command = ringtap();
+    command.args(["exec", "trace-cmd", "record", "-e", "exec_test:*"]).arg(program);
+    let output =
+        command.args(["--exact", "--ignored", "typed_process"]).current_dir(&place.0).output().unwrap();
+    assert!(output.status.success(), "{}", said(&output));
+    let report = report(&place.0);
+    let numbers: Vec<_> = report
+        .lines()
+        .filter_map(|line| line.split_once("said: ")?.1.trim().strip_prefix("number="))
+        .collect();
+    assert_eq!(numbers, (0..1000).map(|number| number.to_string()).collect::<Vec<_>>(), "{report}");
 }
 
 /// Each writer's events, in the order of a report's lines, and how many the report says were lost.
