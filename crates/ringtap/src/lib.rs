@@ -44,6 +44,8 @@ pub mod rules;
 #[cfg(not(loom))]
 pub mod serve;
 #[cfg(not(loom))]
+mod snapshot;
+#[cfg(not(loom))]
 mod spot;
 #[cfg(not(loom))]
 mod stats;

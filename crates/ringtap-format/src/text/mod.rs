@@ -8,7 +8,7 @@ mod trace_cmd;
 
 pub(crate) use ftrace::ByCode;
 pub use json::JsonLines;
-pub use trace::TraceText;
+pub use trace::{Columns, TraceText};
 pub use trace_cmd::TraceCmdText;
 
 use crate::symbols::{Strings, Symbols, Tasks};

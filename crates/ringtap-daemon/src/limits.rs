@@ -1,0 +1,7 @@
+//! What the tree grants to its users, and why so much.
+
+/// Bytes that one write to a control file may have: the kernel takes a page of text.
+pub const WRITE_LEN: usize = 4096;
+
+/// Entries that `error_log` keeps, as the kernel does.
+pub const ERRORS: usize = 8;
