@@ -187,7 +187,9 @@ impl BlockHead {
         (self.words as u64) << 32 | (self.sections as u64) << 16 | BLOCK_MAGIC
     }
 
-    fn unpack(word: u64) -> Option<Self> {
+    /// From the word, if it is one.
+    #[must_use]
+    pub fn unpack(word: u64) -> Option<Self> {
         let [m0, m1, sections, _, words @ ..] = word.to_le_bytes();
         let head = Self { words: u32::from_le_bytes(words), sections };
         let is_one = u64::from(u16::from_le_bytes([m0, m1])) == BLOCK_MAGIC;

@@ -9,7 +9,7 @@ use ringtap_abi::rules::{
     PIDS, PidList, Region, SectionHead, TriggerHead, ordering,
 };
 use rustix::thread::futex::{self, Timespec};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 use std::sync::atomic::fence;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -146,12 +146,13 @@ impl<M: HasRegion> Publisher<M> {
             return Err(RulesError::Foreign);
         }
         let mut state = publisher.lock();
+        let mut counters = HashSet::new();
         for event in 0..=u16::MAX {
-            if state.adopt(&region, event).is_none() {
-                state.rules.remove(&event);
+            if state.adopt(&region, event, &mut counters).is_none() {
                 publish_head(&region, event, 0);
             }
         }
+        state.free_counters.retain(|slot| !counters.contains(slot));
         drop(state);
         Ok(publisher)
     }
@@ -496,33 +497,36 @@ impl State {
         }
     }
 
-    /// Takes an event's block over; `None` where it is damaged.
-    fn adopt(&mut self, region: &Region<'_>, event: u16) -> Option<()> {
+    /// Takes an event's block over; `None` where it is damaged. Its words are taken first, so that each is looked at once,
+    /// whatever the heads say; those of a damaged block are never used again.
+    fn adopt(&mut self, region: &Region<'_>, event: u16, counters: &mut HashSet<u32>) -> Option<()> {
         let place = Head::unpack(region.head(event).load(Relaxed)).place as usize;
         if place == 0 {
             return Some(());
         }
         let blocks = region.blocks();
+        let words = BlockHead::unpack(blocks.get(place)?.load(Relaxed))?.words as usize;
+        self.blocks.take_at(place, words).then_some(())?;
         let mut all = BTreeMap::new();
         for section in rules::sections(blocks, place) {
             let section = section.ok()?;
             let filter = copy_of(blocks, section.filter);
-            let triggers = rules::triggers(blocks, &section);
-            let triggers: Option<Vec<_>> =
-                triggers.map(|trigger| self.adopt_trigger(region, &trigger.ok()?)).collect();
-            all.insert(section.head.instance, Rules { filter, triggers: triggers? });
+            let mut triggers = Vec::new();
+            for trigger in rules::triggers(blocks, &section) {
+                let trigger = trigger.ok()?;
+                counters.extend(trigger.counter.map(|counter| counter.slot));
+                triggers.push(self.adopt_trigger(region, &trigger)?);
+            }
+            all.insert(section.head.instance, Rules { filter, triggers });
         }
-        let words = block(&all).ok()?.len();
-        self.blocks.take_at(place, words).then_some(())?;
+        // Written as a host would write it, it is as long: there is nothing in it that was not understood.
+        (block(&all).ok()?.len() == words).then_some(())?;
         self.rules.insert(event, all);
         Some(())
     }
 
     fn adopt_trigger(&mut self, region: &Region<'_>, trigger: &rules::Trigger) -> Option<Trigger> {
         let head = trigger.head;
-        if let Some(counter) = trigger.counter {
-            self.free_counters.retain(|slot| *slot != counter.slot);
-        }
         if head.kind == Kind::Hist && !self.hist_words.contains_key(&trigger.hist) {
             let place = trigger.hist as usize;
             let words = Shape::unpack(region.hists().get(place..)?, 0)?.layout().words();
@@ -570,8 +574,11 @@ impl Space {
         self.take_at(start, len).then_some(start)
     }
 
-    /// Takes a piece that is known; false where it is not free.
+    /// Takes a piece that is known; false where it is not free, or is none.
     fn take_at(&mut self, start: usize, len: usize) -> bool {
+        if len == 0 {
+            return false;
+        }
         let Some((&from, &room)) = self.free.range(..=start).next_back() else { return false };
         let Some(end) = start.checked_add(len).filter(|end| *end <= from + room) else { return false };
         self.free.remove(&from);
@@ -623,6 +630,6 @@ mod tests {
         assert_eq!(space.free, BTreeMap::from([(1, 99)]));
         assert!(!space.take_at(90, 20));
         assert!(space.take_at(40, 20));
-        assert!(!space.take_at(59, 1));
+        assert!(!space.take_at(59, 1) && !space.take_at(1, 0));
     }
 }
