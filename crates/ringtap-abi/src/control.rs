@@ -10,6 +10,9 @@
 //!                         <-------------  OK, or ERROR with an errno and one sentence
 //! ```
 //!
+//! An attached process keeps a connection on which it awaits the next change of the instances; so the host speaks only
+//! when it is asked there, too, and owes each client one packet at most.
+//!
 //! A packet is a [`Header`] and a body of at most [`MAX_BODY`] bytes. The client speaks first, and each request
 //! has exactly one answer: so the host never holds more than one packet, and never more than one descriptor in
 //! flight, for a client that does not listen.
@@ -25,7 +28,7 @@ pub const MAX_BODY: usize = 16 * 1024;
 /// Largest packet, in bytes.
 pub const MAX_PACKET: usize = size_of::<Header>() + MAX_BODY;
 /// The messages described here. Another number is refused.
-pub const PROTOCOL: u32 = 1;
+pub const PROTOCOL: u32 = 2;
 
 /// First bytes of each packet.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
@@ -33,10 +36,28 @@ pub const PROTOCOL: u32 = 1;
 pub struct Header {
     /// A [`request`] number; in an answer an [`answer`] number.
     pub kind: u32,
-    /// The CPU asked about; 0 where that means nothing.
+    /// The CPU asked about, and in the upper half the instance, as [`at`] joins them; 0 where that means nothing.
     pub cpu: u32,
     /// What the kind says.
     pub value: u64,
+}
+
+/// Joins an instance's bit and a CPU's number: [`Header::cpu`]. The top instance's is the CPU's number itself.
+#[must_use]
+pub const fn at(instance: u16, cpu: u16) -> u32 {
+    (instance as u32) << 16 | cpu as u32
+}
+
+/// The instance of [`at`].
+#[must_use]
+pub const fn instance_of(at: u32) -> usize {
+    (at >> 16) as usize
+}
+
+/// The CPU of [`at`].
+#[must_use]
+pub const fn cpu_of(at: u32) -> u32 {
+    at & 0xffff
 }
 
 /// What a client asks.
@@ -70,6 +91,12 @@ pub mod request {
     /// Asks for the event with the lowest id above `value`. Answer: its id, and as body system, `\n`, name,
     /// `\n`, format text; 0 and no body after the last one.
     pub const NEXT_EVENT: u32 = 12;
+    /// Asks for the switchboard's descriptor. Writers alone: it can be written.
+    pub const GET_SWITCHBOARD: u32 = 13;
+    /// Says that the client knows the instances of generation `value`, and waits until there is a newer one: the answer
+    /// comes then, with its number. Any other request meanwhile takes the wait back: it is answered first, with the
+    /// generation as it is.
+    pub const AWAIT: u32 = 14;
 }
 
 /// What a host answers.
@@ -152,6 +179,15 @@ mod tests {
         assert_eq!(Header::split(&packet[..15]), None);
         let counters = Counters([1, 2, 3, 4, 5, 6, 7, u64::MAX]);
         assert_eq!(Counters::split(counters.bytes()), Some((counters, &[][..])));
+    }
+
+    #[test]
+    fn instances_and_cpus_are_joined() {
+        for (instance, cpu) in [(0, 0), (0, 8191), (62, 3), (u16::MAX, u16::MAX)] {
+            let joined = at(instance, cpu);
+            assert_eq!((instance_of(joined), cpu_of(joined)), (instance.into(), cpu.into()));
+        }
+        assert_eq!(at(0, 7), 7);
     }
 
     #[test]

@@ -191,6 +191,23 @@ fn a_trace_dat_prints_as_trace_cmd_prints_it() {
 }
 
 #[test]
+fn a_trace_dat_of_version_7_holds_the_same() {
+    let temporary = Temporary::new("report-7");
+    let original = text(&report(&["--json", path(&capture())]));
+    for compression in ["none", "zstd"] {
+        let file = temporary.path().join(compression);
+        let mut convert = Command::new("trace-cmd");
+        convert.args(["convert", "--file-version", "7", "--compression", compression]);
+        let Ok(converted) = convert.args(["-i", path(&capture()), "-o", path(&file)]).output() else {
+            println!("skipped, as trace-cmd is not installed");
+            return;
+        };
+        assert!(converted.status.success(), "{}", said(&converted));
+        assert!(text(&report(&["--json", path(&file)])) == original, "{compression}");
+    }
+}
+
+#[test]
 fn json_lines_are_objects_in_order_of_time() {
     let json = text(&report(&["--json", path(&capture())]));
     let (mut last, mut kinds) = (0, std::collections::BTreeMap::new());

@@ -55,7 +55,7 @@ mod value;
 
 pub use constants::Constants;
 pub use event::{Event, Formats};
-pub use filter::{Filter, FilterError};
+pub use filter::{Filter, FilterError, LowerError};
 pub use format::{Field, Format, FormatError};
 pub use print::{Context, Dialect, Stop, Unprintable};
 pub use symbols::{Resolved, Strings, Symbols, Tasks};

@@ -4,7 +4,8 @@
 //! attach, it [serves](crate::serve) a Unix socket.
 
 use crate::clock::{self, ClockId, Conversion, Pair};
-use crate::event::registry::{Event, RegisterError, Registry};
+use crate::event::registry::{Event, RegisterError};
+use crate::instance::common::Common;
 use crate::map::{self, MapError, Mapping};
 use crate::ring::reset;
 use crate::ring::snapshot::Copying;
@@ -16,9 +17,10 @@ use crate::writer::{Pin, Writer};
 use crate::{cpus, snapshot, wake};
 use ringtap_abi::Geometry;
 use ringtap_abi::meta::{WriterKind, state};
+use ringtap_abi::switchboard::TOP;
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::atomic::AtomicU32;
 use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
+use std::sync::atomic::{AtomicU8, AtomicU32};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -124,12 +126,13 @@ struct Instance {
     /// The index is the CPU.
     buffers: Vec<Arc<Buffer>>,
     clock: ClockId,
-    buffer_percent: u8,
+    buffer_percent: AtomicU8,
     /// The pair of moments that the stored conversion was drawn through last.
     /// `None`: the conversion stays what it is.
     calibrated: Mutex<Option<(Pair, Instant)>>,
-    /// A snapshot's are those of what it was taken of.
-    events: Arc<Mutex<Registry>>,
+    common: Arc<Common>,
+    /// Whether its writers write to other instances, too.
+    is_top: bool,
     snapshot: snapshot::Slot,
 }
 
@@ -155,6 +158,11 @@ impl Claim {
     pub(crate) fn cpu(&self) -> u32 {
         self.cpu
     }
+
+    /// The buffers that are consumed.
+    pub(crate) fn host(&self) -> Host {
+        Host { instance: Arc::clone(&self.instance) }
+    }
 }
 
 impl Drop for Claim {
@@ -170,12 +178,24 @@ impl Drop for Claim {
 const CALIBRATION_AGE: Duration = Duration::from_secs(1);
 
 impl Host {
-    /// Makes an instance's buffers, one for each CPU.
+    /// Makes an instance's buffers, one for each CPU. Used alone, as the only instance of its process: events are on as
+    /// soon as they are declared. [`Instances`](crate::Instances) has more of them.
     ///
     /// # Errors
     /// [`HostError`] where the sizes are impossible or the kernel refuses the memory.
     pub fn new(config: &Config) -> Result<Self, HostError> {
-        let geometry = Geometry::new(config.subbuf_size, config.ring_subbufs).map_err(MapError::from)?;
+        Self::with(config, &Arc::new(Common::new(TOP)?), None, true)
+    }
+
+    /// Makes an instance's buffers. `sizes`: the sub-buffers of each CPU's ring, where they differ.
+    pub(crate) fn with(
+        config: &Config,
+        common: &Arc<Common>,
+        sizes: Option<&[u32]>,
+        is_top: bool,
+    ) -> Result<Self, HostError> {
+        let size = |cpu: u32| sizes.and_then(|sizes| sizes.get(cpu as usize).copied());
+        let geometry = |cpu| Geometry::new(config.subbuf_size, size(cpu).unwrap_or(config.ring_subbufs));
         if config.buffer_percent > 100 {
             return Err(HostError::Percent(config.buffer_percent.into()));
         }
@@ -183,17 +203,15 @@ impl Host {
         let (conversion, pair) = clock::calibrate(clock);
         let last = cpus::possible().map_err(HostError::Cpus)?.into_iter().max().unwrap_or(0);
         // Numbers that no CPU has get a buffer too, so that the index is the CPU. Untouched, it takes no memory.
-        let buffer = |cpu| Buffer::new(geometry, cpu, config, clock, conversion).map(Arc::new);
-        let buffers = (0..=last).map(buffer).collect::<Result<_, _>>()?;
-        let calibrated = Mutex::new(Some((pair, Instant::now())));
-        let instance = Instance {
-            buffers,
-            clock,
-            buffer_percent: config.buffer_percent,
-            calibrated,
-            events: Arc::default(),
-            snapshot: snapshot::Slot::default(),
+        let buffer = |cpu| {
+            let geometry = geometry(cpu).map_err(MapError::from)?;
+            Buffer::new(geometry, cpu, config, clock, conversion).map(Arc::new)
         };
+        let buffers = (0..=last).map(buffer).collect::<Result<_, HostError>>()?;
+        let calibrated = Mutex::new(Some((pair, Instant::now())));
+        let (common, buffer_percent) = (Arc::clone(common), AtomicU8::new(config.buffer_percent));
+        let snapshot = snapshot::Slot::default();
+        let instance = Instance { buffers, clock, buffer_percent, calibrated, common, is_top, snapshot };
         Ok(Self { instance: Arc::new(instance) })
     }
 
@@ -202,10 +220,11 @@ impl Host {
         let instance = Instance {
             buffers,
             clock: self.instance.clock,
-            buffer_percent: self.instance.buffer_percent,
+            buffer_percent: AtomicU8::new(self.buffer_percent()),
             // Its events were stamped before now.
             calibrated: Mutex::new(None),
-            events: Arc::clone(&self.instance.events),
+            common: Arc::clone(&self.instance.common),
+            is_top: false,
             snapshot: snapshot::Slot::default(),
         };
         Self { instance: Arc::new(instance) }
@@ -224,8 +243,41 @@ impl Host {
     /// A writer of this process.
     #[must_use]
     pub fn writer(&self) -> Writer {
-        let mappings = self.instance.buffers.iter().map(|buffer| Arc::clone(&buffer.mapping));
-        Writer::new(mappings.collect())
+        let targets = self.instance.is_top.then(|| Arc::clone(self.instance.common.targets()));
+        Writer::new(self.mappings(), targets)
+    }
+
+    /// A writer of these buffers alone.
+    pub(crate) fn writer_here(&self) -> Writer {
+        Writer::new(self.mappings(), None)
+    }
+
+    fn mappings(&self) -> Vec<Arc<Mapping>> {
+        self.instance.buffers.iter().map(|buffer| Arc::clone(&buffer.mapping)).collect()
+    }
+
+    pub(crate) fn common(&self) -> &Arc<Common> {
+        &self.instance.common
+    }
+
+    /// Sub-buffers of each CPU's ring.
+    pub(crate) fn ring_sizes(&self) -> Vec<u32> {
+        self.instance.buffers.iter().map(|buffer| buffer.mapping.geometry().ring_subbufs()).collect()
+    }
+
+    /// A process that consumes one of the buffers.
+    pub(crate) fn consumer(&self) -> Option<u32> {
+        let consumers = self.instance.buffers.iter().map(|buffer| buffer.consumer.load(Relaxed));
+        consumers.into_iter().find(|&pid| pid != 0)
+    }
+
+    /// Tells writers that these buffers were replaced, and readers that nothing more will come.
+    pub(crate) fn retire(&self) {
+        for buffer in &self.instance.buffers {
+            let ring = buffer.mapping.ring();
+            ring.meta().switches.state.fetch_or(state::RETIRED | state::OFF, Relaxed);
+            wake::send_away(&ring);
+        }
     }
 
     /// The CPUs that have a buffer.
@@ -243,7 +295,28 @@ impl Host {
     /// How full a buffer is when readers are woken, in percent.
     #[must_use]
     pub fn buffer_percent(&self) -> u8 {
-        self.instance.buffer_percent
+        self.instance.buffer_percent.load(Relaxed)
+    }
+
+    /// Sets how full a buffer is when readers are woken, in percent.
+    pub(crate) fn set_buffer_percent(&self, percent: u8) -> Result<(), HostError> {
+        if percent > 100 {
+            return Err(HostError::Percent(percent.into()));
+        }
+        self.instance.buffer_percent.store(percent, Relaxed);
+        Ok(())
+    }
+
+    /// Lets full rings overwrite their oldest events or refuse new ones, from now on.
+    pub(crate) fn set_mode(&self, mode: Mode) {
+        for buffer in &self.instance.buffers {
+            let state = &buffer.mapping.ring().meta().switches.state;
+            // Relaxed: the writer that turns a page just now may follow either.
+            match mode {
+                Mode::Overwrite => state.fetch_and(!state::DISCARD, Relaxed),
+                Mode::Discard => state.fetch_or(state::DISCARD, Relaxed),
+            };
+        }
     }
 
     /// Hands out what is new on a CPU's reader page, or the next page: the kernel's `TRACE_MMAP_IOCTL_GET_READER`.
@@ -349,29 +422,19 @@ impl Host {
     /// # Errors
     /// [`RegisterError`] names what is wrong, or what differs from an event declared under this name.
     pub fn register_event(&self, system: &str, name: &str, format: &str) -> Result<u16, RegisterError> {
-        self.registry().declare(system, name, format)
+        self.instance.common.declare(system, name, format)
     }
 
     /// All events declared, in the order of their ids.
     #[must_use]
     pub fn events(&self) -> Vec<Arc<Event>> {
-        self.registry().events().map(Arc::clone).collect()
+        self.instance.common.registry().events().map(Arc::clone).collect()
     }
 
     /// The event of this system and name.
     #[must_use]
     pub fn event(&self, system: &str, name: &str) -> Option<Arc<Event>> {
-        self.registry().find(system, name).map(Arc::clone)
-    }
-
-    /// The event with the lowest id above `id`.
-    pub(crate) fn next_event(&self, id: u16) -> Option<Arc<Event>> {
-        self.registry().next_after(id).map(Arc::clone)
-    }
-
-    /// What is declared. A declaration is complete or absent, so a panic of another thread changes nothing.
-    fn registry(&self) -> MutexGuard<'_, Registry> {
-        self.instance.events.lock().unwrap_or_else(PoisonError::into_inner)
+        self.instance.common.registry().find(system, name).map(Arc::clone)
     }
 
     /// Makes process `pid` the consuming reader of a CPU's buffer, until the claim is dropped.

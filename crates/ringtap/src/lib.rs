@@ -16,6 +16,8 @@ compile_error!("the ring lays out event headers as little-endian machines do; ri
 
 #[cfg(not(loom))]
 pub mod attach;
+#[cfg(not(loom))]
+mod board;
 pub mod clock;
 #[cfg(not(loom))]
 pub mod cpus;
@@ -25,6 +27,8 @@ mod cursor;
 pub mod event;
 #[cfg(not(loom))]
 mod host;
+#[cfg(not(loom))]
+pub mod instance;
 #[cfg(not(loom))]
 mod map;
 #[cfg(not(loom))]
@@ -54,6 +58,8 @@ mod writer;
 pub use cursor::{Cursor, Start};
 #[cfg(not(loom))]
 pub use host::{Config, Host, HostError, Mode, Waited};
+#[cfg(not(loom))]
+pub use instance::{Instance, InstanceError, Instances};
 #[cfg(not(loom))]
 pub use map::MapError;
 #[cfg(not(loom))]

@@ -1,6 +1,8 @@
 //! Writing events: the application's side of an instance.
 
 use crate::clock::Ticker;
+use crate::event::Route;
+use crate::instance::targets::Targets;
 use crate::map::Mapping;
 use crate::ring::Ring;
 use crate::ring::write::{self, Refused, Step};
@@ -13,6 +15,7 @@ use crate::{spot, thread, wake};
 use ringtap_abi::clock::ClockId;
 use ringtap_abi::event::max_payload;
 use ringtap_abi::meta::{Switches, WriterKind, state};
+use ringtap_abi::switchboard::TOP;
 use ringtap_abi::words::{Commit, Place};
 use std::mem::MaybeUninit;
 use std::sync::Arc;
@@ -40,6 +43,8 @@ pub struct Writer {
     /// Tells this writer's spots from others'; clones share it, and it is never used again. 32 bits, or
     /// [`NUMBERLESS`].
     number: u64,
+    /// Where events go that belong elsewhere than in these buffers; `None` for a writer of these alone.
+    targets: Option<Arc<Targets>>,
 }
 
 /// The number of all writers behind the process's first four thousand million. No spot has it.
@@ -68,7 +73,7 @@ impl Writer {
     pub(crate) const NUMBER_OFFSET: usize = std::mem::offset_of!(Self, number);
 
     /// A writer for these buffers; the index is the CPU, `None` where it has no buffer.
-    pub(crate) fn new(mappings: Vec<Arc<Mapping>>) -> Self {
+    pub(crate) fn new(mappings: Vec<Arc<Mapping>>, targets: Option<Arc<Targets>>) -> Self {
         // 0 stands for none.
         static NUMBERS: AtomicU64 = AtomicU64::new(1);
         // The process's first look at its rseq areas allocates, which a signal handler must not.
@@ -86,7 +91,41 @@ impl Writer {
                 number if u32::try_from(number).is_ok() => number,
                 _ => NUMBERLESS,
             },
+            targets,
         }
+    }
+
+    /// Writes an event to where its switch says; [`write`](Self::write) writes to this writer's own instance alone.
+    ///
+    /// # Errors
+    /// As [`write`](Self::write); where the event goes to several instances, the first refusal.
+    #[inline(always)]
+    pub fn write_to(&self, route: Route, payload: &[u8]) -> Result<(), Refused> {
+        if route.word == TOP { self.write(payload) } else { self.write_to_many(route, payload) }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn write_to_many(&self, route: Route, payload: &[u8]) -> Result<(), Refused> {
+        match &self.targets {
+            Some(targets) => targets.write(self, route, payload),
+            None => self.write(payload),
+        }
+    }
+
+    /// Recording is off here; or these buffers were replaced, and the event belongs in the new ones.
+    #[cold]
+    #[inline(never)]
+    fn write_elsewhere(&self, payload: &[u8]) -> Result<(), Refused> {
+        self.with_successor(|writer| writer.write(payload)).unwrap_or(Err(Refused::Off))
+    }
+
+    /// Lends the writer of the buffers that replaced these.
+    fn with_successor<R>(&self, then: impl FnOnce(&Self) -> R) -> Option<R> {
+        if self.switches.state.load(Relaxed) & state::RETIRED == 0 {
+            return None;
+        }
+        self.targets.as_ref()?.with(0, then)
     }
 
     /// Writes an event.
@@ -99,7 +138,7 @@ impl Writer {
     /// [`Refused`] says why the event was not written, and whether that was counted.
     #[inline]
     pub fn write(&self, payload: &[u8]) -> Result<(), Refused> {
-        if self.is_off() { Err(Refused::Off) } else { self.write_slice(payload) }
+        if self.is_off_here() { self.write_elsewhere(payload) } else { self.write_slice(payload) }
     }
 
     /// Writes an event whose size is known at compile time: the fastest way, where `N` is a multiple of 4 from 4
@@ -109,8 +148,8 @@ impl Writer {
     /// As [`write`](Self::write).
     #[inline(always)]
     pub fn write_array<const N: usize>(&self, payload: &[u8; N]) -> Result<(), Refused> {
-        if self.is_off() {
-            return Err(Refused::Off);
+        if self.is_off_here() {
+            return self.write_elsewhere(payload);
         }
         if const { !write::is_plain(N) } {
             return self.write_slow(payload);
@@ -169,12 +208,20 @@ impl Writer {
     /// Looks whether the hot path may write on this CPU now, and did not know where: after a migration, behind
     /// another thread's turn of the page, or another writer's use of the spot.
     fn find_spot(&self) -> bool {
+        self.note_task();
         let Some(area) = Area::of_thread() else { return false };
         let cpu = area.cpu();
         let Ok(buffer) = self.buffer(cpu) else { return false };
         let Ok(tail) = buffer.ring.tail() else { return false };
         let w = Commit::unpack(buffer.ring.desc(tail.page()).w.load(Relaxed));
         buffer.is_plain && !w.is_closed() && self.remember(area, buffer, cpu, tail)
+    }
+
+    /// Tells the host who this thread is, once.
+    fn note_task(&self) {
+        if let Some(targets) = &self.targets {
+            targets.note_task();
+        }
     }
 
     fn remember(&self, area: &Area, buffer: &Buffer, cpu: u32, tail: Place) -> bool {
@@ -230,8 +277,14 @@ impl Writer {
     #[inline(always)]
     #[must_use]
     pub fn is_off(&self) -> bool {
+        self.is_off_here() && self.with_successor(Self::is_off).unwrap_or(true)
+    }
+
+    /// Whether these buffers take no events.
+    #[inline(always)]
+    fn is_off_here(&self) -> bool {
         // Relaxed: an event about to be written while recording is switched off may be either.
-        self.switches.state.load(Relaxed) & state::OFF != 0
+        self.switches.state.load(Relaxed) & (state::OFF | state::RETIRED) != 0
     }
 
     /// Makes room for an event of `len` bytes, to be built in place and then committed or dropped. `CAPACITY` is the
@@ -259,12 +312,14 @@ impl Writer {
     #[must_use]
     pub fn max_payload(&self) -> usize {
         let capacity = self.buffers.iter().next().map(|buffer| buffer.ring.geometry().capacity());
-        capacity.map_or(0, |capacity| max_payload(capacity) as usize)
+        let here = capacity.map_or(0, |capacity| max_payload(capacity) as usize);
+        self.with_successor(Self::max_payload).unwrap_or(here)
     }
 
     #[cold]
     #[inline(never)]
     fn write_slow(&self, payload: &[u8]) -> Result<(), Refused> {
+        self.note_task();
         let Some(area) = Area::of_thread() else { return self.write_locked(payload) };
         let mut aborts = 0;
         for _ in 0..ROUNDS {

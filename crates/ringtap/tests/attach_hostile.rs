@@ -151,7 +151,7 @@ fn what_is_no_request_gets_a_sentence_and_ends_its_connection() {
         (
             hello(PROTOCOL + 1, 1).bytes().to_vec(),
             Errno::PROTONOSUPPORT,
-            "speaks version 2 and this host version 1",
+            "speaks version 3 and this host version 2",
         ),
         (hello(PROTOCOL, 3).bytes().to_vec(), Errno::PROTO, "3 is no role"),
     ];
@@ -172,7 +172,9 @@ fn requests_that_are_refused_leave_the_connection_open() {
     let header = |kind, cpu, value| Header { kind, cpu, value }.bytes().to_vec();
     assert_refused(&raw, &header(99, 0, 0), Errno::NOSYS, "request 99 is unknown");
     assert_refused(&raw, &header(request::GET_READER, 0, 0), Errno::PERM, "claim it first");
-    assert_refused(&raw, &header(request::GET_BUFFER, 1 << 20, 0), Errno::NODEV, "no buffer for CPU 1048576");
+    assert_refused(&raw, &header(request::GET_BUFFER, 60_000, 0), Errno::NODEV, "no buffer for CPU 60000");
+    assert_refused(&raw, &header(request::GET_BUFFER, 1 << 20, 0), Errno::NOENT, "no instance 16");
+    assert_refused(&raw, &header(request::GET_SWITCHBOARD, 0, 0), Errno::PERM, "attach as a writer");
     assert_refused(&raw, &header(request::ARM, 0, u64::MAX), Errno::INVAL, "use 0 to 100");
     assert_refused(&raw, hello(PROTOCOL, 1).bytes(), Errno::INVAL, "said HELLO already");
     assert_refused(

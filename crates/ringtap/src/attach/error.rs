@@ -62,6 +62,13 @@ pub enum AttachError {
     /// A text is too long to be sent.
     #[error("{0} bytes do not fit in a request: shorten the format text")]
     TooLong(usize),
+    /// What the host gave is no switchboard.
+    #[error("the host's switchboard cannot be mapped")]
+    Switchboard {
+        /// Why not.
+        #[source]
+        source: MapError,
+    },
     /// What the host gave is no buffer.
     #[error("the buffer of CPU {cpu} cannot be mapped")]
     Map {
@@ -90,7 +97,11 @@ impl AttachError {
     #[must_use]
     pub fn is_version(&self) -> bool {
         self.is_refused(Errno::PROTONOSUPPORT)
-            || matches!(self, Self::Map { source: MapError::Version { .. }, .. })
+            || matches!(
+                self,
+                Self::Map { source: MapError::Version { .. }, .. }
+                    | Self::Switchboard { source: MapError::Version { .. } }
+            )
     }
 
     /// Whether the host has as many clients as it takes.

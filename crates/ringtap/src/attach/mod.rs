@@ -9,9 +9,11 @@ mod link;
 
 pub use error::AttachError;
 
+use crate::board::{self, Board};
 use crate::clock::ClockId;
 use crate::event::registry::Event;
 use crate::host::Waited;
+use crate::instance::targets::Targets;
 use crate::map::{self, Access, Mapping};
 use crate::stats::Stats;
 use crate::wake;
@@ -21,7 +23,7 @@ use ringtap_abi::control::{Counters, Header, HostInfo, PROTOCOL, Part, cpus_of, 
 use rustix::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::sync::atomic::Ordering::Relaxed;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 /// How long a host may take to answer, where nothing else is said.
@@ -60,6 +62,8 @@ pub struct Connection {
     role: Role,
     info: HostInfo,
     cpus: Vec<u32>,
+    /// The host's switchboard, once it was asked for.
+    board: OnceLock<Arc<Board>>,
 }
 
 impl Connection {
@@ -102,7 +106,7 @@ impl Connection {
         if cpus.is_empty() || cpus.iter().any(|&cpu| cpu >= MAX_CPUS) {
             return Err(AttachError::Protocol("its CPUs are none, or more than Linux can have"));
         }
-        Ok(Self { link: Mutex::new(link), role, info, cpus })
+        Ok(Self { link: Mutex::new(link), role, info, cpus, board: OnceLock::new() })
     }
 
     /// The CPUs that have a buffer.
@@ -135,7 +139,20 @@ impl Connection {
         }
         let map = |&cpu: &u32| Ok(Arc::new(self.map(cpu, Access::Write)?));
         let mappings = self.cpus.iter().map(map).collect::<Result<_, AttachError>>()?;
-        Ok(Writer::new(mappings))
+        let targets = Targets::new(Arc::clone(self.board()?));
+        Ok(Writer::new(mappings, Some(Arc::new(targets))))
+    }
+
+    /// The host's switchboard. All connections of this process to the same host share its mapping, so that an event's
+    /// word is there as long as anybody writes.
+    pub(crate) fn board(&self) -> Result<&Arc<Board>, AttachError> {
+        if let Some(board) = self.board.get() {
+            return Ok(board);
+        }
+        let reply = self.link().ask(&request(request::GET_SWITCHBOARD, 0, 0), &[])?.descriptor;
+        let descriptor = reply.ok_or(AttachError::Protocol("it gave no descriptor"))?;
+        let board = board::shared(descriptor).map_err(|source| AttachError::Switchboard { source })?;
+        Ok(self.board.get_or_init(|| board))
     }
 
     /// A CPU's buffer as a descriptor: read-only for readers, read-write for writers. It can be passed on to a

@@ -3,13 +3,10 @@
 use super::format::{self, Print};
 use super::layout::{self, Field};
 use super::registry::RegisterError;
+use super::switch::{Route, Switch, Word};
 use crate::attach::{AttachError, Connection};
 use crate::host::Host;
-use std::sync::atomic::AtomicU32;
-use std::sync::atomic::Ordering::Relaxed;
-
-/// Set in [`Declared::state`] while the event is on; the bits below are its id, 0 while it has none.
-const ON: u32 = 1 << 16;
+use crate::instance::Instances;
 
 /// Who gives events their ids: a host, or a connection to one.
 pub trait Register {
@@ -22,6 +19,20 @@ pub trait Register {
     /// # Errors
     /// Where the event cannot be registered, such as when another description has its name.
     fn register_event(&self, system: &str, name: &str, format: &str) -> Result<u16, Self::Error>;
+
+    /// The word by which a registered event is switched; `None` where nobody switches it: then it is always on.
+    ///
+    /// # Errors
+    /// Where the word cannot be reached.
+    fn word(&self, id: u16) -> Result<Option<Word>, Self::Error> {
+        let _ = id;
+        Ok(None)
+    }
+
+    /// Is told of each switch that was registered here, so that it can be moved where the host is replaced.
+    fn remember(&self, switch: &'static Switch, system: &str, name: &str, format: &str) {
+        let _ = (switch, system, name, format);
+    }
 }
 
 impl Register for Host {
@@ -30,6 +41,22 @@ impl Register for Host {
     fn register_event(&self, system: &str, name: &str, format: &str) -> Result<u16, RegisterError> {
         self.register_event(system, name, format)
     }
+
+    fn word(&self, id: u16) -> Result<Option<Word>, RegisterError> {
+        Ok(Some(self.common().word(id)))
+    }
+}
+
+impl Register for Instances {
+    type Error = RegisterError;
+
+    fn register_event(&self, system: &str, name: &str, format: &str) -> Result<u16, RegisterError> {
+        self.register_event(system, name, format)
+    }
+
+    fn word(&self, id: u16) -> Result<Option<Word>, RegisterError> {
+        Ok(Some(self.common().word(id)))
+    }
 }
 
 impl Register for Connection {
@@ -37,6 +64,10 @@ impl Register for Connection {
 
     fn register_event(&self, system: &str, name: &str, format: &str) -> Result<u16, AttachError> {
         self.register_event(system, name, format)
+    }
+
+    fn word(&self, id: u16) -> Result<Option<Word>, AttachError> {
+        Ok(Some(Word::new(self.board()?.word_for_ever(id))))
     }
 }
 
@@ -82,8 +113,7 @@ pub enum EventError {
 /// An event as [`event!`](crate::event!) declared it. There is one of each in a process.
 #[derive(Debug)]
 pub struct Declared {
-    /// [`ON`] and the id.
-    state: AtomicU32,
+    switch: Switch,
     system: &'static str,
     name: &'static str,
     fields: &'static [Field],
@@ -100,26 +130,20 @@ impl Declared {
         print: Option<Print>,
     ) -> Self {
         let (system, name) = (layout::bare(system), layout::bare(name));
-        Self { state: AtomicU32::new(0), system, name, fields, print }
+        Self { switch: Switch::new(), system, name, fields, print }
     }
 
-    /// The id while the event is on: the one load that a disabled event costs.
+    /// Where the event goes while it is on: the two loads that a disabled event costs.
     #[inline(always)]
     #[must_use]
-    pub fn id_if_on(&self) -> Option<u16> {
-        // Relaxed: nothing is published by it, and an event about to be written while it is switched may be either.
-        let state = self.state.load(Relaxed);
-        #[expect(clippy::cast_possible_truncation, reason = "the bits below ON")]
-        (state & ON != 0).then_some(state as u16)
+    pub fn route(&self) -> Option<Route> {
+        self.switch.route()
     }
 
     /// The id, once the event is registered.
     #[must_use]
     pub fn id(&self) -> Option<u16> {
-        match id_in(self.state.load(Relaxed)) {
-            0 => None,
-            id => Some(id),
-        }
+        self.switch.id()
     }
 
     /// The part of the event's name before the colon.
@@ -146,45 +170,33 @@ impl Declared {
         format::text(self.name, id, self.fields, self.print.as_ref())
     }
 
-    /// Registers the event and switches it on, unless it was registered before: then it stays as it is.
+    /// Registers the event: from now on the host's word says whether it is on. Registered again, it stays on or off
+    /// in this process as it was.
     ///
     /// # Errors
     /// [`EventError`].
-    pub fn register<R: Register + ?Sized>(&self, with: &R) -> Result<u16, EventError> {
+    pub fn register<R: Register + ?Sized>(&'static self, with: &R) -> Result<u16, EventError> {
         let (system, name) = (self.system, self.name);
         let refused = |source: R::Error| EventError::Refused { system, name, source: Box::new(source) };
-        let given = with.register_event(system, name, &self.format(None)).map_err(refused)?;
+        let format = self.format(None);
+        let given = with.register_event(system, name, &format).map_err(refused)?;
         if given == 0 {
             return Err(EventError::NoId { system, name });
         }
-        // Relaxed: the state is one word and says all.
-        match self.state.compare_exchange(0, ON | u32::from(given), Relaxed, Relaxed) {
-            Err(state) if id_in(state) != given => {
-                Err(EventError::OtherId { system, name, given, held: id_in(state) })
-            }
-            _ => Ok(given),
-        }
+        let word = with.word(given).map_err(refused)?.unwrap_or_else(|| Word::always_on(given));
+        let other = |held| EventError::OtherId { system, name, given, held };
+        self.switch.register(word).map_err(other)?;
+        with.remember(&self.switch, system, name, &format);
+        Ok(given)
     }
 
     /// Takes the event's id away, and so switches it off.
     pub fn unregister(&self) {
-        self.state.store(0, Relaxed);
+        self.switch.unregister();
     }
 
-    /// Switches a registered event on or off; without an id it stays off.
+    /// Switches the event off in this process, or lets the host's word decide again; without an id it stays off.
     pub fn set_on(&self, on: bool) {
-        let switched = |state: u32| match (id_in(state), on) {
-            (0, _) => None,
-            (_, true) => Some(state | ON),
-            (_, false) => Some(state & !ON),
-        };
-        // `Err` means that there was nothing to switch.
-        let _ = self.state.fetch_update(Relaxed, Relaxed, switched);
+        self.switch.set_on(on);
     }
-}
-
-fn id_in(state: u32) -> u16 {
-    #[expect(clippy::cast_possible_truncation, reason = "the bits below ON")]
-    let id = state as u16;
-    id
 }

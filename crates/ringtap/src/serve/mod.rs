@@ -25,6 +25,7 @@ mod run;
 pub(crate) mod socket;
 
 use crate::host::Host;
+use crate::instance::Instances;
 use rustix::event::EventfdFlags;
 use rustix::fd::OwnedFd;
 use rustix::fs::FileType;
@@ -145,6 +146,16 @@ impl Host {
     /// # Errors
     /// [`ServeError`] says what is in the way.
     pub fn serve(&self, path: impl AsRef<Path>) -> Result<Server, ServeError> {
+        Instances::around(self).serve(path)
+    }
+}
+
+impl Instances {
+    /// Serves all instances on a socket at `path`, as [`Host::serve`] does one.
+    ///
+    /// # Errors
+    /// [`ServeError`] says what is in the way.
+    pub fn serve(&self, path: impl AsRef<Path>) -> Result<Server, ServeError> {
         let path = path.as_ref();
         let listener = Arc::new(Listener::bind(path)?);
         self.serve_on(&listener).inspect_err(|_| listener.remove())
@@ -158,11 +169,13 @@ impl Host {
                 source,
             }
         };
-        let flags = EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK;
-        let stop =
-            rustix::event::eventfd(0, flags).map_err(|errno| failed("make an eventfd for")(errno.into()))?;
-        let stop = Arc::new(stop);
-        let turns = run::Loop::new(self.clone(), Arc::clone(listener), Arc::clone(&stop));
+        let eventfd = || {
+            let fd = rustix::event::eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK);
+            fd.map(Arc::new).map_err(|errno| failed("make an eventfd for")(errno.into()))
+        };
+        let (stop, news) = (eventfd()?, eventfd()?);
+        self.common().tell(&news);
+        let turns = run::Loop::new(self.clone(), Arc::clone(listener), Arc::clone(&stop), news);
         let thread = spawn_without_signals(move || turns.run()).map_err(failed("start a thread for"))?;
         Ok(Server { listener: Arc::clone(listener), stop, thread: Some(thread), pid: std::process::id() })
     }

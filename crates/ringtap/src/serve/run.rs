@@ -3,7 +3,7 @@
 use super::client::{Client, refuse};
 use super::limits;
 use super::socket::{self, Listener};
-use crate::host::Host;
+use crate::instance::Instances;
 use ringtap_abi::control::MAX_PACKET;
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::fd::OwnedFd;
@@ -17,9 +17,11 @@ use std::time::{Duration, Instant};
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
 pub(super) struct Loop {
-    host: Host,
+    instances: Instances,
     listener: Arc<Listener>,
     stop: Arc<OwnedFd>,
+    /// Signalled when attached processes have to hear of something.
+    news: Arc<OwnedFd>,
     clients: Vec<Client>,
     /// Who may attach, besides root.
     owner: u32,
@@ -32,16 +34,22 @@ pub(super) struct Loop {
 /// What a turn has to do.
 struct Ready {
     stop: bool,
+    news: bool,
     listener: bool,
     /// As many as there are clients.
     clients: Vec<bool>,
 }
 
 impl Loop {
-    pub(super) fn new(host: Host, listener: Arc<Listener>, stop: Arc<OwnedFd>) -> Self {
+    pub(super) fn new(
+        instances: Instances,
+        listener: Arc<Listener>,
+        stop: Arc<OwnedFd>,
+        news: Arc<OwnedFd>,
+    ) -> Self {
         let owner = rustix::process::geteuid().as_raw();
         let packet = vec![0; MAX_PACKET].into();
-        Self { host, listener, stop, clients: Vec::new(), owner, accept_after: None, packet }
+        Self { instances, listener, stop, news, clients: Vec::new(), owner, accept_after: None, packet }
     }
 
     pub(super) fn run(mut self) {
@@ -60,14 +68,19 @@ impl Loop {
             }
         };
         for (client, _) in self.clients.iter_mut().zip(&ready.clients).filter(|(_, ready)| **ready) {
-            client.turn(&self.host, &mut self.packet);
+            client.turn(&self.instances, &mut self.packet);
+        }
+        if ready.news {
+            // Whatever comes from here on is signalled again.
+            let _ = rustix::io::read(&self.news, &mut [0; 8]);
+            self.clients.iter_mut().for_each(|client| client.tell(&self.instances));
         }
         let now = Instant::now();
         self.clients.retain(|client| !client.is_over(now));
         if ready.listener {
             self.accept();
         }
-        self.host.calibrate();
+        self.instances.calibrate();
         !ready.stop
     }
 
@@ -78,14 +91,18 @@ impl Loop {
         let look_again = (!self.clients.is_empty()).then_some(LOOK_AGAIN);
         let timeout = rest.into_iter().chain(look_again).min().and_then(|wait| Timespec::try_from(wait).ok());
         let accepting = if rest.is_none() { PollFlags::IN } else { PollFlags::empty() };
-        let mut fds =
-            vec![PollFd::new(&*self.stop, PollFlags::IN), PollFd::new(&self.listener.socket, accepting)];
+        let mut fds = vec![
+            PollFd::new(&*self.stop, PollFlags::IN),
+            PollFd::new(&*self.news, PollFlags::IN),
+            PollFd::new(&self.listener.socket, accepting),
+        ];
         fds.extend(self.clients.iter().map(|client| PollFd::new(client, client.waits_for())));
         rustix::event::poll(&mut fds, timeout.as_ref())?;
         let mut ready = fds.iter().map(|fd| !fd.revents().is_empty());
         let stop = ready.next().unwrap_or(false);
+        let news = ready.next().unwrap_or(false);
         let listener = ready.next().unwrap_or(false) && rest.is_none();
-        Ok(Ready { stop, listener, clients: ready.collect() })
+        Ok(Ready { stop, news, listener, clients: ready.collect() })
     }
 
     fn accept(&mut self) {

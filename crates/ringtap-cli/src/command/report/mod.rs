@@ -8,11 +8,12 @@ mod source;
 use crate::decode::TextLayout;
 use crate::outcome::Outcome;
 use crate::output::Output;
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use group::Group;
 use print::Printer;
+use ringtap_format::trace_dat::TraceDat;
 use select::Wanted;
-use source::{Merged, PageFile};
+use source::Inputs;
 use std::path::PathBuf;
 
 const EXAMPLES: &str = "\
@@ -25,7 +26,7 @@ Examples:
   For a program:                       ringtap report --json trace.dat | jq .fields
 
 FILEs are dumps, one for each CPU, of what per_cpu/cpuN/trace_pipe_raw in tracefs hands out, or a
-trace.dat of version 6, which brings all it needs. A dump's CPU is the number behind `cpu` in its
+trace.dat of version 6 or 7, which brings all it needs. A dump's CPU is the number behind `cpu` in its
 name or its folder's, or else its place among the FILEs. All FILEs are merged by time.
 
 A dump says nothing about its events, so without --formats they are the running kernel's. From
@@ -82,22 +83,25 @@ impl Args {
 
 /// What will happen.
 struct Plan {
-    /// Each with what its files' records are decoded with: the dumps first, then each trace.dat.
+    /// Each with what its files' records are decoded with: those of each trace.dat, then the dumps'.
     groups: Vec<(Group, Wanted)>,
-    sources: Vec<PageFile>,
+    inputs: Inputs,
+    /// Whether times are nanoseconds.
+    in_ns: bool,
 }
 
 impl Plan {
     fn new(args: &Args) -> Result<Self> {
-        let (mut groups, mut sources, mut dumps) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut groups, mut inputs, mut dumps) = (Vec::new(), Inputs::default(), Vec::new());
+        let mut in_ns = true;
         for path in &args.files {
             match source::open(path)? {
                 (file, true) => {
-                    let (group, cpus) = Group::of_trace_dat(path, &file, args)?;
-                    let place = groups.len();
-                    for (cpu, span) in (0..).zip(cpus) {
-                        sources.push(PageFile::new(path, &file, span, (place, cpu), group.layout)?);
-                    }
+                    let trace =
+                        TraceDat::open(&file).with_context(|| format!("cannot read {}", path.display()))?;
+                    in_ns &= trace.is_in_ns();
+                    let group = Group::of_trace_dat(path, &trace, args)?;
+                    inputs.push_trace_dat(path, &file, trace, groups.len());
                     groups.push(group);
                 }
                 (file, false) => dumps.push((path, file)),
@@ -105,18 +109,19 @@ impl Plan {
         }
         if !dumps.is_empty() {
             let group = Group::of_dumps(args)?;
-            let mut read = Vec::new();
-            for (order, (path, file)) in (0..).zip(&dumps) {
-                let cpu = source::cpu_of(path).unwrap_or(order);
-                let whole = 0..file.metadata()?.len();
-                read.push(PageFile::new(path, file, whole, (groups.len(), cpu), group.layout)?);
+            let numbered = (0..).zip(dumps);
+            let mut dumps: Vec<_> = numbered
+                .map(|(place, (path, file))| (source::cpu_of(path).unwrap_or(place), path, file))
+                .collect();
+            dumps.sort_by_key(|(cpu, ..)| *cpu);
+            for (cpu, path, file) in dumps {
+                inputs.push_dump(path, &file, (groups.len(), cpu), group.layout)?;
             }
-            read.sort_by_key(PageFile::cpu);
-            sources.extend(read);
             groups.push(group);
         }
         let wanted = select::wanted(&groups, &args.events, &args.filters)?;
-        Ok(Self { groups: groups.into_iter().zip(wanted).collect(), sources })
+        let in_ns = in_ns && !args.ticks;
+        Ok(Self { groups: groups.into_iter().zip(wanted).collect(), inputs, in_ns })
     }
 }
 
@@ -125,19 +130,19 @@ impl Plan {
 /// # Errors
 /// A file cannot be read, an event or a filter makes no sense; or, when all is printed, something was damaged.
 pub fn run(args: &Args, output: &mut Output) -> Result<Outcome> {
-    let Plan { groups, mut sources } = Plan::new(args)?;
+    let Plan { groups, mut inputs, in_ns } = Plan::new(args)?;
     let layout = args.layout();
     // The kernel's header counts what follows, so that is read twice.
     let counts = match layout {
-        TextLayout::Ftrace => source::count(&mut sources)?,
+        TextLayout::Ftrace => inputs.count(),
         _ => source::Counts::default(),
     };
-    let mut printer = Printer::new(layout, !args.ticks, output.is_terminal());
-    printer.header(&counts, &sources, &groups);
-    let mut merged = Merged::new(sources)?;
-    while let Some((source, step)) = merged.next()? {
-        let (group, wanted) = &groups[source.group()];
-        printer.step(source, step, group, wanted);
+    let mut printer = Printer::new(layout, in_ns, output.is_terminal());
+    printer.header(&counts, &inputs, &groups);
+    let mut timeline = std::mem::take(&mut inputs.timeline);
+    while let Some(timed) = timeline.next() {
+        let (group, wanted) = &groups[inputs.files[timed.origin.file].group];
+        printer.step(&inputs, timed, group, wanted);
         printer.write_if_long(output)?;
     }
     printer.write(output)?;
@@ -149,6 +154,6 @@ pub fn run(args: &Args, output: &mut Output) -> Result<Outcome> {
 
 impl std::fmt::Debug for Plan {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Plan").field("sources", &self.sources).finish_non_exhaustive()
+        f.debug_struct("Plan").field("inputs", &self.inputs).finish_non_exhaustive()
     }
 }

@@ -2,14 +2,15 @@
 
 use super::group::{self, Group};
 use super::select::Wanted;
-use super::source::{Counts, Held, PageFile};
+use super::source::{Counts, Inputs};
 use crate::decode::{TextLayout, hide_controls};
 use crate::output::Output;
 use anyhow::Result;
-use ringtap_format::page::PageError;
 use ringtap_format::text::{Common, Entry, JsonLines, TraceCmdText, TraceText};
+use ringtap_format::trace_dat::{Item, Origin, Timed, TraceDatError};
 use serde_json::json;
-use std::collections::BTreeSet;
+use std::fmt::Display;
+use std::io::Write;
 
 /// Bytes of text gathered before they are written.
 const CHUNK: usize = 1 << 17;
@@ -32,14 +33,17 @@ impl Printer {
     }
 
     /// The layout's first lines; and on the standard error what the files lack.
-    pub(super) fn header(&mut self, counts: &Counts, sources: &[PageFile], groups: &[(Group, Wanted)]) {
-        for source in sources.iter().filter(|source| source.missing() > 0) {
-            let (path, cpu, missing) = (source.path().display(), source.cpu(), source.missing());
-            group::warn(format_args!("{path}: the last {missing} bytes of CPU {cpu}'s data are missing"));
-            self.missing = self.missing.saturating_add(missing);
+    pub(super) fn header(&mut self, counts: &Counts, inputs: &Inputs, groups: &[(Group, Wanted)]) {
+        for file in &inputs.files {
+            for complaint in &file.complaints {
+                group::warn(format_args!("{}: {complaint}", file.path.display()));
+                match complaint {
+                    TraceDatError::Missing { len, .. } => self.missing = self.missing.saturating_add(*len),
+                    _ => self.damaged += 1,
+                }
+            }
         }
-        let cpus: BTreeSet<u32> = sources.iter().map(PageFile::cpu).collect();
-        let cpus = u32::try_from(cpus.len()).unwrap_or(u32::MAX);
+        let cpus = inputs.cpus();
         let Some((group, _)) = groups.first() else { return };
         let (sources, in_ns) = (group.sources(), self.in_ns);
         let written = counts.records.saturating_add(counts.lost);
@@ -53,16 +57,17 @@ impl Printer {
     }
 
     /// Appends the lines of a step.
-    pub(super) fn step(&mut self, source: &PageFile, step: Held, group: &Group, wanted: &Wanted) {
-        let (sources, in_ns, cpu) = (group.sources(), self.in_ns, source.cpu());
+    pub(super) fn step(&mut self, inputs: &Inputs, timed: Timed<'_>, group: &Group, wanted: &Wanted) {
+        let (sources, in_ns, cpu) = (group.sources(), self.in_ns, timed.origin.cpu);
         let start = self.lines.len();
-        match step {
-            Held::Record { time, bytes } => {
-                let entry = Entry { cpu, time, record: source.bytes(&bytes) };
+        match timed.step {
+            Item::Record(record) => {
+                let entry = Entry { cpu, time: record.time, record: record.bytes };
                 let id = Common::of(entry.record, group.formats.target()).id;
                 if !wanted.admits(id, &entry, group) {
                     return;
                 }
+                self.buffer_name(inputs, timed.origin);
                 let lines = &mut self.lines;
                 match self.layout {
                     TextLayout::Ftrace => TraceText { sources, in_ns }.entry(&entry, lines),
@@ -70,7 +75,8 @@ impl Printer {
                     TextLayout::Json => JsonLines { sources, with_text: true }.entry(&entry, lines),
                 }
             }
-            Held::Lost(lost) => {
+            Item::Lost(lost) => {
+                self.buffer_name(inputs, timed.origin);
                 let (count, lines) = (lost.count(), &mut self.lines);
                 match self.layout {
                     TextLayout::Ftrace => TraceText { sources, in_ns }.lost(cpu, count, lines),
@@ -78,7 +84,8 @@ impl Printer {
                     TextLayout::Json => JsonLines { sources, with_text: true }.lost(cpu, count, lines),
                 }
             }
-            Held::Damaged { offset, error } => self.damaged(source, offset, error),
+            Item::Damaged { offset, error } => self.damaged(inputs, timed.origin, offset, &error),
+            Item::Failed(error) => self.damaged(inputs, timed.origin, error.offset(), &error),
         }
         // What a program wrote into its events is not to steer somebody's terminal.
         if self.is_terminal {
@@ -86,8 +93,19 @@ impl Printer {
         }
     }
 
-    fn damaged(&mut self, source: &PageFile, offset: u64, error: PageError) {
-        let (path, cpu) = (source.path().display(), source.cpu());
+    /// Appends what trace-cmd puts before the lines of a file with several buffers.
+    fn buffer_name(&mut self, inputs: &Inputs, origin: Origin) {
+        let (name, width) = inputs.buffer(origin);
+        if self.layout != TextLayout::TraceCmd || width == 0 {
+            return;
+        }
+        let mark = if name.is_empty() { ' ' } else { ':' };
+        // To a vector, which takes all.
+        let _ = write!(self.lines, "{name:>width$}{mark} ");
+    }
+
+    fn damaged(&mut self, inputs: &Inputs, origin: Origin, offset: u64, error: &dyn Display) {
+        let (path, cpu) = (inputs.files[origin.file].path.display(), origin.cpu);
         self.damaged += 1;
         if self.damaged <= MAX_TOLD {
             group::warn(format_args!("{path}: page at byte {offset}: {error}"));

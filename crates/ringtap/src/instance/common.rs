@@ -1,0 +1,114 @@
+//! What all instances of a host have in common: events, switchboard, this process's writers.
+
+use super::targets::Targets;
+use crate::board::Board;
+use crate::event::registry::{RegisterError, Registry};
+use crate::event::switch::Word;
+use crate::map::MapError;
+use ringtap_abi::sync::AtomicU64;
+use rustix::fd::OwnedFd;
+use std::sync::atomic::Ordering::{Relaxed, Release};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+
+#[derive(Debug)]
+pub(crate) struct Common {
+    registry: Mutex<Registry>,
+    board: Arc<Board>,
+    targets: Arc<Targets>,
+    /// The word of an event that is declared from now on.
+    new_events: AtomicU64,
+    /// Eventfds of those who tell the attached processes of changes.
+    tellers: Mutex<Vec<Weak<OwnedFd>>>,
+}
+
+impl Common {
+    /// A new host's. `new_events`: in which instances an event is on when it is declared.
+    pub(crate) fn new(new_events: u64) -> Result<Self, MapError> {
+        let board = Arc::new(Board::create()?);
+        let targets = Arc::new(Targets::new(Arc::clone(&board)));
+        let new_events = AtomicU64::new(new_events);
+        Ok(Self { registry: Mutex::default(), board, targets, new_events, tellers: Mutex::default() })
+    }
+
+    /// What is declared. A declaration is complete or absent, so a panic of another thread changes nothing.
+    pub(crate) fn registry(&self) -> MutexGuard<'_, Registry> {
+        self.registry.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn board(&self) -> &Arc<Board> {
+        &self.board
+    }
+
+    pub(crate) fn targets(&self) -> &Arc<Targets> {
+        &self.targets
+    }
+
+    /// Declares an event. A new one is on where new events are.
+    pub(crate) fn declare(&self, system: &str, name: &str, format: &str) -> Result<u16, RegisterError> {
+        let mut registry = self.registry();
+        if let Some(event) = registry.find(system, name) {
+            let id = event.id;
+            return registry.declare(system, name, format).map(|_| id);
+        }
+        let id = registry.declare(system, name, format)?;
+        if let Some(event) = registry.find(system, name) {
+            let text = format!("{system}\n{name}\n{}", event.format);
+            // The log has room for all that the registry takes.
+            self.board.log_format(id, &text);
+        }
+        self.board.word(id).store(self.new_events.load(Relaxed), Relaxed);
+        Ok(id)
+    }
+
+    /// An event's word, for a switch of this process.
+    pub(crate) fn word(&self, id: u16) -> Word {
+        Word::new(self.board.word_for_ever(id))
+    }
+
+    /// Sets or clears bits of an event's word: from now on, in all attached processes.
+    pub(crate) fn switch(&self, id: u16, bits: u64, on: bool) {
+        let word = self.board.word(id);
+        // Relaxed: an event about to be written while it is switched may be either.
+        if on {
+            word.fetch_or(bits, Relaxed)
+        } else {
+            word.fetch_and(!bits, Relaxed)
+        };
+    }
+
+    /// Whether events that are declared from now on are on in an instance.
+    pub(crate) fn switch_new_events(&self, bits: u64, on: bool) {
+        if on {
+            self.new_events.fetch_or(bits, Relaxed);
+        } else {
+            self.new_events.fetch_and(!bits, Relaxed);
+        }
+    }
+
+    pub(crate) fn new_events(&self) -> u64 {
+        self.new_events.load(Relaxed)
+    }
+
+    /// Has the eventfd signalled with each change that attached processes must hear of.
+    pub(crate) fn tell(&self, teller: &Arc<OwnedFd>) {
+        let mut tellers = self.tellers.lock().unwrap_or_else(PoisonError::into_inner);
+        tellers.retain(|teller| teller.strong_count() > 0);
+        tellers.push(Arc::downgrade(teller));
+    }
+
+    /// How many changes attached processes had to hear of.
+    pub(crate) fn generation(&self) -> u32 {
+        self.board.head().generation.load(Relaxed)
+    }
+
+    /// Tells the attached processes to look at the instances anew.
+    pub(crate) fn changed(&self) {
+        // S5: pairs with the Acquire of who looks at the entries: they are what the generation says.
+        self.board.head().generation.fetch_add(1, Release);
+        let tellers = self.tellers.lock().unwrap_or_else(PoisonError::into_inner);
+        for teller in tellers.iter().filter_map(Weak::upgrade) {
+            // A counter that is full will be read.
+            let _ = rustix::io::write(&*teller, &1u64.to_le_bytes());
+        }
+    }
+}
