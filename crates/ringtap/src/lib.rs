@@ -42,6 +42,8 @@ mod rseq;
 #[cfg(not(loom))]
 pub mod serve;
 #[cfg(not(loom))]
+mod snapshot;
+#[cfg(not(loom))]
 mod spot;
 #[cfg(not(loom))]
 mod stats;
