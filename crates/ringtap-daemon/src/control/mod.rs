@@ -8,7 +8,6 @@
 pub(crate) mod catalog;
 mod clocks;
 mod errors;
-pub(crate) mod filter;
 pub(crate) mod instance;
 mod marker;
 mod mask;
@@ -17,6 +16,7 @@ pub(crate) mod options;
 mod pids;
 pub(crate) mod pipe;
 pub(crate) mod readme;
+pub(crate) mod rules;
 mod set_event;
 mod sizes;
 pub(crate) mod stats;
@@ -172,10 +172,13 @@ impl Control {
 
     /// Removes an instance, unless one of its files is open.
     pub(crate) fn remove(&self, name: &str) -> Result<(), Errno> {
-        if self.find(name).ok_or(Errno::NOENT)?.is_used() {
+        let instance = self.find(name).ok_or(Errno::NOENT)?;
+        if instance.is_used() {
             return Err(Errno::BUSY);
         }
-        self.instances.remove(name).map_err(|error| instance::instance_errno(&error))
+        self.instances.remove(name).map_err(|error| instance::instance_errno(&error))?;
+        instance.free_rules(self);
+        Ok(())
     }
 
     /// The generation of the host's buffers.

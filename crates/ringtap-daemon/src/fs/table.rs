@@ -7,7 +7,7 @@
 
 use crate::control::instance::{Instance, Pids, line};
 use crate::control::options::{FLAGS, Flag};
-use crate::control::{Caller, Control, filter, number, readme, stats};
+use crate::control::{Caller, Control, number, readme, rules, stats};
 use ringtap::event::registry::Event;
 use rustix::io::Errno;
 use std::sync::Arc;
@@ -126,10 +126,10 @@ pub(super) const INSTANCE: &[File] = &[
         .truncated(|at| { at.instance.clear_events(&at.control.catalog()); Ok(()) }),
     file("set_event_notrace_pid", 0o640, Say(|at| Ok(at.instance.pids_text(Pids::NotTraced))),
                                          Set(|at, bytes| at.instance.add_pids(Pids::NotTraced, bytes)))
-        .truncated(|at| { at.instance.clear_pids(Pids::NotTraced); Ok(()) }),
+        .truncated(|at| at.instance.clear_pids(Pids::NotTraced)),
     file("set_event_pid",         0o640, Say(|at| Ok(at.instance.pids_text(Pids::Traced))),
                                          Set(|at, bytes| at.instance.add_pids(Pids::Traced, bytes)))
-        .truncated(|at| { at.instance.clear_pids(Pids::Traced); Ok(()) }),
+        .truncated(|at| at.instance.clear_pids(Pids::Traced)),
     file("timestamp_mode",        0o440, Say(|at| Ok(at.instance.timestamp_mode())),  No),
     file("trace",                 0o640, Trace,                                       Set(|_, _| Ok(())))
         .truncated(|at| at.instance.reset(None)),
@@ -165,7 +165,7 @@ pub(super) const EVENTS: &[File] = &[
 #[rustfmt::skip]
 pub(super) const SYSTEM: &[File] = &[
     file("enable",                0o640, Say(enabled),                                Set(enable)),
-    file("filter",                0o640, Say(|_| Ok(filter::OF_SYSTEM.into())),       Set(filter_system)),
+    file("filter",                0o640, Say(|_| Ok(rules::OF_SYSTEM.into())),       Set(filter_system)),
 ];
 
 /// `events/SYSTEM/EVENT`.
@@ -173,12 +173,15 @@ pub(super) const SYSTEM: &[File] = &[
 pub(super) const EVENT: &[File] = &[
     file("format",                0o440, Say(|at| Ok(event(at)?.format.clone().into())), No),
     file("id",                    0o440, Say(|at| Ok(line(event(at)?.id))),           No),
-    file("enable",                0o640, Say(enabled),                                Set(enable)),
+    file("trigger",               0o640, Say(|at| Ok(at.instance.trigger_text(at.control, event(at)?.id))),
+                                         Set(|at, bytes| at.instance.write_trigger(at.control, event(at)?, bytes))),
+    file("enable",                0o640, Say(|at| Ok(at.instance.event_enable_text(event(at)?.id))), Set(enable)),
     file("filter",                0o640, Say(|at| Ok(at.instance.filter_text(event(at)?.id))), Set(filter_event)),
+    file("hist",                  0o440, Say(|at| Ok(at.instance.hist_text(at.control, event(at)?.id))), No),
 ];
 
 /// How many of [`EVENT`]'s rows an event of the system `ftrace` has.
-pub(super) const FTRACE_EVENT_FILES: usize = 2;
+pub(super) const FTRACE_EVENT_FILES: usize = 3;
 
 /// Each file of `options`.
 pub(super) const FLAG: File = file(
