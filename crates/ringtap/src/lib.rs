@@ -40,6 +40,8 @@ mod record;
 mod ring;
 mod rseq;
 #[cfg(not(loom))]
+pub mod rules;
+#[cfg(not(loom))]
 pub mod serve;
 #[cfg(not(loom))]
 mod snapshot;

@@ -4,6 +4,7 @@ use super::InstanceError;
 use super::common::Common;
 use crate::clock::ClockId;
 use crate::host::{Config, Host, HostError, Mode};
+use crate::rules::{PidList, Rules, RulesError};
 use ringtap_abi::switchboard::MAX_INSTANCES;
 use std::sync::atomic::Ordering::{Relaxed, Release};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -84,6 +85,7 @@ impl Named {
         for word in self.common.board().words().iter().filter(|word| word.load(Relaxed) & self.bits() != 0) {
             word.fetch_and(!self.bits(), Relaxed);
         }
+        self.common.forget_rules(self.bit);
         self.common.targets().set(self.bit, None);
         let entry = self.common.board().entry(self.bit);
         entry.name_len.store(0, Relaxed);
@@ -270,6 +272,47 @@ impl Instance {
     #[must_use]
     pub fn event_state(&self, id: u16) -> bool {
         self.named.common.board().word(id).load(Relaxed) & self.named.bits() != 0
+    }
+
+    /// Replaces what an event does here besides being recorded, and which of its records are: in all attached processes
+    /// at once, all of it or none. Rules count whether the event is on or off.
+    ///
+    /// # Errors
+    /// [`InstanceError::Rules`], [`InstanceError::Removed`].
+    pub fn set_rules(&self, id: u16, rules: Rules) -> Result<(), InstanceError> {
+        self.rules_with(|common, bit| common.set_rules(bit, id, rules))
+    }
+
+    /// An event's rules.
+    #[must_use]
+    pub fn rules(&self, id: u16) -> Rules {
+        self.named.common.rules().rules(self.named.bit, id)
+    }
+
+    /// Records the events of these threads only, or those of all others: the kernel's `set_event_pid` and
+    /// `set_event_notrace_pid`. `None` takes the list away.
+    ///
+    /// # Errors
+    /// [`InstanceError::Rules`], [`InstanceError::Removed`].
+    pub fn set_pids(&self, list: PidList, pids: Option<&[u32]>) -> Result<(), InstanceError> {
+        self.rules_with(|common, bit| common.set_pids(bit, list, pids))
+    }
+
+    /// The threads of a list; `None` where there is none.
+    #[must_use]
+    pub fn pids(&self, list: PidList) -> Option<Vec<u32>> {
+        self.named.common.rules().pids(self.named.bit, list)
+    }
+
+    fn rules_with(
+        &self,
+        change: impl FnOnce(&Common, usize) -> Result<(), RulesError>,
+    ) -> Result<(), InstanceError> {
+        let present = self.named.present();
+        if present.is_removed {
+            return Err(InstanceError::Removed { name: self.named.name.clone() });
+        }
+        Ok(change(&self.named.common, self.named.bit)?)
     }
 
     /// Whether events that are declared from now on are on in this instance at once; they are not, where nothing is
