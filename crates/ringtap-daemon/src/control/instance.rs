@@ -341,6 +341,29 @@ impl Instance {
         self.inner.config().subbuf_size
     }
 
+    /// `snapshot`: 0 frees it, 1 takes one, of all CPUs or of one, anything else empties it.
+    pub(crate) fn write_snapshot(
+        &self,
+        control: &Control,
+        cpu: Option<u32>,
+        bytes: &[u8],
+    ) -> Result<(), Errno> {
+        let command = number::unsigned(bytes)?;
+        let host = self.host();
+        let done = match (command, cpu) {
+            (0, Some(_)) => return Err(Errno::INVAL),
+            (0, None) => {
+                host.free_snapshot();
+                Ok(())
+            }
+            (1, _) if control.is_mapped(&host, &self.cpus()) => return Err(Errno::BUSY),
+            (1, cpu) => host.take_snapshot(cpu),
+            (_, None) => host.clear_snapshot(),
+            (_, Some(cpu)) => host.snapshot().map_or(Ok(()), |snapshot| snapshot.reset_cpu(cpu)),
+        };
+        done.map_err(|error| errno(&error))
+    }
+
     pub(crate) fn buffer_percent(&self) -> u8 {
         self.inner.buffer_percent()
     }

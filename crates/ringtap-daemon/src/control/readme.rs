@@ -10,6 +10,7 @@ The files of a directory:\n\
   trace_pipe\t\t- the same, each event once: reading consumes\n\
   trace_marker\t\t- what is written here becomes an event\n\
   trace_marker_raw\t- the same for bytes: four of a number, then others\n\
+  snapshot\t\t- a copy of the buffers: write 1 to take one, 0 to free it, 2 to empty it\n\
   current_tracer\t- always nop: there are events only\n\
   available_tracers\t- nop\n\
   error_log\t- what was wrong with the last commands\n\

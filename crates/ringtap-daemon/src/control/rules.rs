@@ -216,7 +216,8 @@ impl Instance {
             Errno::from_raw_os_error(error.errno())
         };
         let text = command(bytes)?;
-        let Some(command) = Command::parse(text, decoded, &Symbols::default()).map_err(|error| refuse(&error))?
+        let Some(command) =
+            Command::parse(text, decoded, &Symbols::default()).map_err(|error| refuse(&error))?
         else {
             return Ok(());
         };
@@ -339,7 +340,8 @@ impl Instance {
                 .map(|(row, comm)| HistRow { key: &row.key, sums: &row.sums, comm })
                 .collect();
             let info = armed.line(control);
-            let table = HistTable { hist, info: &info, rows: &rows, hits: totals.hits, dropped: totals.drops };
+            let table =
+                HistTable { hist, info: &info, rows: &rows, hits: totals.hits, dropped: totals.drops };
             table.print(&Symbols::default(), &mut out);
         }
         out

@@ -37,6 +37,8 @@ pub(super) enum Read {
     Text(fn(&At<'_>) -> Text),
     /// `trace`: a text that is made as it is read.
     Trace,
+    /// `snapshot`: the same of a copy of the buffers.
+    Snapshot,
     /// `trace_pipe`: a text that is consumed.
     Pipe,
     /// `trace_pipe_raw`: sub-buffers.
@@ -97,7 +99,7 @@ impl File {
     }
 }
 
-use Read::{Pipe, Raw, Text as Say, Trace};
+use Read::{Pipe, Raw, Snapshot, Text as Say, Trace};
 use Write::{No, Set, Take};
 
 /// An instance's directory.
@@ -130,6 +132,7 @@ pub(super) const INSTANCE: &[File] = &[
     file("set_event_pid",         0o640, Say(|at| Ok(at.instance.pids_text(Pids::Traced))),
                                          Set(|at, bytes| at.instance.add_pids(Pids::Traced, bytes)))
         .truncated(|at| at.instance.clear_pids(Pids::Traced)),
+    file("snapshot",              0o640, Snapshot,                                    Set(snapshot)),
     file("timestamp_mode",        0o440, Say(|at| Ok(at.instance.timestamp_mode())),  No),
     file("trace",                 0o640, Trace,                                       Set(|_, _| Ok(())))
         .truncated(|at| at.instance.reset(None)),
@@ -146,6 +149,7 @@ pub(super) const INSTANCE: &[File] = &[
 #[rustfmt::skip]
 pub(super) const CPU: &[File] = &[
     file("buffer_size_kb",        0o640, Say(|at| at.instance.buffer_size_kb(at.cpu)), Set(resize)),
+    file("snapshot",              0o640, Snapshot,                                    Set(snapshot)),
     file("stats",                 0o440, Say(|at| at.instance.stats(at.cpu.ok_or(Errno::NODEV)?)), No),
     file("trace",                 0o640, Trace,                                       Set(|_, _| Ok(())))
         .truncated(|at| at.instance.reset(at.cpu)),
@@ -238,6 +242,10 @@ fn available_events(at: &At<'_>) -> Text {
 
 fn resize(at: &At<'_>, bytes: &[u8]) -> Result<(), Errno> {
     at.instance.write_buffer_size_kb(at.control, at.cpu, bytes)
+}
+
+fn snapshot(at: &At<'_>, bytes: &[u8]) -> Result<(), Errno> {
+    at.instance.write_snapshot(at.control, at.cpu, bytes)
 }
 
 /// There is one tracer.

@@ -149,6 +149,11 @@ impl Registry {
         self.by_id.get(self.by_name.get(system)?.get(name)?)
     }
 
+    /// How many events there are.
+    pub(crate) fn len(&self) -> usize {
+        self.by_id.len()
+    }
+
     /// All events, by id.
     pub(crate) fn events(&self) -> impl Iterator<Item = &Arc<Event>> {
         self.by_id.values()

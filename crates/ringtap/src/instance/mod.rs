@@ -245,6 +245,12 @@ impl Instances {
         self.inner.common.registry().events().map(Arc::clone).collect()
     }
 
+    /// How many events are declared: events are only ever added, so who knows as many knows all.
+    #[must_use]
+    pub fn event_count(&self) -> usize {
+        self.inner.common.registry().len()
+    }
+
     /// The event with the lowest id above `id`.
     pub(crate) fn next_event(&self, id: u16) -> Option<Arc<Event>> {
         self.inner.common.registry().next_after(id).map(Arc::clone)
