@@ -10,7 +10,7 @@ use crate::map::{self, MapError, Mapping};
 use crate::ring::reset;
 use crate::ring::snapshot::Copying;
 use crate::ring::swap::{self, Handed, Reader as Swapper};
-use crate::ring::{Corrupt, watermark};
+use crate::ring::{Corrupt, Ring, watermark};
 use crate::rseq::{self, Area, lock, portable::Pinned};
 use crate::stats::{self, Stats};
 use crate::writer::{self, Pin, Writer};
@@ -130,6 +130,7 @@ struct Instance {
     /// The pair of moments that the stored conversion was drawn through last.
     /// `None`: the conversion stays what it is.
     calibrated: Mutex<Option<(Pair, Instant)>>,
+    /// A snapshot's are those of what it was taken of.
     common: Arc<Common>,
     /// Whether its writers write to other instances, too.
     is_top: bool,
@@ -204,14 +205,18 @@ impl Host {
         let last = cpus::possible().map_err(HostError::Cpus)?.into_iter().max().unwrap_or(0);
         // Numbers that no CPU has get a buffer too, so that the index is the CPU. Untouched, it takes no memory.
         let buffer = |cpu| {
-            let geometry = geometry(cpu).map_err(MapError::from)?;
-            Buffer::new(geometry, cpu, config, clock, conversion).map(Arc::new)
+            Buffer::new(geometry(cpu).map_err(MapError::from)?, cpu, config, clock, conversion).map(Arc::new)
         };
-        let buffers = (0..=last).map(buffer).collect::<Result<_, HostError>>()?;
-        let calibrated = Mutex::new(Some((pair, Instant::now())));
-        let (common, buffer_percent) = (Arc::clone(common), AtomicU8::new(config.buffer_percent));
-        let snapshot = snapshot::Slot::default();
-        let instance = Instance { buffers, clock, buffer_percent, calibrated, common, is_top, snapshot };
+        let buffers = (0..=last).map(buffer).collect::<Result<_, _>>()?;
+        let instance = Instance {
+            buffers,
+            clock,
+            buffer_percent: AtomicU8::new(config.buffer_percent),
+            calibrated: Mutex::new(Some((pair, Instant::now()))),
+            common: Arc::clone(common),
+            is_top,
+            snapshot: snapshot::Slot::default(),
+        };
         Ok(Self { instance: Arc::new(instance) })
     }
 
@@ -470,6 +475,34 @@ impl Host {
             }
         }
         *calibrated = Some((now, Instant::now()));
+    }
+
+    /// The buffer's memory.
+    pub(crate) fn mapping(&self, cpu: u32) -> Result<&Mapping, HostError> {
+        Ok(&self.buffer(cpu)?.mapping)
+    }
+
+    /// Whether the reader page is the one being written.
+    pub(crate) fn holds_tail(&self, cpu: u32, ring: &Ring<'_>) -> Result<bool, Corrupt> {
+        let Ok(buffer) = self.buffer(cpu) else { return Err(Corrupt) };
+        Ok(buffer.reader().holds(ring.tail()?))
+    }
+
+    /// Data bytes on the reader page that were not handed out.
+    pub(crate) fn unread_on_page(&self, cpu: u32, ring: &Ring<'_>) -> Result<u32, Corrupt> {
+        let Ok(buffer) = self.buffer(cpu) else { return Err(Corrupt) };
+        Ok(buffer.reader().unread_on_page(ring)?.bytes)
+    }
+
+    /// Where the buffers' list is: two handles of the same say the same.
+    pub(crate) fn address(&self) -> *const () {
+        Arc::as_ptr(&self.instance).cast()
+    }
+
+    /// Full sub-buffers that nobody has read.
+    pub(crate) fn dirty(&self, cpu: u32, ring: &Ring<'_>) -> Result<u64, Corrupt> {
+        let Ok(buffer) = self.buffer(cpu) else { return Err(Corrupt) };
+        watermark::dirty(ring, &buffer.reader())
     }
 
     fn buffer(&self, cpu: u32) -> Result<&Buffer, HostError> {

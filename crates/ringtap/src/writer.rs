@@ -116,6 +116,16 @@ impl Writer {
         if route.word == TOP { self.write(payload) } else { self.write_to_many(route, payload) }
     }
 
+    /// As [`write_to`](Self::write_to), for an event whose size is known at compile time, as with
+    /// [`write_array`](Self::write_array).
+    ///
+    /// # Errors
+    /// As [`write_to`](Self::write_to).
+    #[inline(always)]
+    pub fn write_array_to<const N: usize>(&self, route: Route, payload: &[u8; N]) -> Result<(), Refused> {
+        if route.word == TOP { self.write_array(payload) } else { self.write_to_many(route, payload) }
+    }
+
     #[cold]
     #[inline(never)]
     fn write_to_many(&self, route: Route, payload: &[u8]) -> Result<(), Refused> {

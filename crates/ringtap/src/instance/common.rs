@@ -1,5 +1,6 @@
 //! What all instances of a host have in common: events, switchboard, this process's writers.
 
+use super::awaited::Awaited;
 use super::targets::Targets;
 use crate::board::Board;
 use crate::event::registry::{RegisterError, Registry};
@@ -20,6 +21,7 @@ pub(crate) struct Common {
     rules: Publisher<Arc<Board>>,
     /// The word of an event that is declared from now on.
     new_events: AtomicU64,
+    awaited: Awaited,
     /// Eventfds of those who tell the attached processes of changes.
     tellers: Mutex<Vec<Weak<OwnedFd>>>,
 }
@@ -31,7 +33,8 @@ impl Common {
         let targets = Arc::new(Targets::new(Arc::clone(&board)));
         let rules = Publisher::new(Arc::clone(&board));
         let new_events = AtomicU64::new(new_events);
-        Ok(Self { registry: Mutex::default(), board, targets, rules, new_events, tellers: Mutex::default() })
+        let (registry, awaited, tellers) = (Mutex::default(), Awaited::default(), Mutex::default());
+        Ok(Self { registry, board, targets, rules, new_events, awaited, tellers })
     }
 
     /// What is declared. A declaration is complete or absent, so a panic of another thread changes nothing.
@@ -96,7 +99,7 @@ impl Common {
         &self.targets
     }
 
-    /// Declares an event. A new one is on where new events are.
+    /// Declares an event. A new one is on where new events are, and where it is awaited.
     pub(crate) fn declare(&self, system: &str, name: &str, format: &str) -> Result<u16, RegisterError> {
         let mut registry = self.registry();
         if let Some(event) = registry.find(system, name) {
@@ -109,7 +112,7 @@ impl Common {
             // The log has room for all that the registry takes.
             self.board.log_format(id, &text);
         }
-        self.switch(id, self.new_events.load(Relaxed), true);
+        self.switch(id, self.new_events.load(Relaxed) | self.awaited.word(system, name), true);
         Ok(id)
     }
 
@@ -137,6 +140,11 @@ impl Common {
         } else {
             self.new_events.fetch_and(!bits, Relaxed);
         }
+    }
+
+    /// Who awaits which events.
+    pub(crate) fn awaited(&self) -> &Awaited {
+        &self.awaited
     }
 
     pub(crate) fn new_events(&self) -> u64 {

@@ -34,11 +34,13 @@
 //! # }
 //! ```
 
+mod awaited;
 pub(crate) mod common;
 mod named;
 pub(crate) mod targets;
 pub(crate) mod tasks;
 
+pub use awaited::{MAX_AWAITED, Pattern, PatternError};
 pub use named::Instance;
 pub use tasks::Task;
 
@@ -93,6 +95,9 @@ pub enum InstanceError {
         /// The reader.
         pid: u32,
     },
+    /// There is no room for one more pattern.
+    #[error("this host awaits {MAX_AWAITED} patterns of events, which is all it keeps: forget some first")]
+    TooManyAwaited,
     /// Its buffers could not be made or changed.
     #[error(transparent)]
     Host(#[from] HostError),

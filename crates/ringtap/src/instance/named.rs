@@ -1,8 +1,10 @@
 //! One instance: its present buffers, and what can be set.
 
 use super::InstanceError;
+use super::awaited::Pattern;
 use super::common::Common;
 use crate::clock::ClockId;
+use crate::event::registry::FIRST_ID;
 use crate::host::{Config, Host, HostError, Mode};
 use crate::rules::{PidList, Rules, RulesError};
 use ringtap_abi::switchboard::MAX_INSTANCES;
@@ -82,6 +84,7 @@ impl Named {
         present.is_removed = true;
         present.host.set_recording(false);
         self.common.switch_new_events(self.bits(), false);
+        self.common.awaited().clear(self.bits());
         for word in self.common.board().words().iter().filter(|word| word.load(Relaxed) & self.bits() != 0) {
             word.fetch_and(!self.bits(), Relaxed);
         }
@@ -322,6 +325,39 @@ impl Instance {
         if !present.is_removed {
             self.named.common.switch_new_events(self.named.bits(), on);
         }
+    }
+
+    /// Switches these events on: those that are declared, and others as soon as they are.
+    ///
+    /// # Errors
+    /// [`InstanceError::Removed`], [`InstanceError::TooManyAwaited`].
+    pub fn await_events(&self, pattern: &Pattern) -> Result<(), InstanceError> {
+        let (named, present) = (&self.named, self.named.present());
+        if present.is_removed {
+            return Err(InstanceError::Removed { name: named.name.clone() });
+        }
+        if !named.common.awaited().add(pattern.clone(), named.bits()) {
+            return Err(InstanceError::TooManyAwaited);
+        }
+        // A declaration that comes from now on finds the pattern; one that came before is found here.
+        let registry = named.common.registry();
+        for event in registry.events().filter(|event| event.id >= FIRST_ID) {
+            if pattern.names(&event.system, &event.name) {
+                named.common.switch(event.id, named.bits(), true);
+            }
+        }
+        Ok(())
+    }
+
+    /// What is awaited in this instance.
+    #[must_use]
+    pub fn awaited(&self) -> Vec<Pattern> {
+        self.named.common.awaited().of(self.named.bits())
+    }
+
+    /// Awaits nothing any more; events that are on stay on.
+    pub fn await_none(&self) {
+        self.named.common.awaited().clear(self.named.bits());
     }
 
     /// Whether events that are declared from now on are on in this instance.
