@@ -220,6 +220,21 @@ fn files_decide_what_is_recorded() {
 }
 
 #[test]
+fn markers_of_the_top_are_copied_where_that_is_asked_for() {
+    let tree = tree();
+    let instances = tree.resolve("instances").unwrap();
+    tree.make_dir(instances, "copies").unwrap();
+    tree.make_dir(instances, "other").unwrap();
+    write(&tree, "instances/copies/options/copy_trace_marker", "1").unwrap();
+    write(&tree, "trace_marker", "for all who want it").unwrap();
+    write(&tree, "instances/other/trace_marker", "for one").unwrap();
+    let expected = ["tracing_mark_write: for all who want it"];
+    assert_eq!(events(&tree, "trace"), expected);
+    assert_eq!(events(&tree, "instances/copies/trace"), expected);
+    assert_eq!(events(&tree, "instances/other/trace"), ["tracing_mark_write: for one"]);
+}
+
+#[test]
 fn snapshots() {
     let tree = tree();
     assert!(read(&tree, "snapshot").unwrap().contains("\n# * Snapshot is freed *\n"));

@@ -7,6 +7,7 @@ use super::table::{File, Read, Write};
 use super::tree::Tree;
 use crate::control::Caller;
 use crate::control::instance::{Hold, Use};
+use crate::control::options::bit;
 use crate::control::pipe::Pipe;
 use crate::control::trace::Trace;
 use crate::limits::WRITE_LEN;
@@ -228,6 +229,9 @@ impl Handle {
     /// The kernel's errno.
     pub fn poll(&mut self) -> Result<Option<Wait>, Errno> {
         let State::Pipe(pipe) = &mut self.state else { return Ok(None) };
+        if pipe.hold().instance.has(bit::BLOCK) {
+            return Ok(None);
+        }
         let percent = match pipe.cpu() {
             Some(_) => pipe.host().buffer_percent(),
             None => 0,

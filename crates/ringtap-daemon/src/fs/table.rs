@@ -6,7 +6,7 @@
 #![forbid(unsafe_code)]
 
 use crate::control::instance::{Instance, Pids, line};
-use crate::control::options::{FLAGS, Flag};
+use crate::control::options::{FLAGS, Flag, bit};
 use crate::control::{Caller, Control, number, readme, rules, stats};
 use ringtap::event::registry::Event;
 use rustix::io::Errno;
@@ -273,6 +273,12 @@ fn mark(
     write: fn(&Instance, &Control, &[u8], &Caller) -> Result<usize, Errno>,
 ) -> Result<usize, Errno> {
     let taken = write(at.instance, at.control, bytes, at.caller)?;
+    if at.instance.is_top() {
+        for copies in at.control.named().iter().filter(|instance| instance.has(bit::COPY_TRACE_MARKER)) {
+            // Its buffers may be off or full, which is their affair.
+            let _ = write(copies, at.control, bytes, at.caller);
+        }
+    }
     at.control.remember(at.caller);
     Ok(taken)
 }
