@@ -26,6 +26,13 @@ pub(super) const BACKLOG: i32 = 256;
 /// How long a host that starts waits for another one that is starting in the same directory.
 pub(super) const DIRECTORY_LOCK: Duration = Duration::from_secs(2);
 
+/// How long a host that starts in a dead one's place waits for an attached process that offers what it has of it.
+/// They are told when the socket appears, and come within milliseconds where the machine is not overloaded.
+pub(super) const OFFERS: Duration = Duration::from_secs(2);
+
+/// How long one of them may take for each step of its offer.
+pub(super) const OFFER_STEP: Duration = Duration::from_millis(500);
+
 /// Bytes of an event's format text. The kernel's longest, with their tables of flag names, have 12 KiB; with
 /// the two names it must fit in a packet.
 pub(crate) const FORMAT_LEN: usize = 15 * 1024;
