@@ -219,7 +219,7 @@ fn broken_triggers() {
     ];
     let mut random = random("broken_triggers");
     let bytes = capture();
-    let file = TraceDat::parse(&bytes).unwrap();
+    let file = TraceDat::open(&bytes.as_slice()).unwrap();
     let (formats, _) = file.events(Dialect::Kernel, false, Constants::new());
     let event = formats.by_name(None, "sched_switch").unwrap();
     for text in TRIGGERS {

@@ -8,8 +8,8 @@ use crate::names::{self, Names};
 use crate::record::{Key, MAX_FIELDS, Stored};
 use ringtap::event::{Arg, Count, Declared, Field, Kind, Print, Shown, Value};
 use std::sync::OnceLock;
-use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
+use std::sync::atomic::{AtomicBool, AtomicUsize};
 use tracing_core::Metadata;
 
 /// What a record tells.
@@ -69,47 +69,62 @@ pub(crate) struct Callsite {
     pub(crate) records: Shapes,
     /// What else is written of a span; `None` for an event.
     pub(crate) steps: Option<Steps>,
+    /// Whether `tracing` was told that it is wanted.
+    told: AtomicBool,
 }
 
-/// The ringtap events of a span's life. Empty ones could not be registered.
-#[derive(Debug, Default)]
+/// The ringtap events of a span's life.
+#[derive(Clone, Copy, Debug)]
 pub(crate) struct Steps {
-    pub(crate) enter: OnceLock<&'static Declared>,
-    pub(crate) exit: OnceLock<&'static Declared>,
-    pub(crate) close: OnceLock<&'static Declared>,
-    pub(crate) follows: OnceLock<&'static Declared>,
+    pub(crate) enter: &'static Declared,
+    pub(crate) exit: &'static Declared,
+    pub(crate) close: &'static Declared,
+    pub(crate) follows: &'static Declared,
 }
 
 impl Callsite {
-    pub(crate) fn new(metadata: &'static Metadata<'static>, number: u16) -> Self {
+    /// `steps` declares what is written of a span's life.
+    pub(crate) fn new(
+        metadata: &'static Metadata<'static>,
+        number: u16,
+        steps: impl FnOnce(&Names) -> Steps,
+    ) -> Self {
+        let names = Names::of(metadata);
         let tells = if metadata.is_span() { Tells::New } else { Tells::Event };
         let shapes = |tells| Shapes::new(tells, metadata.fields().len());
         Self {
             metadata,
             number,
-            names: Names::of(metadata),
             shapes: shapes(tells),
             records: shapes(Tells::Record),
-            steps: metadata.is_span().then(Steps::default),
+            steps: metadata.is_span().then(|| steps(&names)),
+            names,
+            told: AtomicBool::new(true),
         }
     }
 
     /// Whether some of its events are on, or nothing is known of it yet.
     pub(crate) fn is_wanted(&self) -> bool {
         let mut declared = self.declared().peekable();
-        self.shapes.is_empty()
-            || declared.peek().is_none()
-            || declared.any(|event| event.id_if_on().is_some())
+        self.shapes.is_empty() || declared.peek().is_none() || declared.any(|event| event.route().is_some())
+    }
+
+    /// As [`is_wanted`](Self::is_wanted), to be told to `tracing`.
+    pub(crate) fn tell(&self) -> bool {
+        let wanted = self.is_wanted();
+        self.told.store(wanted, Relaxed);
+        wanted
+    }
+
+    /// Whether `tracing` was told otherwise.
+    pub(crate) fn is_news(&self) -> bool {
+        self.told.load(Relaxed) != self.is_wanted()
     }
 
     /// All of its ringtap events.
     pub(crate) fn declared(&self) -> impl Iterator<Item = &'static Declared> {
-        let steps = self.steps.iter().flat_map(|steps| {
-            [&steps.enter, &steps.exit, &steps.close, &steps.follows]
-                .into_iter()
-                .filter_map(|step| step.get())
-        });
-        self.shapes.iter().chain(self.records.iter()).map(|shape| shape.declared).chain(steps.copied())
+        let steps = self.steps.iter().flat_map(|steps| [steps.enter, steps.exit, steps.close, steps.follows]);
+        self.shapes.iter().chain(self.records.iter()).map(|shape| shape.declared).chain(steps)
     }
 }
 
@@ -149,12 +164,12 @@ impl Shapes {
 
     #[inline(always)]
     pub(crate) fn find(&self, key: Key) -> Option<&Shape> {
-        self.first.get().filter(|first| first.key == key).or_else(|| self.find_more(key))
+        self.first.get().filter(|first| first.key.is(key)).or_else(|| self.find_more(key))
     }
 
     #[cold]
     fn find_more(&self, key: Key) -> Option<&Shape> {
-        self.iter().find(|shape| shape.key == key)
+        self.iter().find(|shape| shape.key.is(key))
     }
 
     fn iter(&self) -> impl Iterator<Item = &Shape> {
@@ -379,7 +394,8 @@ impl Callsites {
 
     /// All callsites, by number.
     pub(crate) fn iter(&self) -> impl Iterator<Item = &'static Callsite> {
-        (1..=u16::MAX).map_while(|number| self.numbered(number))
+        let blocks = self.numbered.iter().map_while(OnceLock::get);
+        blocks.flat_map(|block| block.iter().filter_map(|place| place.get().copied()))
     }
 }
 

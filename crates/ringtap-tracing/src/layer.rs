@@ -131,15 +131,15 @@ where
     }
 
     fn on_enter(&self, id: &Id, context: Context<'_, S>) {
-        self.recorder.enter(self.callsite(id, &context), name(id));
+        self.recorder.enter(name(id), || self.callsite(id, &context));
     }
 
     fn on_exit(&self, id: &Id, context: Context<'_, S>) {
-        self.recorder.exit(self.callsite(id, &context), name(id));
+        self.recorder.exit(name(id), || self.callsite(id, &context));
     }
 
     fn on_close(&self, id: Id, context: Context<'_, S>) {
-        self.recorder.close(self.callsite(&id, &context), name(&id));
+        self.recorder.close(name(&id), || self.callsite(&id, &context));
         self.forget(id.into_u64());
     }
 }

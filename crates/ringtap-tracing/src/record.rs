@@ -48,18 +48,35 @@ impl Stored {
 }
 
 /// Which of a callsite's fields a record has, and how each is stored: four bits a field.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Key([u64; 2]);
+///
+/// Two words, added to and compared one by one: a wide load of words that were stored apart would stall.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Key {
+    /// Of the first sixteen fields.
+    low: u64,
+    high: u64,
+}
 
 impl Key {
     #[inline(always)]
     fn add(&mut self, index: usize, stored: Stored) {
-        self.0[index / 16 % 2] |= (stored as u64) << (index % 16 * 4);
+        let bits = (stored as u64) << (index % 16 * 4);
+        if index < 16 {
+            self.low |= bits;
+        } else {
+            self.high |= bits;
+        }
+    }
+
+    #[inline(always)]
+    pub(crate) fn is(self, other: Self) -> bool {
+        self.low == other.low && self.high == other.high
     }
 
     /// How a field is stored; `None` where the record has no such field.
     pub(crate) fn get(self, index: usize) -> Option<Stored> {
-        let nibble = self.0[index / 16 % 2] >> (index % 16 * 4) & 0xf;
+        let word = if index < 16 { self.low } else { self.high };
+        let nibble = word >> (index % 16 * 4) & 0xf;
         Stored::ALL.into_iter().find(|&stored| stored as u64 == nibble)
     }
 }

@@ -1,18 +1,25 @@
 //! Writes what `tracing` tells as ringtap events: what [`Subscriber`](crate::Subscriber) and [`Layer`](crate::Layer)
 //! share.
 
-use crate::callsite::{Callsite, Callsites, Layout, Shape, Shapes, Tells};
+use crate::callsite::{Callsite, Callsites, Layout, Shape, Shapes, Steps, Tells};
+use crate::names::Names;
 use crate::record::{self, Key};
 use crate::source::{self, Registering, Source};
 use crate::spans::{self, Handles};
 use ringtap::Writer;
 use ringtap::event::{Common, Declared};
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 use tracing_core::field::Visit;
 use tracing_core::span::Attributes;
 use tracing_core::subscriber::Interest;
 use tracing_core::{Event, LevelFilter, Metadata};
+
+/// What a recorder leaves out.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Options {
+    pub(crate) max_level: LevelFilter,
+    pub(crate) every_close: bool,
+}
 
 /// One stream of events: a writer, and what is known of the callsites that write to it.
 #[derive(Debug)]
@@ -24,12 +31,14 @@ pub(crate) struct Recorder {
     /// Tells its spans from those of other recorders on a thread's stack.
     number: u32,
     max_level: LevelFilter,
+    /// Whether a span's close is written even where it is the last thing that happened to it.
+    every_close: bool,
     /// Records that could not be described: see [`Recorder::unwritten`].
     unwritten: AtomicU64,
 }
 
 impl Recorder {
-    pub(crate) fn new(writer: Writer, source: Source, max_level: LevelFilter) -> Self {
+    pub(crate) fn new(writer: Writer, source: Source, options: Options) -> Self {
         static NUMBERS: AtomicU32 = AtomicU32::new(1);
         Self {
             writer,
@@ -37,7 +46,8 @@ impl Recorder {
             callsites: Callsites::new(),
             handles: Handles::new(),
             number: NUMBERS.fetch_add(1, Relaxed),
-            max_level,
+            max_level: options.max_level,
+            every_close: options.every_close,
             unwritten: AtomicU64::new(0),
         }
     }
@@ -57,7 +67,7 @@ impl Recorder {
             return Interest::never();
         }
         match self.callsite(metadata) {
-            Some(callsite) if callsite.is_wanted() => Interest::always(),
+            Some(callsite) if callsite.tell() => Interest::always(),
             Some(_) => Interest::never(),
             // Its turn comes when it is hit.
             None => Interest::sometimes(),
@@ -82,22 +92,18 @@ impl Recorder {
         if let Some(callsite) = self.callsites.find(metadata) {
             return Some(callsite);
         }
-        let number = registering.state().callsites.checked_add(1)?;
-        let callsite: &Callsite = Box::leak(Box::new(Callsite::new(metadata, number)));
-        if let Some(steps) = &callsite.steps {
-            let each = [
-                (&steps.enter, Tells::Enter),
-                (&steps.exit, Tells::Exit),
-                (&steps.close, Tells::Close),
-                (&steps.follows, Tells::Follows),
-            ];
-            for (step, tells) in each {
-                // Filled here alone.
-                let _ = step.set(declare(&mut registering, callsite, tells, Key::default()).0);
+        let number = self.source.next_number()?;
+        let steps = |names: &Names| {
+            let mut step = |tells| declare(&mut registering, metadata, names, tells, Key::default()).0;
+            Steps {
+                enter: step(Tells::Enter),
+                exit: step(Tells::Exit),
+                close: step(Tells::Close),
+                follows: step(Tells::Follows),
             }
-        }
+        };
+        let callsite: &Callsite = Box::leak(Box::new(Callsite::new(metadata, number, steps)));
         self.callsites.add(callsite)?;
-        registering.state().callsites = number;
         Some(callsite)
     }
 
@@ -114,10 +120,11 @@ impl Recorder {
         if let Some(shape) = shapes.find(key) {
             return Some(shape);
         }
-        let (declared, fixed_end) = declare(&mut registering, callsite, shapes.tells, key);
+        let (metadata, names) = (callsite.metadata, &callsite.names);
+        let (declared, fixed_end) = declare(&mut registering, metadata, names, shapes.tells, key);
         let shape = shapes.add(Shape { key, declared }, fixed_end);
         drop(registering);
-        if declared.id_if_on().is_none() {
+        if declared.route().is_none() {
             // What was switched off before it was met is not to be asked again.
             tracing_core::callsite::rebuild_interest_cache();
         }
@@ -134,7 +141,7 @@ impl Recorder {
         &self,
         callsite: &'static Callsite,
         shapes: &'static Shapes,
-        spans: impl FnOnce(u64) -> [u64; HEAD],
+        head: impl FnOnce(u64) -> [u64; HEAD],
         visit: impl Fn(&mut dyn Visit),
     ) {
         record::build::<HEAD>(shapes.tail_start(), shapes.bound(), visit, |mut record| {
@@ -142,10 +149,12 @@ impl Recorder {
             let Some(shape) = shapes.find(key).or_else(|| self.learn(callsite, shapes, key)) else {
                 return self.count_unwritten();
             };
-            match shape.declared.id_if_on() {
+            match shape.declared.route() {
                 // What the ring refuses is counted there.
-                Some(id) => {
-                    let _ = self.writer.write(record.finish(spans(Common::of_thread(id).word())));
+                Some(route) => {
+                    spans::wrote_exit(0);
+                    let head = head(Common::of_thread(route.id).word());
+                    let _ = self.writer.write_to(route, record.finish(head));
                 }
                 None if shape.declared.id().is_none() => self.count_unwritten(),
                 None => {}
@@ -153,16 +162,14 @@ impl Recorder {
         });
     }
 
-    /// Writes a step of a span's life.
+    /// Writes a step of a span's life. Returns whether it was written.
     #[inline(always)]
-    fn step(&self, event: &OnceLock<&'static Declared>, span: u64) {
-        if let Some(id) = event.get().and_then(|event| event.id_if_on()) {
-            let mut payload = [0; 16];
-            payload[..8].copy_from_slice(&Common::of_thread(id).word().to_le_bytes());
-            payload[8..].copy_from_slice(&span.to_le_bytes());
+    fn step(&self, event: &'static Declared, span: u64) -> bool {
+        event.route().is_some_and(|route| {
+            let common = Common::of_thread(route.id).word();
             // What the ring refuses is counted there.
-            let _ = self.writer.write_array(&payload);
-        }
+            self.writer.write_array_to(route, &payload(common, span)).is_ok()
+        })
     }
 
     /// The thread's current span; 0 for none.
@@ -206,6 +213,7 @@ impl Recorder {
             return name(0);
         };
         let span = name(callsite.number);
+        spans::made(self.number, span, callsite);
         let head = |common| [common, span, parent];
         self.write(callsite, &callsite.shapes, head, |visitor| attributes.record(visitor));
         span
@@ -222,40 +230,63 @@ impl Recorder {
     }
 
     pub(crate) fn follows(&self, callsite: &'static Callsite, span: u64, follows: u64) {
-        let event = callsite.steps.as_ref().and_then(|steps| steps.follows.get());
-        if let Some(id) = event.and_then(|event| event.id_if_on()) {
-            let words = [Common::of_thread(id).word(), span, follows].map(u64::to_le_bytes);
-            let _ = self.writer.write(words.as_flattened());
+        let event = callsite.steps.map(|steps| steps.follows);
+        if let Some(route) = event.and_then(Declared::route) {
+            spans::wrote_exit(0);
+            let words = [Common::of_thread(route.id).word(), span, follows].map(u64::to_le_bytes);
+            let _ = self.writer.write_to(route, words.as_flattened());
+        }
+    }
+
+    /// `find` finds the span's callsite, here and below, where it is not at hand.
+    #[inline(always)]
+    pub(crate) fn enter(&self, span: u64, find: impl FnOnce() -> Option<&'static Callsite>) {
+        let callsite = spans::enter(self.number, span, find);
+        if let Some(steps) = callsite.and_then(|callsite| callsite.steps.as_ref()) {
+            spans::wrote_exit(0);
+            self.step(steps.enter, span);
         }
     }
 
     #[inline(always)]
-    pub(crate) fn enter(&self, callsite: Option<&'static Callsite>, span: u64) {
-        spans::enter(self.number, span);
+    pub(crate) fn exit(&self, span: u64, find: impl FnOnce() -> Option<&'static Callsite>) {
+        let callsite = spans::exit(self.number, span, find);
         if let Some(steps) = callsite.and_then(|callsite| callsite.steps.as_ref()) {
-            self.step(&steps.enter, span);
+            let is_written = self.step(steps.exit, span);
+            spans::wrote_exit(if is_written { span } else { 0 });
         }
     }
 
+    /// A span that was left right before is closed by that, where nothing else is asked for: a record of it would cost
+    /// a fifth of what the span does, and tell the same.
     #[inline(always)]
-    pub(crate) fn exit(&self, callsite: Option<&'static Callsite>, span: u64) {
-        spans::exit(self.number, span);
+    pub(crate) fn close(&self, span: u64, find: impl FnOnce() -> Option<&'static Callsite>) {
+        if spans::has_just_left(span) && !self.every_close {
+            return;
+        }
+        let callsite = spans::last(self.number, span).or_else(find);
         if let Some(steps) = callsite.and_then(|callsite| callsite.steps.as_ref()) {
-            self.step(&steps.exit, span);
+            spans::wrote_exit(0);
+            self.step(steps.close, span);
         }
     }
 
-    #[inline(always)]
-    pub(crate) fn close(&self, callsite: Option<&'static Callsite>, span: u64) {
-        if let Some(steps) = callsite.and_then(|callsite| callsite.steps.as_ref()) {
-            self.step(&steps.close, span);
+    /// Has `tracing` ask again where the host switched callsites on or off since it last did.
+    pub(crate) fn notice_switches(&self) {
+        let news: Vec<_> = self.callsites.iter().filter(|callsite| callsite.is_news()).collect();
+        if !news.is_empty() {
+            tracing_core::callsite::rebuild_interest_cache();
+            // Nobody asks where the recorder is no dispatcher's any more.
+            for callsite in news {
+                callsite.tell();
+            }
         }
     }
 
     /// Switches the events that a pattern names, those known and those that come. Returns how many are known.
     pub(crate) fn switch(&self, pattern: &str, on: bool) -> usize {
-        let Some(mut registering) = self.source.lock() else { return 0 };
-        registering.state().switched.push((pattern.to_owned(), on));
+        let Some(registering) = self.source.lock() else { return 0 };
+        self.source.note_switch(pattern, on);
         let declared = self.callsites.iter().flat_map(Callsite::declared);
         let named = declared.filter(|event| is_named(pattern, event));
         let count = named.map(|event| event.set_on(on)).count();
@@ -266,16 +297,22 @@ impl Recorder {
     }
 }
 
+/// A record of two words.
+#[inline(always)]
+fn payload(common: u64, span: u64) -> [u8; 16] {
+    (u128::from(span) << 64 | u128::from(common)).to_le_bytes()
+}
+
 /// Declares an event under the first name that is not another's. Returns where its fixed fields end, too. An event that
 /// nobody registers is never on.
 fn declare(
     registering: &mut Registering<'_>,
-    callsite: &Callsite,
+    metadata: &Metadata<'_>,
+    names: &Names,
     tells: Tells,
     key: Key,
 ) -> (&'static Declared, usize) {
-    let names = &callsite.names;
-    let layout = Layout::of(callsite.metadata, &names.place, tells, key);
+    let layout = Layout::of(metadata, &names.place, tells, key);
     let mut declared = None;
     for name in names.candidates(tells.suffix()) {
         let event = layout.declare(&names.system, &name);
@@ -286,9 +323,9 @@ fn declare(
         }
     }
     let event = declared.expect("there is a name at least");
-    for (pattern, on) in &registering.state().switched {
-        if is_named(pattern, event) {
-            event.set_on(*on);
+    for (pattern, on) in registering.source().switched() {
+        if is_named(&pattern, event) {
+            event.set_on(on);
         }
     }
     (event, layout.fixed_end)

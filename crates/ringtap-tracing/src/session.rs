@@ -1,19 +1,20 @@
 //! Where a program's events go: to a host that runs already, or into memory of its own.
 
 use crate::layer::Layer;
-use crate::recorder::Recorder;
+use crate::recorder::{Options, Recorder};
 use crate::source::Source;
 use crate::subscriber::Subscriber;
-use ringtap::attach::{AttachError, Connection, Role, SOCKET_VARIABLE};
+use ringtap::attach::{AttachError, Attachment, SOCKET_VARIABLE};
 use ringtap::serve::{self, ServeError, Server};
-use ringtap::{Config, Host, HostError, Writer};
+use ringtap::{Config, Host, HostError};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 use tracing_core::LevelFilter;
 use tracing_core::dispatcher::{self, Dispatch, SetGlobalDefaultError};
 
 /// The name of the daemon's socket, see [`serve::default_path`].
-const DAEMON: &str = "ringtap";
+const DAEMON: &str = "default";
 
 /// Why tracing could not be set up.
 #[derive(Debug, thiserror::Error)]
@@ -78,7 +79,7 @@ pub struct Builder {
     config: Config,
     socket: Option<PathBuf>,
     is_served: bool,
-    max_level: LevelFilter,
+    options: Options,
     has_log: bool,
 }
 
@@ -89,7 +90,7 @@ impl Default for Builder {
             config: Config::default(),
             socket: None,
             is_served: true,
-            max_level: LevelFilter::TRACE,
+            options: Options { max_level: LevelFilter::TRACE, every_close: false },
             has_log: true,
         }
     }
@@ -140,7 +141,14 @@ impl Builder {
     /// Callsites above this level are off, whatever else is said.
     #[must_use]
     pub fn max_level(mut self, level: impl Into<LevelFilter>) -> Self {
-        self.max_level = level.into();
+        self.options.max_level = level.into();
+        self
+    }
+
+    /// Writes each span's close. Else a span is closed with its last `_exit` where its thread wrote nothing in between.
+    #[must_use]
+    pub fn every_close(mut self) -> Self {
+        self.options.every_close = true;
         self
     }
 
@@ -156,11 +164,12 @@ impl Builder {
     /// # Errors
     /// [`InitError`].
     pub fn init(self) -> Result<Session, InitError> {
-        let has_log = self.has_log;
+        let (has_log, max_level) = (self.has_log, self.options.max_level);
         let (subscriber, session) = self.subscriber()?;
         dispatcher::set_global_default(Dispatch::new(subscriber)).map_err(InitError::Taken)?;
         if has_log {
-            tracing_log::LogTracer::init().map_err(InitError::Logger)?;
+            let level = tracing_log::AsLog::as_log(&max_level);
+            tracing_log::LogTracer::builder().with_max_level(level).init().map_err(InitError::Logger)?;
         }
         Ok(session)
     }
@@ -171,6 +180,7 @@ impl Builder {
     /// [`InitError`].
     pub fn subscriber(self) -> Result<(Subscriber, Session), InitError> {
         let session = self.session()?;
+        watch_switches(&session.recorder);
         Ok((Subscriber::new(Arc::clone(&session.recorder)), session))
     }
 
@@ -184,7 +194,7 @@ impl Builder {
     }
 
     fn session(self) -> Result<Session, InitError> {
-        let attach = |path: &Path| Attached::new(path, self.max_level);
+        let attach = |path: &Path| Attached::new(path, self.options);
         match &self.place {
             Where::There(path) => attach(path)
                 .map(Session::from)
@@ -208,19 +218,35 @@ impl Builder {
             (_, false) => None,
         };
         let source = Source::here(host.clone(), server.as_ref().map(Server::path));
-        let recorder = Arc::new(Recorder::new(host.writer(), source, self.max_level));
+        let recorder = Arc::new(Recorder::new(host.writer(), source, self.options));
         Ok(Session { recorder, host: Some(host), server, not_attached })
     }
+}
+
+/// How often is looked whether the host switched events: then callsites are off for `tracing`, too, or on again.
+const LOOK: Duration = Duration::from_millis(100);
+
+/// Looks at the switches as long as the recorder lives. Where there can be no thread, events that are switched off still are
+/// not written, but cost more than nothing.
+fn watch_switches(recorder: &Arc<Recorder>) {
+    let recorder = Arc::downgrade(recorder);
+    let watch = move || {
+        while let Some(recorder) = recorder.upgrade() {
+            recorder.notice_switches();
+            drop(recorder);
+            std::thread::sleep(LOOK);
+        }
+    };
+    let _ = std::thread::Builder::new().name("ringtap-switches".into()).spawn(watch);
 }
 
 /// A recorder that writes to another process's host.
 struct Attached(Recorder);
 
 impl Attached {
-    fn new(path: &Path, max_level: LevelFilter) -> Result<Self, AttachError> {
-        let connection = Connection::connect(path, Role::Writer)?;
-        let writer: Writer = connection.writer()?;
-        Ok(Self(Recorder::new(writer, Source::there(connection, Some(path)), max_level)))
+    fn new(path: &Path, options: Options) -> Result<Self, AttachError> {
+        let attachment = Attachment::attach(path)?;
+        Ok(Self(Recorder::new(attachment.writer(), Source::there(attachment), options)))
     }
 }
 

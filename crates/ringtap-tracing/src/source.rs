@@ -1,7 +1,7 @@
 //! Who gives events their ids: a host in this process or another. What is asked of it may take a while, but never
 //! forever: a signal handler may ask while its own thread does, and a forked child while a thread that it has not did.
 
-use ringtap::attach::{AttachError, Connection, Role};
+use ringtap::attach::{AttachError, Attachment, Connection, Role};
 use ringtap::event::registry::RegisterError;
 use ringtap::event::{Declared, EventError};
 use ringtap::{Host, thread};
@@ -14,38 +14,50 @@ use std::time::Duration;
 const PATIENCE: u32 = 2000;
 const NAP: Duration = Duration::from_millis(1);
 
-/// A host, or a connection to one.
+/// Where the host is.
 #[derive(Debug)]
 enum Side {
+    /// In this process, or the one that it was forked from.
     Here(Host),
-    There(Connection),
+    /// In another one.
+    There(Attachment),
 }
 
-/// Registers events, one thread at a time.
+/// Registers events, one thread of a process at a time.
+///
+/// A forked child inherits locks that threads hold which it has not. So each process has a lock of its own: a child takes
+/// the next one.
 #[derive(Debug)]
 pub(crate) struct Source {
-    state: Mutex<State>,
-    /// The thread that is at it; 0 for none.
-    owner: AtomicU32,
-    /// Where a forked child finds the host; its parent's connection is not for it.
+    host: Side,
+    turns: [Turn; GENERATIONS],
+    /// Callsites so far, with those that could not be registered.
+    callsites: AtomicU32,
+    /// What was switched, in this order: patterns, and whether on.
+    switched: Mutex<Vec<(String, bool)>>,
+    /// Where a forked child finds its parent's host.
     socket: Option<PathBuf>,
 }
 
-#[derive(Debug)]
-pub(crate) struct State {
-    host: Side,
-    /// The process that `host` is of.
-    pid: u32,
-    /// Callsites so far.
-    pub(crate) callsites: u16,
-    /// What was switched, in this order: patterns, and whether on.
-    pub(crate) switched: Vec<(String, bool)>,
+/// How deep forks may go: children of children. Those below register no callsites that their parents had not met.
+const GENERATIONS: usize = 8;
+
+/// One process's turn to register.
+#[derive(Debug, Default)]
+struct Turn {
+    /// The process; 0 while it is nobody's.
+    pid: AtomicU32,
+    /// The thread that is at it; 0 for none.
+    owner: AtomicU32,
+    /// How a forked child reaches the host that was in its parent: its own is a copy that nobody else knows.
+    to_parent: Mutex<Option<Connection>>,
 }
 
 /// The right to register.
 pub(crate) struct Registering<'s> {
     source: &'s Source,
-    state: MutexGuard<'s, State>,
+    turn: &'s Turn,
+    to_parent: MutexGuard<'s, Option<Connection>>,
 }
 
 impl Source {
@@ -53,64 +65,90 @@ impl Source {
         Self::new(Side::Here(host), socket)
     }
 
-    pub(crate) fn there(connection: Connection, socket: Option<&Path>) -> Self {
-        Self::new(Side::There(connection), socket)
+    pub(crate) fn there(attachment: Attachment) -> Self {
+        Self::new(Side::There(attachment), None)
     }
 
     fn new(host: Side, socket: Option<&Path>) -> Self {
-        let state = State { host, pid: std::process::id(), callsites: 0, switched: Vec::new() };
-        Self { state: Mutex::new(state), owner: AtomicU32::new(0), socket: socket.map(Path::to_owned) }
+        let turns: [Turn; GENERATIONS] = Default::default();
+        turns[0].pid.store(std::process::id(), Relaxed);
+        let socket = socket.map(Path::to_owned);
+        Self { host, turns, callsites: 0.into(), switched: Mutex::default(), socket }
     }
 
     /// `None` where it is this thread's turn already, or another's for too long.
     pub(crate) fn lock(&self) -> Option<Registering<'_>> {
+        let turn = self.turn()?;
         for _ in 0..PATIENCE {
-            let state = match self.state.try_lock() {
-                Ok(state) => state,
+            let to_parent = match turn.to_parent.try_lock() {
+                Ok(to_parent) => to_parent,
                 // Nothing is half done that a panic could have left behind.
                 Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
-                Err(TryLockError::WouldBlock) if self.owner.load(Relaxed) == thread::id() => return None,
+                Err(TryLockError::WouldBlock) if turn.owner.load(Relaxed) == thread::id() => return None,
                 Err(TryLockError::WouldBlock) => {
                     std::thread::sleep(NAP);
                     continue;
                 }
             };
-            self.owner.store(thread::id(), Relaxed);
-            return Some(Registering { source: self, state });
+            turn.owner.store(thread::id(), Relaxed);
+            return Some(Registering { source: self, turn, to_parent });
         }
         None
+    }
+
+    /// This process's turn.
+    fn turn(&self) -> Option<&Turn> {
+        let pid = std::process::id();
+        // Relaxed: only this process's threads take a turn for it, and they agree on the first that is free.
+        self.turns.iter().find(|turn| match turn.pid.compare_exchange(0, pid, Relaxed, Relaxed) {
+            Ok(_) => true,
+            Err(taken) => taken == pid,
+        })
+    }
+
+    /// A number for a callsite: from 1 on.
+    pub(crate) fn next_number(&self) -> Option<u16> {
+        u16::try_from(self.callsites.fetch_add(1, Relaxed) + 1).ok()
+    }
+
+    /// Notes what was switched, for events that are registered later.
+    pub(crate) fn note_switch(&self, pattern: &str, on: bool) {
+        if let Ok(mut switched) = self.switched.try_lock() {
+            switched.push((pattern.to_owned(), on));
+        }
+    }
+
+    /// What was switched so far.
+    pub(crate) fn switched(&self) -> Vec<(String, bool)> {
+        self.switched.try_lock().map(|switched| switched.clone()).unwrap_or_default()
     }
 }
 
 impl Drop for Registering<'_> {
     fn drop(&mut self) {
-        self.source.owner.store(0, Relaxed);
+        self.turn.owner.store(0, Relaxed);
     }
 }
 
 impl Registering<'_> {
-    pub(crate) fn state(&mut self) -> &mut State {
-        &mut self.state
+    pub(crate) fn source(&self) -> &Source {
+        self.source
     }
 
-    /// Registers an event. `None` in a forked child that cannot reach the host: its copy is known to nobody.
-    pub(crate) fn register(&mut self, event: &Declared) -> Option<Result<u16, EventError>> {
-        self.follow_fork()?;
-        Some(match &self.state.host {
-            Side::Here(host) => event.register(host),
-            Side::There(connection) => event.register(connection),
-        })
-    }
-
-    /// In a forked child, finds the host anew: the parent's connection is not for it.
-    fn follow_fork(&mut self) -> Option<()> {
-        let pid = std::process::id();
-        if self.state.pid != pid {
-            let connection = Connection::connect(self.source.socket.as_ref()?, Role::Writer).ok()?;
-            self.state.host = Side::There(connection);
-            self.state.pid = pid;
+    /// Registers an event. `None` in a forked child that cannot reach its parent's host.
+    pub(crate) fn register(&mut self, event: &'static Declared) -> Option<Result<u16, EventError>> {
+        match &self.source.host {
+            Side::There(attachment) => Some(event.register(attachment)),
+            Side::Here(host) if std::ptr::eq(self.turn, &raw const self.source.turns[0]) => {
+                Some(event.register(host))
+            }
+            Side::Here(_) => {
+                if self.to_parent.is_none() {
+                    *self.to_parent = Connection::connect(self.source.socket.as_ref()?, Role::Writer).ok();
+                }
+                Some(event.register(self.to_parent.as_ref()?))
+            }
         }
-        Some(())
     }
 }
 

@@ -11,10 +11,12 @@
 //! The kernel's thread ids have 22 bits and differ between all processes, so ids do too. A thread's serials begin
 //! anywhere: where its id was another's before, old spans are not met again soon.
 
+use crate::callsite::Callsite;
 use ringtap::thread;
 use std::cell::Cell;
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU32, Ordering::Relaxed, compiler_fence};
+use std::sync::atomic::Ordering::{Relaxed, SeqCst};
+use std::sync::atomic::{AtomicU32, compiler_fence};
 use std::sync::{Mutex, MutexGuard, TryLockError};
 
 const SERIAL_BITS: u32 = 26;
@@ -31,22 +33,46 @@ thread_local! {
 struct Thread {
     /// The thread that `serial` is of: a forked child's is another.
     id: Cell<u32>,
+    serial: Cell<u32>,
     /// The process that it is of, in the upper bits.
     mark: Cell<u64>,
-    serial: Cell<u32>,
+    /// The span that was made or left last: nearly always the one to be entered or closed next.
+    last: Cell<Known>,
+    /// The span whose leaving was the last that this thread wrote; 0 for none.
+    left: Cell<u64>,
     depth: Cell<usize>,
-    /// The spans that it is in, each with the number of the recorder that it is of. 0 where there is none.
-    inside: [Cell<(u64, u32)>; DEPTH],
+    /// The spans that it is in.
+    inside: [Cell<Known>; DEPTH],
+}
+
+/// A span, and its callsite at hand. The span is 0 where there is none.
+#[derive(Clone, Copy, Debug)]
+struct Known {
+    span: u64,
+    /// The recorder that it is of.
+    recorder: u32,
+    callsite: Option<&'static Callsite>,
+}
+
+impl Known {
+    const NONE: Self = Self { span: 0, recorder: 0, callsite: None };
+
+    #[inline(always)]
+    fn is(&self, recorder: u32, span: u64) -> bool {
+        self.span == span && self.recorder == recorder
+    }
 }
 
 impl Thread {
     const fn new() -> Self {
         Self {
             id: Cell::new(0),
-            mark: Cell::new(0),
             serial: Cell::new(0),
+            mark: Cell::new(0),
+            last: Cell::new(Known::NONE),
+            left: Cell::new(0),
             depth: Cell::new(0),
-            inside: [const { Cell::new((0, 0)) }; DEPTH],
+            inside: [const { Cell::new(Known::NONE) }; DEPTH],
         }
     }
 
@@ -97,56 +123,100 @@ pub(crate) fn callsite_of(span: u64) -> u16 {
 /// The span of this recorder that the thread is in; 0 for none.
 #[inline(always)]
 pub(crate) fn current(recorder: u32) -> u64 {
-    THREAD.with(|thread| {
-        let depth = thread.depth.get().min(DEPTH);
-        let inside = thread.inside[..depth].iter().rev().map(Cell::get);
-        // A signal handler may see a place that is not filled yet.
-        inside.into_iter().find(|&(span, of)| of == recorder && span != 0).map_or(0, |(span, _)| span)
+    THREAD.with(|thread| match thread.depth.get() {
+        0 => 0,
+        depth => {
+            let inside = thread.inside[..depth.min(DEPTH)].iter().rev().map(Cell::get);
+            // A signal handler may see a place that is not filled yet.
+            let mut ours = inside.filter(|known| known.recorder == recorder && known.span != 0);
+            ours.next().map_or(0, |known| known.span)
+        }
     })
 }
 
+/// Notes what the thread has just written: that it left this span, or with 0 anything else.
 #[inline(always)]
-pub(crate) fn enter(recorder: u32, span: u64) {
+pub(crate) fn wrote_exit(span: u64) {
+    THREAD.with(|thread| thread.left.set(span));
+}
+
+/// Whether the last that the thread wrote is that it left this span.
+#[inline(always)]
+pub(crate) fn has_just_left(span: u64) -> bool {
+    THREAD.with(|thread| thread.left.get() == span)
+}
+
+/// Notes that a span was made.
+#[inline(always)]
+pub(crate) fn made(recorder: u32, span: u64, callsite: &'static Callsite) {
+    THREAD.with(|thread| thread.last.set(Known { span, recorder, callsite: Some(callsite) }));
+}
+
+/// The callsite of a span that was made or left last by this thread.
+#[inline(always)]
+pub(crate) fn last(recorder: u32, span: u64) -> Option<&'static Callsite> {
+    let last = THREAD.with(|thread| thread.last.get());
+    last.callsite.filter(|_| last.is(recorder, span))
+}
+
+/// Enters a span. Returns its callsite, found by `find` where it is not at hand.
+#[inline(always)]
+pub(crate) fn enter(
+    recorder: u32,
+    span: u64,
+    find: impl FnOnce() -> Option<&'static Callsite>,
+) -> Option<&'static Callsite> {
+    let callsite = last(recorder, span).or_else(find);
     THREAD.with(|thread| {
         let depth = thread.depth.get();
         // First the place, then what is in it: a signal handler in between takes the next one.
         thread.depth.set(depth + 1);
-        compiler_fence(std::sync::atomic::Ordering::SeqCst);
+        compiler_fence(SeqCst);
         if let Some(place) = thread.inside.get(depth) {
-            place.set((span, recorder));
+            place.set(Known { span, recorder, callsite });
         }
     });
+    callsite
 }
 
+/// Leaves a span. Returns its callsite as [`enter`] does.
 #[inline(always)]
-pub(crate) fn exit(recorder: u32, span: u64) {
+pub(crate) fn exit(
+    recorder: u32,
+    span: u64,
+    find: impl FnOnce() -> Option<&'static Callsite>,
+) -> Option<&'static Callsite> {
     THREAD.with(|thread| {
         let depth = thread.depth.get();
-        match depth.checked_sub(1).map(|top| thread.inside.get(top)) {
-            Some(Some(place)) if place.get() == (span, recorder) => {
-                place.set((0, 0));
-                compiler_fence(std::sync::atomic::Ordering::SeqCst);
-                thread.depth.set(depth - 1);
-            }
-            // Nobody knows what is down there.
-            Some(None) => thread.depth.set(depth - 1),
-            _ => thread.exit_below(recorder, span),
-        }
-    });
+        let top = depth.checked_sub(1).and_then(|top| thread.inside.get(top));
+        let Some(place) = top.filter(|place| place.get().is(recorder, span)) else {
+            thread.exit_below(recorder, span);
+            return find();
+        };
+        let known = place.replace(Known::NONE);
+        compiler_fence(SeqCst);
+        thread.depth.set(depth - 1);
+        thread.last.set(known);
+        known.callsite.or_else(find)
+    })
 }
 
 impl Thread {
     /// Leaves a span that is not the last one entered.
     #[cold]
     fn exit_below(&self, recorder: u32, span: u64) {
-        let depth = self.depth.get().min(DEPTH);
-        let Some(at) = self.inside[..depth].iter().rposition(|place| place.get() == (span, recorder)) else {
+        let depth = self.depth.get();
+        if depth > DEPTH {
+            // Nobody knows what is down there.
+            return self.depth.set(depth - 1);
+        }
+        let Some(at) = self.inside[..depth].iter().rposition(|place| place.get().is(recorder, span)) else {
             return;
         };
         for above in at..depth - 1 {
             self.inside[above].set(self.inside[above + 1].get());
         }
-        self.inside[depth - 1].set((0, 0));
+        self.inside[depth - 1].set(Known::NONE);
         self.depth.set(depth - 1);
     }
 }
@@ -154,16 +224,14 @@ impl Thread {
 /// How many handles spans have, beyond the first.
 #[derive(Debug)]
 pub(crate) struct Handles {
+    /// Handles in each shard: at 0 nobody looks there. Close together, since each span that closes looks at one.
+    counts: Box<[AtomicU32; SHARDS]>,
     shards: Box<[Shard]>,
 }
 
+/// Spans, and how many handles each has beyond the first.
 #[derive(Debug, Default)]
-#[repr(align(64))]
-struct Shard {
-    /// Cloned spans in the map: at 0 nobody looks there.
-    cloned: AtomicU32,
-    extra: Mutex<HashMap<u64, u32>>,
-}
+struct Shard(Mutex<HashMap<u64, u32>>);
 
 const SHARDS: usize = 256;
 /// How often to try a shard's lock: its holder is a moment's work, or in a signal handler's way, or gone with a fork.
@@ -171,29 +239,45 @@ const TRIES: u32 = 1000;
 
 impl Handles {
     pub(crate) fn new() -> Self {
-        Self { shards: (0..SHARDS).map(|_| Shard::default()).collect() }
+        Self {
+            counts: Box::new([const { AtomicU32::new(0) }; SHARDS]),
+            shards: (0..SHARDS).map(|_| Shard::default()).collect(),
+        }
     }
 
-    fn shard(&self, span: u64) -> &Shard {
-        let hash = span.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
-        &self.shards[hash as usize % SHARDS]
+    #[inline(always)]
+    fn shard(span: u64) -> usize {
+        (span.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32) as usize % SHARDS
     }
 
     /// One more.
     pub(crate) fn add(&self, span: u64) {
-        let shard = self.shard(span);
-        let Some(mut extra) = shard.lock() else { return };
+        let shard = Self::shard(span);
+        let Some(mut extra) = self.shards[shard].lock() else { return };
         // Relaxed: whoever drops a handle was given it after this.
-        shard.cloned.fetch_add(1, Relaxed);
+        self.counts[shard].fetch_add(1, Relaxed);
         *extra.entry(span).or_default() += 1;
     }
 
     /// One less. Returns whether it was the last.
     #[inline(always)]
     pub(crate) fn remove(&self, span: u64) -> bool {
-        let shard = self.shard(span);
+        let shard = Self::shard(span);
         // Relaxed: as above; and what another thread removes meanwhile was not this handle.
-        shard.cloned.load(Relaxed) == 0 || shard.remove(span)
+        self.counts[shard].load(Relaxed) == 0 || self.remove_counted(shard, span)
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn remove_counted(&self, shard: usize, span: u64) -> bool {
+        let Some(mut extra) = self.shards[shard].lock() else { return true };
+        let Some(count) = extra.get_mut(&span) else { return true };
+        *count -= 1;
+        if *count == 0 {
+            extra.remove(&span);
+        }
+        self.counts[shard].fetch_sub(1, Relaxed);
+        false
     }
 }
 
@@ -201,26 +285,13 @@ impl Shard {
     /// `None` where the lock cannot be had; then a span closes too early rather than that anybody waits for ever.
     fn lock(&self) -> Option<MutexGuard<'_, HashMap<u64, u32>>> {
         for _ in 0..TRIES {
-            match self.extra.try_lock() {
+            match self.0.try_lock() {
                 Ok(extra) => return Some(extra),
                 Err(TryLockError::Poisoned(poisoned)) => return Some(poisoned.into_inner()),
                 Err(TryLockError::WouldBlock) => std::thread::yield_now(),
             }
         }
         None
-    }
-
-    #[cold]
-    #[inline(never)]
-    fn remove(&self, span: u64) -> bool {
-        let Some(mut extra) = self.lock() else { return true };
-        let Some(count) = extra.get_mut(&span) else { return true };
-        *count -= 1;
-        if *count == 0 {
-            extra.remove(&span);
-        }
-        self.cloned.fetch_sub(1, Relaxed);
-        false
     }
 }
 
@@ -238,6 +309,14 @@ mod tests {
         all.dedup();
         assert_eq!(all.len(), 2000);
         assert_eq!(callsite_of(new_id(u16::MAX)), u16::MAX);
+    }
+
+    fn enter(recorder: u32, span: u64) {
+        assert!(super::enter(recorder, span, || None).is_none());
+    }
+
+    fn exit(recorder: u32, span: u64) {
+        assert!(super::exit(recorder, span, || None).is_none());
     }
 
     #[test]
@@ -279,7 +358,7 @@ mod tests {
         assert!(!handles.remove(2));
         assert!(!handles.remove(2));
         assert!(handles.remove(2));
-        assert_eq!(handles.shards.iter().map(|shard| shard.cloned.load(Relaxed)).sum::<u32>(), 0);
+        assert_eq!(handles.counts.iter().map(|count| count.load(Relaxed)).sum::<u32>(), 0);
     }
 
     #[test]

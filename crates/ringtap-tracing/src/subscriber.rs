@@ -91,12 +91,12 @@ impl tracing_core::Subscriber for Subscriber {
 
     fn enter(&self, span: &Id) {
         let span = span.into_u64();
-        self.recorder.enter(self.recorder.callsite_of(span), span);
+        self.recorder.enter(span, || self.recorder.callsite_of(span));
     }
 
     fn exit(&self, span: &Id) {
         let span = span.into_u64();
-        self.recorder.exit(self.recorder.callsite_of(span), span);
+        self.recorder.exit(span, || self.recorder.callsite_of(span));
     }
 
     fn clone_span(&self, span: &Id) -> Id {
@@ -108,7 +108,7 @@ impl tracing_core::Subscriber for Subscriber {
         let span = span.into_u64();
         let is_last = self.recorder.handles.remove(span);
         if is_last {
-            self.recorder.close(self.recorder.callsite_of(span), span);
+            self.recorder.close(span, || self.recorder.callsite_of(span));
         }
         is_last
     }

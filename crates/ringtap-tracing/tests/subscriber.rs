@@ -252,11 +252,33 @@ fn events_are_switched_while_the_program_runs() {
     };
     both(run, |kind, lines| {
         let names: Vec<_> = names(&lines).into_iter().map(|name| name.split_once(':').unwrap().1).collect();
-        let work = ["work", "work_enter", "second", "work_exit", "work_close"];
+        let work = ["work", "work_enter", "second", "work_exit"];
         let all: Vec<&str> = ["first"].into_iter().chain(work).collect();
         let expected = [all.clone(), work.to_vec(), vec!["work_enter", "work_exit"], all].concat();
         assert_eq!(names, expected, "{kind}");
     });
+}
+
+#[test]
+fn a_close_that_tells_nothing_is_left_out() {
+    let hit = || {
+        info_span!("plain").in_scope(|| ());
+        let late = info_span!("late");
+        late.in_scope(|| ());
+        info!(name: "between", n = 1);
+        drop(late);
+        drop(info_span!("unused"));
+    };
+    for every in [false, true] {
+        let builder = Builder::new().embedded().unserved();
+        let builder = if every { builder.every_close() } else { builder };
+        let (subscriber, session) = builder.subscriber().expect("memory");
+        tracing::subscriber::with_default(subscriber, hit);
+        let lines = read(session.host().expect("embedded")).0;
+        let closed: Vec<_> = names(&lines).into_iter().filter(|name| name.ends_with("_close")).collect();
+        let expected = ["subscriber:plain_close", "subscriber:late_close", "subscriber:unused_close"];
+        assert_eq!(closed, expected[usize::from(!every)..]);
+    }
 }
 
 #[test]
@@ -293,7 +315,7 @@ fn other_layers_come_along() {
         info_span!("request", path = "/").in_scope(|| info!("both see it"));
     });
     let lines = read(session.host().expect("embedded")).0;
-    assert_eq!(lines.len(), 5);
+    assert_eq!(lines.len(), 4);
     let text = String::from_utf8(text.0.lock().expect("no panic").clone()).expect("UTF-8");
     assert!(text.contains("request{path=\"/\"}: subscriber: both see it"), "{text}");
 }
@@ -314,9 +336,9 @@ fn two_programs_of_one_kind_share_events() {
         assert_eq!(session.unwritten(), 0);
     }
     let (lines, _) = read(&host);
-    assert_eq!(lines.len(), 12);
-    assert_eq!(names(&lines)[..6], names(&lines)[6..]);
-    assert_ne!(lines[0].span(), lines[6].span());
+    assert_eq!(lines.len(), 10);
+    assert_eq!(names(&lines)[..5], names(&lines)[5..]);
+    assert_ne!(lines[0].span(), lines[5].span());
     drop(server);
     let _ = std::fs::remove_dir_all(&place);
 }
