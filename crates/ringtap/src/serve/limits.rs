@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-/// Connections at a time. Each costs a descriptor, and the usual limit for a process is 1,024; writers need
-/// theirs only while they attach.
-pub(crate) const CLIENTS: usize = 256;
+/// Connections at a time, where the process's limit of descriptors allows so many: an attached process keeps one, and
+/// needs another for a moment when it declares an event. A thousand processes fit, with room for their children.
+pub(crate) const CLIENTS: usize = 4096;
 
 /// Connections taken in one turn of the loop, so that a flood of them does not keep the others waiting.
 pub(super) const ACCEPTS_PER_TURN: usize = 8;

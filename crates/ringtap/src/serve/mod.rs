@@ -225,7 +225,8 @@ impl Instances {
         };
         let (stop, news) = (eventfd()?, eventfd()?);
         self.common().tell(&news);
-        let turns = run::Loop::new(self.clone(), options, Arc::clone(listener), Arc::clone(&stop), news);
+        let turns = run::Loop::new(self.clone(), options, Arc::clone(listener), Arc::clone(&stop), news)
+            .map_err(|errno| failed("make an epoll for")(errno.into()))?;
         let thread = spawn_without_signals("ringtap-serve", move || turns.run())
             .map_err(failed("start a thread for"))?;
         Ok(Server { listener: Arc::clone(listener), stop, thread: Some(thread), pid: std::process::id() })
