@@ -1,7 +1,7 @@
 //! What can be typed. Help, completions and man pages are made from these definitions.
 
 use crate::command::control::{instance, list, reset, set, show, snapshot, start, stop};
-use crate::command::{completions, demo, exec, held, man, mount, report, serve, stat, stream};
+use crate::command::{completions, demo, exec, export, held, man, mount, report, serve, stat, stream};
 use clap::{ColorChoice, Parser, Subcommand};
 
 const EXAMPLES: &str = "\
@@ -56,6 +56,8 @@ pub enum Command {
     Snapshot(snapshot::Args),
     /// Make, remove and list instances
     Instance(instance::Args),
+    /// Convert a trace for other programs: Perfetto, babeltrace2, Chrome
+    Export(export::Args),
     /// Print a shell's completion script
     Completions(completions::Args),
     /// Print the manual page, in roff

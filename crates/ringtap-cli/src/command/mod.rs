@@ -4,6 +4,7 @@ pub mod completions;
 pub mod control;
 pub mod demo;
 pub mod exec;
+pub mod export;
 pub mod held;
 pub mod man;
 pub mod mount;
