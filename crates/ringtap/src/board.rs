@@ -143,6 +143,11 @@ impl Board {
         unsafe { std::slice::from_raw_parts(self.at(WORDS_OFFSET).cast::<AtomicU64>(), WORDS) }
     }
 
+    /// Whether a word's address is one of this board's.
+    pub(crate) fn owns(&self, word: *const AtomicU64) -> bool {
+        self.words().as_ptr_range().contains(&word)
+    }
+
     fn at(&self, offset: usize) -> *const u8 {
         self.start.as_ptr().wrapping_add(offset).cast_const()
     }
@@ -184,16 +189,23 @@ impl Drop for Board {
     }
 }
 
+/// The hosts' switchboards that this process has mapped.
+static MAPPED: Mutex<Vec<Weak<Board>>> = Mutex::new(Vec::new());
+
+/// A host's switchboard, where this process has it mapped.
+pub(crate) fn find(host_id: [u64; 2]) -> Option<Arc<Board>> {
+    let mapped = MAPPED.lock().unwrap_or_else(PoisonError::into_inner);
+    mapped.iter().filter_map(Weak::upgrade).find(|known| known.host_id() == host_id)
+}
+
 /// Maps a host's switchboard, or finds it where this process has it mapped already.
 pub(crate) fn shared(fd: OwnedFd) -> Result<Arc<Board>, MapError> {
-    static MAPPED: Mutex<Vec<Weak<Board>>> = Mutex::new(Vec::new());
-    let mut mapped = MAPPED.lock().unwrap_or_else(PoisonError::into_inner);
     let board = Board::open(fd)?;
-    mapped.retain(|board| board.strong_count() > 0);
-    let same = |known: &Arc<Board>| known.host_id() == board.host_id();
-    if let Some(known) = mapped.iter().filter_map(Weak::upgrade).find(same) {
+    if let Some(known) = find(board.host_id()) {
         return Ok(known);
     }
+    let mut mapped = MAPPED.lock().unwrap_or_else(PoisonError::into_inner);
+    mapped.retain(|board| board.strong_count() > 0);
     let board = Arc::new(board);
     mapped.push(Arc::downgrade(&board));
     Ok(board)

@@ -40,7 +40,11 @@ mod record;
 mod ring;
 mod rseq;
 #[cfg(not(loom))]
+pub mod rules;
+#[cfg(not(loom))]
 pub mod serve;
+#[cfg(not(loom))]
+mod snapshot;
 #[cfg(not(loom))]
 mod spot;
 #[cfg(not(loom))]

@@ -13,14 +13,18 @@ use crate::event::Route;
 use crate::{Refused, Writer};
 use ringtap_abi::switchboard::{MAX_INSTANCES, RULES};
 use std::ptr;
-use std::sync::atomic::Ordering::{Release, SeqCst};
+use std::sync::atomic::Ordering::{Acquire, Release, SeqCst};
 use std::sync::atomic::{AtomicPtr, AtomicU64};
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// The writers of a process for one host.
 #[derive(Debug)]
 pub(crate) struct Targets {
-    board: Arc<Board>,
+    /// The host's switchboard: the last of `boards`.
+    board: AtomicPtr<Board>,
+    /// All switchboards that were in use here, kept until nobody writes any more. A host that starts anew has
+    /// another, which happens seldom.
+    boards: Mutex<Vec<Arc<Board>>>,
     /// The index is the instance's bit. The top instance has one here once its buffers were replaced: until then all
     /// have it at hand.
     slots: [Slot; MAX_INSTANCES],
@@ -47,12 +51,23 @@ unsafe impl Send for Retired {}
 impl Targets {
     pub(crate) fn new(board: Arc<Board>) -> Self {
         let slot = || Slot { users: AtomicU64::new(0), writer: AtomicPtr::new(ptr::null_mut()) };
-        Self { board, slots: std::array::from_fn(|_| slot()), retired: Mutex::default() }
+        let pointer = AtomicPtr::new(Arc::as_ptr(&board).cast_mut());
+        let boards = Mutex::new(vec![board]);
+        Self { board: pointer, boards, slots: std::array::from_fn(|_| slot()), retired: Mutex::default() }
+    }
+
+    /// Takes another host's switchboard.
+    pub(crate) fn set_board(&self, board: &Arc<Board>) {
+        let mut boards = self.boards.lock().unwrap_or_else(PoisonError::into_inner);
+        boards.push(Arc::clone(board));
+        // Release: whoever finds the board finds it mapped.
+        self.board.store(Arc::as_ptr(board).cast_mut(), Release);
     }
 
     /// Notes the calling thread among the host's tasks.
     pub(crate) fn note_task(&self) {
-        tasks::note(&self.board);
+        // SAFETY: `boards` keeps it as long as `self` lives. Acquire: see `set_board`.
+        tasks::note(unsafe { &*self.board.load(Acquire) });
     }
 
     /// Lends an instance's writer; `None` where this process knows none.
