@@ -9,7 +9,7 @@ use super::{Control, mask, number, pids, set_event, sizes};
 use ringtap::instance::InstanceError;
 use ringtap::{Host, HostError, Mode, Writer};
 use rustix::io::Errno;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// An instance.
@@ -25,6 +25,8 @@ pub(crate) struct Instance {
     errors: Mutex<ErrorLog>,
     /// What a closed `trace_pipe` had taken from the rings and not handed out.
     left: Mutex<BTreeMap<u32, Left>>,
+    /// And what it had made text of.
+    left_text: Mutex<BTreeMap<Option<u32>, VecDeque<u8>>>,
 }
 
 /// What is set by files and needs no buffer.
@@ -138,6 +140,7 @@ impl Instance {
             uses: Mutex::default(),
             errors: Mutex::default(),
             left: Mutex::default(),
+            left_text: Mutex::default(),
         }
     }
 
@@ -217,6 +220,18 @@ impl Instance {
         }
     }
 
+    /// The text that a closed `trace_pipe` left.
+    pub(super) fn left_text(&self, cpu: Option<u32>) -> VecDeque<u8> {
+        lock(&self.left_text).remove(&cpu).unwrap_or_default()
+    }
+
+    /// Keeps what was made text of and not handed out.
+    pub(super) fn leave_text(&self, cpu: Option<u32>, text: VecDeque<u8>) {
+        if !text.is_empty() {
+            lock(&self.left_text).insert(cpu, text);
+        }
+    }
+
     // --- the buffers ---
 
     pub(crate) fn tracing_on(&self) -> Vec<u8> {
@@ -238,10 +253,12 @@ impl Instance {
         match cpu {
             None => {
                 lock(&self.left).clear();
+                lock(&self.left_text).clear();
                 host.reset()
             }
             Some(cpu) => {
                 lock(&self.left).remove(&cpu);
+                lock(&self.left_text).remove(&Some(cpu));
                 host.reset_cpu(cpu)
             }
         }
