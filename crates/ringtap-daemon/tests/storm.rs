@@ -137,7 +137,7 @@ fn nothing_is_left_of_a_storm() {
             assert!(begin.elapsed() < WATCHDOG, "a deadlock");
             std::thread::sleep(Duration::from_millis(20));
             if random.below(8) == 0 {
-                let victim = random.below(PROCESSES) as usize;
+                let victim = usize::try_from(random.below(PROCESSES)).unwrap();
                 let _ = children[victim].kill();
                 // Killed, it ends.
                 children[victim].wait().unwrap();
