@@ -13,7 +13,7 @@ use crate::ring::swap::{self, Handed, Reader as Swapper};
 use crate::ring::{Corrupt, Ring, watermark};
 use crate::rseq::{self, Area, lock, portable::Pinned};
 use crate::stats::{self, Stats};
-use crate::writer::{Pin, Writer};
+use crate::writer::{self, Pin, Writer};
 use crate::{cpus, snapshot, wake};
 use ringtap_abi::Geometry;
 use ringtap_abi::meta::{WriterKind, state};
@@ -392,15 +392,7 @@ impl Host {
     /// Switches recording on or off, for all writers at once.
     pub fn set_recording(&self, on: bool) {
         for buffer in &self.instance.buffers {
-            let ring = buffer.mapping.ring();
-            let state = &ring.meta().switches.state;
-            if on {
-                state.fetch_and(!state::OFF, Relaxed);
-            } else {
-                state.fetch_or(state::OFF, Relaxed);
-                // As in the kernel: nothing more will come, so nobody waits for it.
-                wake::send_away(&ring);
-            }
+            writer::switch_recording(&buffer.mapping.ring(), on);
         }
     }
 

@@ -6,7 +6,7 @@ use super::errors::ErrorLog;
 use super::options::{self, bit};
 use super::pipe::Left;
 use super::{Control, mask, number, pids, set_event, sizes};
-use ringtap::instance::InstanceError;
+use ringtap::instance::{InstanceError, Pattern};
 use ringtap::{Host, HostError, Mode, Writer};
 use rustix::io::Errno;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -114,7 +114,7 @@ pub(crate) fn instance_errno(error: &InstanceError) -> Errno {
         InstanceError::Name { .. } => Errno::INVAL,
         InstanceError::Exists { .. } => Errno::EXIST,
         InstanceError::NotFound { .. } => Errno::NOENT,
-        InstanceError::TooMany => Errno::NOSPC,
+        InstanceError::TooMany | InstanceError::TooManyAwaited => Errno::NOSPC,
         InstanceError::Removed { .. } => Errno::NODEV,
         InstanceError::InUse { .. } => Errno::BUSY,
         InstanceError::Host(error) => errno(error),
@@ -195,6 +195,27 @@ impl Instance {
         }
         uses.files += 1;
         Ok(Hold { instance: Arc::clone(self), kind })
+    }
+
+    /// The file `awaited_events`, which the kernel lacks: events to be switched on as soon as they are declared.
+    pub(crate) fn awaited_text(&self) -> Vec<u8> {
+        let lines = self.inner.awaited().into_iter().map(|pattern| format!("{pattern}\n"));
+        lines.collect::<String>().into_bytes()
+    }
+
+    /// Adds patterns to what is awaited: all of them or none.
+    pub(crate) fn write_awaited(&self, bytes: &[u8]) -> Result<(), Errno> {
+        let text = std::str::from_utf8(bytes).map_err(|_| Errno::INVAL)?;
+        let patterns = text.split_ascii_whitespace().map(str::parse);
+        let patterns = patterns.collect::<Result<Vec<Pattern>, _>>().map_err(|_| Errno::INVAL)?;
+        let mut patterns = patterns.into_iter();
+        patterns
+            .try_for_each(|pattern| self.inner.await_events(&pattern))
+            .map_err(|error| instance_errno(&error))
+    }
+
+    pub(crate) fn await_none(&self) {
+        self.inner.await_none();
     }
 
     /// Whether any file is open.
