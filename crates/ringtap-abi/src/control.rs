@@ -100,6 +100,16 @@ pub mod request {
     /// Asks for the instance with the lowest bit from `value` on. Answer: its bit, and as body a [`super::HostInfo`] and
     /// its name; an empty body after the last one. The top instance has bit 0 and no name.
     pub const NEXT_INSTANCE: u32 = 15;
+    /// Instead of HELLO, from an attached process whose host died: it has what that host shared. `cpu`:
+    /// [`super::PROTOCOL`]. The answer is 1 where a host wants it, which is starting in the dead one's place; else 0, and
+    /// the connection ends. The offer's other requests follow.
+    pub const OFFER: u32 = 16;
+    /// Carries the dead host's switchboard.
+    pub const OFFER_SWITCHBOARD: u32 = 17;
+    /// Carries a buffer, of the place in `cpu`; `value` is the epoch of its instance.
+    pub const OFFER_BUFFER: u32 = 18;
+    /// That was all. The answer says whether the host goes on with it; the connection ends.
+    pub const OFFER_END: u32 = 19;
     /// Reads a file of the host's tree, from byte `value` on. The body is its path; the answer's the bytes, none behind
     /// the end.
     pub const TREE_READ: u32 = 32;

@@ -84,6 +84,8 @@ pub struct Head {
     pub formats_len: AtomicU64,
     /// Which of the two copies of the settings counts: the newer number's low bit. 0: there are none.
     pub settings: AtomicU64,
+    /// The word of an event that is declared from now on: in which instances it is on at once.
+    pub new_events: AtomicU64,
 }
 
 /// One instance, as attached processes and a successor see it.
@@ -96,7 +98,9 @@ pub struct Entry {
     pub name_len: AtomicU64,
     /// The name, in words of the machine's byte order.
     pub name: [AtomicU64; 32],
-    reserved: [AtomicU64; 6],
+    /// How full a buffer is when readers are woken, in percent.
+    pub buffer_percent: AtomicU64,
+    reserved: [AtomicU64; 5],
 }
 
 impl Entry {
@@ -241,7 +245,8 @@ mod tests {
             epoch: zero(),
             name_len: zero(),
             name: [const { AtomicU64::new(0) }; 32],
-            reserved: [const { AtomicU64::new(0) }; 6],
+            buffer_percent: zero(),
+            reserved: [const { AtomicU64::new(0) }; 5],
         }
     }
 

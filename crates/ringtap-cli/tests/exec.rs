@@ -288,3 +288,33 @@ fn a_killed_server_leaves_errors_and_the_next_one_serves() {
     assert_eq!(second.wait().unwrap().code(), Some(128 + 15));
     assert!(!raw.exists() && fs::read_dir(&directory).unwrap().next().is_none(), "unmounted");
 }
+
+#[test]
+fn without_root_it_reads_and_says_so() {
+    if cannot_exec() {
+        return;
+    }
+    // In a view of its own, anybody may open /dev/fuse; nobody is who opens it.
+    let place = Place::new("nobody");
+    fs::set_permissions(&place.0, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    let device = place.0.join("fuse").display().to_string();
+    let program = env!("CARGO_BIN_EXE_ringtap");
+    let nobody = "setpriv --reuid 65534 --regid 65534 --clear-groups";
+    let inside = "set -e; cd /sys/kernel/tracing; echo a marker > trace_marker; grep marker trace
+        for cpu in per_cpu/*; do dd if=$cpu/trace_pipe_raw bs=4096 count=1 iflag=nonblock status=none || :; done | cat -v";
+    fs::write(place.0.join("inside.sh"), inside).unwrap();
+    let script = format!(
+        "set -e; mknod {device} c 10 229; chmod 666 {device}; mount --bind {device} /dev/fuse; cd /tmp
+        {nobody} test -x {program} || {{ echo cannot; exit 0; }}
+        exec {nobody} env TMPDIR=/tmp {program} exec sh {}",
+        place.0.join("inside.sh").display()
+    );
+    let output = Command::new("unshare").args(["-m", "sh", "-c", &script]).output().unwrap();
+    if said(&output).contains("cannot\n") {
+        return println!("skipped, as nobody may not run {program}");
+    }
+    assert!(output.status.success(), "{}", said(&output));
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert_eq!(text.matches("a marker").count(), 2, "{text}");
+    assert!(String::from_utf8_lossy(&output.stderr).contains("cannot map it"), "{}", said(&output));
+}

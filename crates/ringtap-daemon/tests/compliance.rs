@@ -3,10 +3,10 @@
 
 mod ops;
 
-use ops::{InTree, Mounted, kernel, run, stay_on};
+use ops::{InTree, Mounted, Outcome, kernel, run, stay_on};
 use ringtap::{Config, Instances};
 use ringtap_daemon::control::Control;
-use ringtap_daemon::fs::{Ownership, Tree};
+use ringtap_daemon::fs::{Mount, Ownership, Tree};
 use std::fmt::Write;
 use std::fs;
 use std::path::Path;
@@ -15,6 +15,8 @@ use std::path::Path;
 const RELEASE: &str = "6.18.";
 /// Where the rows are.
 const HEADING: &str = "## The files of a tracefs";
+/// And those of what FUSE changes.
+const HEADING_MOUNTED: &str = "### Through a mount";
 /// Characters of an outcome that a row shows.
 const SHOWN: usize = 60;
 /// Characters that it shows before the difference.
@@ -51,6 +53,35 @@ fn shown(theirs: &str, ours: &str) -> (String, String) {
     (cell(theirs), cell(ours))
 }
 
+/// The rows of a section of docs/differences.md, without the last column: that says why, and is for people.
+fn written(heading: &str) -> String {
+    let text = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/differences.md")).unwrap();
+    let section = text.split(&format!("{heading}\n")).nth(1).expect("the section is there");
+    let section = section.split("\n#").next().unwrap();
+    let rows = section.lines().filter(|line| line.starts_with("| `"));
+    rows.map(|row| match row.trim_end_matches(" |").rsplit_once(" | ") {
+        Some((compared, _why)) => format!("{compared} |\n"),
+        None => format!("{row}\n"),
+    })
+    .collect()
+}
+
+/// The rows for what differs.
+fn rows(theirs: &[Outcome], ours: &[Outcome]) -> String {
+    let mut rows = String::new();
+    for (theirs, ours) in theirs.iter().zip(ours) {
+        assert_eq!(theirs.operation, ours.operation);
+        if theirs.result != ours.result {
+            if std::env::var_os("RINGTAP_COMPLIANCE_FULL").is_some() {
+                println!("{}\n  {}\n  {}", ours.operation, theirs.result, ours.result);
+            }
+            let (theirs, shown) = shown(&theirs.result, &ours.result);
+            let _ = writeln!(rows, "| `{}` | {theirs} | {shown} |", ours.operation.replace('|', "\\|"));
+        }
+    }
+    rows
+}
+
 #[test]
 fn differences_are_those_that_are_written_down() {
     let Some(kernel) = kernel() else {
@@ -64,25 +95,27 @@ fn differences_are_those_that_are_written_down() {
     let name = format!("ringtap-compliance-{}", std::process::id());
     let theirs = run(&Mounted(kernel.clone()), &name);
     let ours = run(&InTree(tree(&kernel, &["signal"])), &name);
-    let mut rows = String::new();
-    for (theirs, ours) in theirs.iter().zip(&ours) {
-        assert_eq!(theirs.operation, ours.operation);
-        if theirs.result != ours.result {
-            if std::env::var_os("RINGTAP_COMPLIANCE_FULL").is_some() {
-                println!("{}\n  {}\n  {}", ours.operation, theirs.result, ours.result);
-            }
-            let (kernel, ringtap) = shown(&theirs.result, &ours.result);
-            let _ = writeln!(rows, "| `{}` | {kernel} | {ringtap} |", ours.operation.replace('|', "\\|"));
-        }
-    }
-    let text = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/differences.md")).unwrap();
-    let section = text.split(HEADING).nth(1).expect("the section is there").split("\n## ").next().unwrap();
-    let written: Vec<_> = section.lines().filter(|line| line.starts_with("| `")).collect();
-    // The last column says why, and is for people.
-    let written = written.iter().map(|row| match row.trim_end_matches(" |").rsplit_once(" | ") {
-        Some((compared, _why)) => format!("{compared} |\n"),
-        None => format!("{row}\n"),
-    });
-    assert_eq!(rows, written.collect::<String>(), "rows of docs/differences.md under {HEADING:?}");
     assert!(ours.len() > 150, "{} operations", ours.len());
+    assert_eq!(rows(&theirs, &ours), written(HEADING), "rows of docs/differences.md under {HEADING:?}");
+}
+
+#[test]
+fn a_mount_differs_from_its_tree_where_that_is_written_down() {
+    let Some(kernel) = kernel() else {
+        return println!("skipped: no tracefs whose events could be declared");
+    };
+    let directory = std::env::temp_dir().join(format!("ringtap-compliance-{}", std::process::id()));
+    fs::create_dir(&directory).unwrap();
+    stay_on(0);
+    let mounted = tree(&kernel, &["signal"]);
+    match Mount::new(&mounted, &directory) {
+        Ok(mount) => {
+            let through = run(&Mounted(directory.clone()), "one");
+            drop(mount);
+            let within = run(&InTree(tree(&kernel, &["signal"])), "one");
+            assert_eq!(rows(&within, &through), written(HEADING_MOUNTED), "rows under {HEADING_MOUNTED:?}");
+        }
+        Err(error) => println!("skipped: {error}"),
+    }
+    fs::remove_dir(&directory).unwrap();
 }

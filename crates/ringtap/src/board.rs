@@ -11,8 +11,8 @@ use ringtap_abi::control::Part;
 use ringtap_abi::rules::{self, Region};
 use ringtap_abi::switchboard::{
     Entry, FORMATS_LEN, FORMATS_OFFSET, FormatHead, Head, INSTANCES_OFFSET, LEN, MAGIC, MAPPED_LEN,
-    MAX_INSTANCES, RULES_OFFSET, TASKS, TASKS_OFFSET, Task, VERSION, WORDS, WORDS_LEN, WORDS_OFFSET,
-    format_entry_len,
+    MAX_INSTANCES, RULES_OFFSET, SETTINGS_LEN, SETTINGS_OFFSET, TASKS, TASKS_OFFSET, Task, VERSION, WORDS,
+    WORDS_LEN, WORDS_OFFSET, format_entry_len,
 };
 use ringtap_abi::sync::AtomicU64;
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -20,7 +20,7 @@ use rustix::fs::{MemfdFlags, Mode, SealFlags};
 use rustix::mm::{MapFlags, ProtFlags};
 use std::ptr::{self, NonNull};
 use std::sync::atomic::AtomicBool;
-use std::sync::atomic::Ordering::{Relaxed, Release};
+use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 /// A switchboard, mapped for writing. It belongs to no thread.
@@ -179,6 +179,62 @@ impl Board {
         self.head().formats_len.store(end, Release);
         true
     }
+
+    /// The declarations in the log, as far as they make sense: each an id and a text.
+    pub(crate) fn formats(&self) -> Vec<(u16, String)> {
+        // S3: pairs with the Release in `log_format`.
+        let used = self.head().formats_len.load(Acquire).min(FORMATS_LEN as u64);
+        let log = self.read(FORMATS_OFFSET, usize::try_from(used).unwrap_or(0));
+        let mut formats = Vec::new();
+        let mut rest = &log[..];
+        while let Some((head, behind)) = FormatHead::split(rest) {
+            let len = head.len as usize;
+            let text = behind.get(..len).and_then(|text| std::str::from_utf8(text).ok());
+            let (Some(text), Ok(id)) = (text, u16::try_from(head.id)) else { break };
+            formats.push((id, text.to_owned()));
+            let Some(next) = rest.get(format_entry_len(len)..) else { break };
+            rest = next;
+        }
+        formats
+    }
+
+    /// Keeps the host's settings for a successor. `false` where they are too long.
+    pub(crate) fn save(&self, settings: &[u8]) -> bool {
+        if settings.len() > SETTINGS_LEN - size_of::<u64>() {
+            return false;
+        }
+        let version = self.head().settings.load(Relaxed) + 1;
+        let bytes = [&(settings.len() as u64).to_le_bytes(), settings].concat();
+        let written = rustix::io::pwrite(&self.fd, &bytes, settings_offset(version) as u64);
+        if written != Ok(bytes.len()) {
+            return false;
+        }
+        // S3: pairs with the Acquire in `saved`. The old copy stays until the new one is there.
+        self.head().settings.store(version, Release);
+        true
+    }
+
+    /// What was saved last.
+    pub(crate) fn saved(&self) -> Option<Vec<u8>> {
+        // S3: pairs with the Release in `save`.
+        let version = self.head().settings.load(Acquire);
+        let bytes = self.read(settings_offset(version), SETTINGS_LEN);
+        let (len, settings) = bytes.split_first_chunk::<8>()?;
+        let settings = settings.get(..usize::try_from(u64::from_le_bytes(*len)).ok()?)?;
+        (version > 0).then(|| settings.to_vec())
+    }
+
+    fn read(&self, offset: usize, len: usize) -> Vec<u8> {
+        let mut bytes = vec![0; len];
+        let read = rustix::io::pread(&self.fd, &mut bytes, offset as u64).unwrap_or(0);
+        bytes.truncate(read);
+        bytes
+    }
+}
+
+/// Where the settings of this version are.
+fn settings_offset(version: u64) -> usize {
+    SETTINGS_OFFSET + if version.is_multiple_of(2) { 0 } else { SETTINGS_LEN }
 }
 
 impl HasRegion for Board {
@@ -260,27 +316,6 @@ fn unmap(start: NonNull<u8>, len: usize) {
     debug_assert!(unmapped.is_ok(), "what was mapped can be unmapped");
 }
 
-/// The declarations in a board's log, as far as they make sense: each an id and a text.
-#[cfg(test)]
-fn formats(board: &Board) -> Vec<(u16, String)> {
-    // S3: pairs with the Release in `log_format`.
-    let used = board.head().formats_len.load(std::sync::atomic::Ordering::Acquire).min(FORMATS_LEN as u64);
-    let mut log = vec![0; usize::try_from(used).unwrap_or(0)];
-    let read = rustix::io::pread(&board.fd, &mut log, FORMATS_OFFSET as u64).unwrap_or(0);
-    log.truncate(read);
-    let mut formats = Vec::new();
-    let mut rest = &log[..];
-    while let Some((head, behind)) = FormatHead::split(rest) {
-        let len = head.len as usize;
-        let text = behind.get(..len).and_then(|text| std::str::from_utf8(text).ok());
-        let (Some(text), Ok(id)) = (text, u16::try_from(head.id)) else { break };
-        formats.push((id, text.to_owned()));
-        let Some(next) = rest.get(format_entry_len(len)..) else { break };
-        rest = next;
-    }
-    formats
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -312,15 +347,28 @@ mod tests {
     }
 
     #[test]
+    fn the_settings_saved_last_are_read() {
+        let board = Board::create().expect("memory");
+        assert_eq!(board.saved(), None);
+        for text in ["", "a", "several words", "b"] {
+            assert!(board.save(text.as_bytes()));
+            assert_eq!(board.saved().as_deref(), Some(text.as_bytes()));
+        }
+        assert!(!board.save(&vec![0; SETTINGS_LEN]));
+        board.head().settings.store(u64::MAX, Relaxed);
+        let _ = board.saved();
+    }
+
+    #[test]
     fn the_log_of_formats_reads_back_as_far_as_it_makes_sense() {
         let board = Board::create().expect("memory");
         assert!(board.log_format(40, "app\none\nname: one\n") && board.log_format(41, "app\ntwo\n"));
-        let read = formats(&board);
+        let read = board.formats();
         assert_eq!(read, [(40, "app\none\nname: one\n".to_owned()), (41, "app\ntwo\n".to_owned())]);
         board.head().formats_len.store(u64::MAX, Relaxed);
-        assert!(formats(&board).starts_with(&read));
+        assert!(board.formats().starts_with(&read));
         rustix::io::pwrite(&board.fd, &[0xff; 8], FORMATS_OFFSET as u64).expect("it can be written");
-        assert!(formats(&board).is_empty());
+        assert!(board.formats().is_empty());
         assert!(!board.log_format(42, "app\nthree\n"), "there is no room behind a length that cannot be");
     }
 }

@@ -6,11 +6,11 @@
 use crate::clock::{self, ClockId, Conversion, Pair};
 use crate::event::registry::{Event, RegisterError};
 use crate::instance::common::Common;
-use crate::map::{self, MapError, Mapping};
-use crate::ring::reset;
+use crate::map::{self, Access, MapError, Mapping};
 use crate::ring::snapshot::Copying;
 use crate::ring::swap::{self, Handed, Reader as Swapper};
 use crate::ring::{Corrupt, Ring, watermark};
+use crate::ring::{recover, reset};
 use crate::rseq::{self, Area, lock, portable::Pinned};
 use crate::stats::{self, Stats};
 use crate::writer::{self, Pin, Writer};
@@ -243,6 +243,45 @@ impl Host {
     /// The buffers; the index is the CPU.
     pub(crate) fn buffers(&self) -> &[Arc<Buffer>] {
         &self.instance.buffers
+    }
+
+    /// Goes on with a dead host's buffers, which somebody offers: one for each CPU.
+    pub(crate) fn adopt(
+        mut fds: Vec<(u32, OwnedFd)>,
+        common: &Arc<Common>,
+        buffer_percent: u8,
+        is_top: bool,
+    ) -> Result<Self, HostError> {
+        fds.sort_by_key(|&(cpu, _)| cpu);
+        let last = cpus::possible().map_err(HostError::Cpus)?.into_iter().max().unwrap_or(0);
+        if !fds.iter().map(|&(cpu, _)| cpu).eq(0..=last) {
+            return Err(HostError::NoSuchCpu(last));
+        }
+        let buffers = fds.into_iter().map(|(cpu, fd)| Buffer::adopt(cpu, fd).map(Arc::new));
+        let buffers = buffers.collect::<Result<Vec<_>, _>>()?;
+        let first = buffers.first().map(|buffer| buffer.mapping.ring().meta().clock.id.load(Relaxed));
+        let clock = first.and_then(ClockId::from_number).ok_or(HostError::Damaged(0))?;
+        let calibrated = Mutex::new(Some((Pair::now(clock), Instant::now())));
+        let (common, buffer_percent) = (Arc::clone(common), AtomicU8::new(buffer_percent));
+        let snapshot = snapshot::Slot::default();
+        let instance = Instance { buffers, clock, buffer_percent, calibrated, common, is_top, snapshot };
+        Ok(Self { instance: Arc::new(instance) })
+    }
+
+    /// How buffers like these are made.
+    pub(crate) fn stated_config(&self) -> Config {
+        let ring = self.instance.buffers[0].mapping.ring();
+        let bits = ring.meta().switches.state.load(Relaxed);
+        Config {
+            subbuf_size: ring.geometry().subbuf_size(),
+            ring_subbufs: ring.geometry().ring_subbufs(),
+            mode: if bits & state::DISCARD != 0 { Mode::Discard } else { Mode::Overwrite },
+            clock: Some(self.instance.clock),
+            absolute_stamps: bits & state::ABSOLUTE != 0,
+            writer: WriterKind::from_number(ring.meta().identity.writer_kind.load(Relaxed)),
+            buffer_percent: self.buffer_percent(),
+            off: bits & state::OFF != 0,
+        }
     }
 
     /// A writer of this process.
@@ -579,6 +618,16 @@ impl Buffer {
         };
         let reader = copy().map_err(|Corrupt| HostError::Damaged(self.cpu))?;
         Self::with_reader(self.cpu, fd, mapping, reader)
+    }
+
+    /// A dead host's buffer, with all that its consuming reader had not been given.
+    fn adopt(cpu: u32, fd: OwnedFd) -> Result<Self, HostError> {
+        let mapping = map::open(fd.as_fd(), Access::Write)?;
+        if mapping.ring().meta().identity.cpu.load(Relaxed) != cpu {
+            return Err(HostError::NoSuchCpu(cpu));
+        }
+        let reader = recover::reader(&mapping.ring()).map_err(|Corrupt| HostError::Damaged(cpu))?;
+        Self::with_reader(cpu, fd, mapping, reader)
     }
 
     /// What the consuming reader holds. A panic of another thread changes nothing about what it says.

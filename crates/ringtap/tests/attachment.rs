@@ -242,6 +242,41 @@ fn a_forked_child_follows_the_host_by_itself() {
     parent.finish();
 }
 
+#[test]
+fn a_hundred_processes_attach_are_switched_and_leave_nothing() {
+    const PROCESSES: usize = 100;
+    let (instances, place) = (instances(), Place::new());
+    let server = instances.serve(place.socket()).expect("it can serve");
+    let sockets = || {
+        let fds = std::fs::read_dir("/proc/self/fd").expect("/proc is mounted");
+        fds.filter(|fd| {
+            let target = fd.as_ref().map(|fd| std::fs::read_link(fd.path()));
+            matches!(target, Ok(Ok(target)) if target.to_string_lossy().starts_with("socket:"))
+        })
+        .count()
+    };
+    let mut others: Vec<_> = (0..PROCESSES).map(|_| Other::start("obey", &place.socket())).collect();
+    others.iter_mut().for_each(|other| other.expect("ready"));
+    let id = instances.event("attachment", "step").expect("they declared it").id;
+    for on in [true, false, true] {
+        instances.top().set_event(id, on);
+        for other in &mut others {
+            assert_eq!(order(other, "on"), on.to_string(), "the first look behind the switch sees it");
+        }
+    }
+    // Some are killed; it is nothing to the others.
+    others.drain(..PROCESSES / 4).for_each(Other::kill);
+    for other in &mut others {
+        assert_eq!(order(other, "write 10"), "10 0 0");
+    }
+    assert_eq!(written(&instances.top()), 10 * others.len() as u64);
+    assert!(sockets() >= others.len(), "each has its link");
+    others.into_iter().for_each(Other::finish);
+    drop(server);
+    // Other tests of this process have sockets, too, but not as many.
+    eventually("the host has let go of them", || sockets() < PROCESSES / 4);
+}
+
 /// Notes what it is asked.
 #[derive(Default)]
 struct Notes(Mutex<Vec<String>>);

@@ -16,10 +16,15 @@ impl ErrorLog {
     pub(super) fn add(&mut self, parser: &str, what: &str, command: &str, place: usize) {
         /// The column in which the command begins.
         const COMMAND: usize = 11;
-        let us = clock::monotonic_ns() / 1000;
-        let (seconds, us) = (us / 1_000_000, us % 1_000_000);
-        let mut entry = format!("[{seconds:5}.{us:06}] {parser}: error: {what}\n  Command: {command}\n");
+        let mut entry = format!("{parser}: error: {what}\n  Command: {command}\n");
         let _ = writeln!(entry, "{:width$}^", "", width = COMMAND + place);
+        self.push(&entry);
+    }
+
+    /// Adds an error as its parser words it.
+    pub(super) fn push(&mut self, entry: &str) {
+        let us = clock::monotonic_ns() / 1000;
+        let entry = format!("[{:5}.{:06}] {entry}", us / 1_000_000, us % 1_000_000);
         if self.entries.len() == ERRORS {
             self.entries.pop_front();
         }

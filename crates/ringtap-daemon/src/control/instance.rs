@@ -5,8 +5,9 @@ use super::clocks::Clock;
 use super::errors::ErrorLog;
 use super::options::{self, bit};
 use super::pipe::Left;
-use super::{Control, mask, number, pids, set_event, sizes};
+use super::{Control, mask, number, pids, rules, set_event, sizes};
 use ringtap::instance::{InstanceError, Pattern};
+use ringtap::rules::{PidList, RulesError};
 use ringtap::{Host, HostError, Mode, Writer};
 use rustix::io::Errno;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -21,6 +22,7 @@ pub(crate) struct Instance {
     /// A writer into the buffers that there were at a generation of the host's.
     writer: Mutex<Option<(u32, Writer)>>,
     settings: Mutex<Settings>,
+    rules: Mutex<BTreeMap<u16, rules::Entry>>,
     uses: Mutex<Uses>,
     errors: Mutex<ErrorLog>,
     /// What a closed `trace_pipe` had taken from the rings and not handed out.
@@ -35,8 +37,6 @@ struct Settings {
     clock: Clock,
     options: u64,
     cpus: BTreeSet<u32>,
-    /// What the `filter` files show: filters, or what is wrong with them.
-    filters: BTreeMap<u16, String>,
     pids: BTreeSet<u32>,
     notrace_pids: BTreeSet<u32>,
 }
@@ -116,6 +116,8 @@ pub(crate) fn instance_errno(error: &InstanceError) -> Errno {
         InstanceError::NotFound { .. } => Errno::NOENT,
         InstanceError::TooMany | InstanceError::TooManyAwaited => Errno::NOSPC,
         InstanceError::Removed { .. } => Errno::NODEV,
+        InstanceError::Rules(RulesError::Program | RulesError::Shape | RulesError::Pid(_)) => Errno::INVAL,
+        InstanceError::Rules(_) => Errno::NOSPC,
         InstanceError::InUse { .. } => Errno::BUSY,
         InstanceError::Host(error) => errno(error),
         _ => Errno::IO,
@@ -128,7 +130,6 @@ impl Instance {
             clock: Clock::of(inner.clock()),
             options: options::defaults(inner.is_top()) & !bit::OVERWRITE,
             cpus: inner.host().cpus().into_iter().collect(),
-            filters: BTreeMap::new(),
             pids: BTreeSet::new(),
             notrace_pids: BTreeSet::new(),
         };
@@ -137,6 +138,7 @@ impl Instance {
             inner,
             writer: Mutex::default(),
             settings: Mutex::new(settings),
+            rules: Mutex::default(),
             uses: Mutex::default(),
             errors: Mutex::default(),
             left: Mutex::default(),
@@ -360,6 +362,29 @@ impl Instance {
         self.inner.config().subbuf_size
     }
 
+    /// `snapshot`: 0 frees it, 1 takes one, of all CPUs or of one, anything else empties it.
+    pub(crate) fn write_snapshot(
+        &self,
+        control: &Control,
+        cpu: Option<u32>,
+        bytes: &[u8],
+    ) -> Result<(), Errno> {
+        let command = number::unsigned(bytes)?;
+        let host = self.host();
+        let done = match (command, cpu) {
+            (0, Some(_)) => return Err(Errno::INVAL),
+            (0, None) => {
+                host.free_snapshot();
+                Ok(())
+            }
+            (1, _) if control.is_mapped(&host, &self.cpus()) => return Err(Errno::BUSY),
+            (1, cpu) => host.take_snapshot(cpu),
+            (_, None) => host.clear_snapshot(),
+            (_, Some(cpu)) => host.snapshot().map_or(Ok(()), |snapshot| snapshot.reset_cpu(cpu)),
+        };
+        done.map_err(|error| errno(&error))
+    }
+
     pub(crate) fn buffer_percent(&self) -> u8 {
         self.inner.buffer_percent()
     }
@@ -469,12 +494,24 @@ impl Instance {
 
     pub(crate) fn add_pids(&self, which: Pids, bytes: &[u8]) -> Result<(), Errno> {
         let more = pids::parse(bytes)?;
-        which.of(&mut self.settings()).extend(more);
+        let mut settings = self.settings();
+        let all = which.of(&mut settings).union(&more).copied().collect();
+        self.publish_pids(which, &all)?;
+        *which.of(&mut settings) = all;
         Ok(())
     }
 
-    pub(crate) fn clear_pids(&self, which: Pids) {
-        which.of(&mut self.settings()).clear();
+    pub(crate) fn clear_pids(&self, which: Pids) -> Result<(), Errno> {
+        let mut settings = self.settings();
+        self.publish_pids(which, &BTreeSet::new())?;
+        which.of(&mut settings).clear();
+        Ok(())
+    }
+
+    fn publish_pids(&self, which: Pids, pids: &BTreeSet<u32>) -> Result<(), Errno> {
+        let pids: Vec<u32> = pids.iter().copied().collect();
+        let pids = Some(pids.as_slice()).filter(|pids| !pids.is_empty());
+        self.inner.set_pids(which.list(), pids).map_err(|error| instance_errno(&error))
     }
 
     // --- events ---
@@ -528,19 +565,18 @@ impl Instance {
         self.switch(catalog.switchable().map(|event| event.id), false);
     }
 
-    pub(crate) fn filter_text(&self, id: u16) -> Vec<u8> {
-        match self.settings().filters.get(&id) {
-            Some(text) => format!("{text}\n").into_bytes(),
-            None => b"none\n".to_vec(),
-        }
+    /// `1` or `0` for one event, with a star where triggers have a say.
+    pub(crate) fn event_enable_text(&self, id: u16) -> Vec<u8> {
+        let on = u8::from(self.inner.event_state(id));
+        let rules = self.rules();
+        let soft = rules.get(&id).is_some_and(rules::Entry::has_triggers)
+            || rules.values().any(|entry| entry.switches(id));
+        format!("{on}{}\n", if soft { "*" } else { "" }).into_bytes()
     }
 
-    pub(super) fn set_filter(&self, id: u16, text: Option<String>) {
-        let mut settings = self.settings();
-        match text {
-            Some(text) => settings.filters.insert(id, text),
-            None => settings.filters.remove(&id),
-        };
+    /// The events' rules. Each change of an entry is complete or absent.
+    pub(super) fn rules(&self) -> MutexGuard<'_, BTreeMap<u16, rules::Entry>> {
+        lock(&self.rules)
     }
 
     // --- errors ---
@@ -551,6 +587,11 @@ impl Instance {
 
     pub(crate) fn clear_error_log(&self) {
         lock(&self.errors).clear();
+    }
+
+    /// Adds what a parser says in the log's own form.
+    pub(super) fn log_entry(&self, entry: &str) {
+        lock(&self.errors).push(entry);
     }
 
     pub(super) fn log(&self, parser: &str, what: &str, command: &str, place: usize) {
@@ -568,6 +609,13 @@ pub(crate) enum Pids {
 }
 
 impl Pids {
+    fn list(self) -> PidList {
+        match self {
+            Self::Traced => PidList::Only,
+            Self::NotTraced => PidList::Not,
+        }
+    }
+
     fn of(self, settings: &mut Settings) -> &mut BTreeSet<u32> {
         match self {
             Self::Traced => &mut settings.pids,

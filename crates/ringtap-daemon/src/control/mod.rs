@@ -8,7 +8,6 @@
 pub(crate) mod catalog;
 mod clocks;
 mod errors;
-pub(crate) mod filter;
 pub(crate) mod instance;
 mod marker;
 mod mask;
@@ -17,6 +16,7 @@ pub(crate) mod options;
 mod pids;
 pub(crate) mod pipe;
 pub(crate) mod readme;
+pub(crate) mod rules;
 mod set_event;
 mod sizes;
 pub(crate) mod stats;
@@ -29,7 +29,9 @@ use ringtap::Host;
 use rustix::io::Errno;
 use std::collections::BTreeMap;
 use std::fs;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak};
+use std::thread;
+use std::time::Duration;
 use tasks::{Task, Tasks};
 
 /// Who makes a call: what the kernel knows of its caller, and a server is told.
@@ -85,6 +87,8 @@ pub struct Control {
     catalog: RwLock<Arc<Catalog>>,
     tasks: Mutex<Tasks>,
     mapped: RwLock<Option<Arc<dyn Mapped>>>,
+    /// Ends the thread that takes snapshots when it is dropped.
+    _alive: Arc<()>,
 }
 
 /// The instances, as of a generation of the host's: it makes and removes them for others, too.
@@ -110,12 +114,19 @@ impl Control {
         let generation = instances.generation();
         let mut table = Table { generation, by_number: BTreeMap::from([(0, top)]), last: 0 };
         table.follow(&instances);
+        let alive = Arc::new(());
+        let (asked, host) = (Arc::downgrade(&alive), instances.clone());
+        // Where no thread is to be had, triggers take no snapshots; everything else works.
+        let _ = thread::Builder::new()
+            .name("ringtap-snapshot".to_owned())
+            .spawn(move || take_snapshots(&host, &asked));
         Self {
             instances,
             table: RwLock::new(table),
             catalog: RwLock::default(),
             tasks: Mutex::default(),
             mapped: RwLock::default(),
+            _alive: alive,
         }
     }
 
@@ -172,10 +183,13 @@ impl Control {
 
     /// Removes an instance, unless one of its files is open.
     pub(crate) fn remove(&self, name: &str) -> Result<(), Errno> {
-        if self.find(name).ok_or(Errno::NOENT)?.is_used() {
+        let instance = self.find(name).ok_or(Errno::NOENT)?;
+        if instance.is_used() {
             return Err(Errno::BUSY);
         }
-        self.instances.remove(name).map_err(|error| instance::instance_errno(&error))
+        self.instances.remove(name).map_err(|error| instance::instance_errno(&error))?;
+        instance.free_rules(self);
+        Ok(())
     }
 
     /// The generation of the host's buffers.
@@ -186,11 +200,10 @@ impl Control {
     /// All events, as of now.
     pub(crate) fn catalog(&self) -> Arc<Catalog> {
         let known = Arc::clone(&self.catalog.read().unwrap_or_else(PoisonError::into_inner));
-        let events = self.instances.events();
-        if events.len() == known.len() {
+        if self.instances.event_count() == known.len() {
             return known;
         }
-        let catalog = Arc::new(Catalog::new(events));
+        let catalog = Arc::new(Catalog::new(self.instances.events()));
         *self.catalog.write().unwrap_or_else(PoisonError::into_inner) = Arc::clone(&catalog);
         catalog
     }
@@ -223,6 +236,18 @@ impl Control {
     pub(crate) fn remember(&self, caller: &Caller) {
         if caller.tid != 0 {
             self.callers().remember(caller.tid);
+        }
+    }
+}
+
+/// Takes the snapshots that triggers ask for, until nobody needs them.
+fn take_snapshots(instances: &ringtap::Instances, alive: &Weak<()>) {
+    /// How long it takes at most to see that.
+    const PATIENCE: Duration = Duration::from_secs(1);
+    while alive.strong_count() > 0 {
+        for instance in instances.wait_for_snapshot_requests(PATIENCE) {
+            // Whoever wrote the event can be told nothing: there is no memory, or the instance is gone.
+            let _ = instance.host().take_snapshot(None);
         }
     }
 }

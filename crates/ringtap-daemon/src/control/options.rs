@@ -60,7 +60,9 @@ pub(crate) mod bit {
     use super::FLAGS;
 
     pub(crate) const ANNOTATE: u64 = of("annotate");
+    pub(crate) const BLOCK: u64 = of("block");
     pub(crate) const CONTEXT_INFO: u64 = of("context-info");
+    pub(crate) const COPY_TRACE_MARKER: u64 = of("copy_trace_marker");
     pub(crate) const DISABLE_ON_FREE: u64 = of("disable_on_free");
     pub(crate) const IRQ_INFO: u64 = of("irq-info");
     pub(crate) const MARKERS: u64 = of("markers");

@@ -10,6 +10,7 @@ The files of a directory:\n\
   trace_pipe\t\t- the same, each event once: reading consumes\n\
   trace_marker\t\t- what is written here becomes an event\n\
   trace_marker_raw\t- the same for bytes: four of a number, then others\n\
+  snapshot\t\t- a copy of the buffers: write 1 to take one, 0 to free it, 2 to empty it\n\
   current_tracer\t- always nop: there are events only\n\
   available_tracers\t- nop\n\
   error_log\t- what was wrong with the last commands\n\
@@ -41,4 +42,14 @@ The files of a directory:\n\
       enable\t\t- 0 and 1 switch them off and on\n\
   events/<system>/<event>/\n\
       enable, filter\t- off and on; which of them are recorded\n\
-      id, format\t- its number, and how its records are laid out\n";
+      id, format\t- its number, and how its records are laid out\n\
+      trigger\t\t- what an event sets off, <trigger>[:count][ if <filter>]; with ! before it, no more\n\
+\t   trigger: traceon, traceoff\n\
+\t            enable_event:<system>:<event>\n\
+\t            disable_event:<system>:<event>\n\
+\t\t    stacktrace\n\
+\t\t    snapshot\n\
+\t\t    hist (see below)\n\
+      hist\t\t- what hist triggers counted:\n\
+\t    hist:keys=<field>[,<field>][:values=<field>][:sort=<field>][:size=#entries][:pause][:continue][:clear][:name=<name>]\n\
+\t    modifiers of fields: .hex .sym .sym-offset .log2 .execname .usecs .buckets=size\n";

@@ -3,7 +3,7 @@
 use super::instance::{Instance, errno};
 use super::options::bit;
 use super::{Control, catalog::Catalog};
-use ringtap::{Cursor, Item, ReadError, Reader, Start};
+use ringtap::{Cursor, Host, Item, ReadError, Reader, Start};
 use ringtap_format::text::{Columns, Entry, Sources, TraceText};
 use ringtap_format::{Formats, Strings, Symbols, Tasks};
 use rustix::io::Errno;
@@ -181,6 +181,13 @@ impl Printer {
     }
 }
 
+/// What `snapshot` shows where there is nothing to show.
+const SNAPSHOT_HELP: &str = "# tracer: nop\n#\n#\n# * Snapshot is STATE *\n#\n\
+    # Snapshot commands:\n\
+    # echo 0 > snapshot : frees the snapshot's memory\n\
+    # echo 1 > snapshot : takes a snapshot, in new memory where there is none yet\n\
+    # echo 2 > snapshot : empties the snapshot, as any other number does\n";
+
 /// An open `trace`, being read.
 #[derive(Debug)]
 pub(crate) struct Trace {
@@ -204,7 +211,28 @@ impl fmt::Debug for Walk {
 impl Trace {
     /// Begins to read what is in the ring of `cpu` (`None`: all) now.
     pub(crate) fn new(control: &Control, instance: &Instance, cpu: Option<u32>) -> Result<Self, Errno> {
-        let host = instance.host();
+        Self::of(&instance.host(), control, instance, cpu)
+    }
+
+    /// Begins to read the snapshot, likewise; where it holds nothing, what it is and how one is taken.
+    pub(crate) fn of_snapshot(
+        control: &Control,
+        instance: &Instance,
+        cpu: Option<u32>,
+    ) -> Result<Self, Errno> {
+        let snapshot = instance.host().snapshot();
+        let state = if snapshot.is_some() { "allocated" } else { "freed" };
+        let mut trace = Self::of(&snapshot.unwrap_or_else(|| instance.host()), control, instance, cpu)?;
+        if state == "freed" {
+            trace.lanes.clear();
+        }
+        if earliest(&mut trace.lanes)?.is_none() {
+            trace.text = SNAPSHOT_HELP.replace("STATE", state).into_bytes();
+        }
+        Ok(trace)
+    }
+
+    fn of(host: &Host, control: &Control, instance: &Instance, cpu: Option<u32>) -> Result<Self, Errno> {
         let printer = Printer::new(control, instance);
         let (mut entries, mut written, mut overrun) = (0u64, 0u64, 0u64);
         let mut lanes = Vec::new();

@@ -7,6 +7,7 @@ use super::table::{File, Read, Write};
 use super::tree::Tree;
 use crate::control::Caller;
 use crate::control::instance::{Hold, Use};
+use crate::control::options::bit;
 use crate::control::pipe::Pipe;
 use crate::control::trace::Trace;
 use crate::limits::WRITE_LEN;
@@ -126,6 +127,7 @@ impl Handle {
         let state = match file.read {
             // Opened for writing alone, the rings are not walked.
             Read::Trace if access.read => State::Trace(instance.hold(Use::Trace(cpu))?, None),
+            Read::Snapshot if access.read => State::Trace(instance.hold(Use::Plain)?, None),
             Read::Pipe => State::Pipe(Pipe::new(instance.hold(Use::Pipe(cpu))?, cpu)?),
             Read::Raw => {
                 let hold = instance.hold(Use::RawPipe)?;
@@ -158,7 +160,7 @@ impl Handle {
             Read::Pipe => Special::Pipe,
             Read::Raw => Special::Raw,
             Read::No => Special::Stream,
-            Read::Text(_) | Read::Trace => Special::Text,
+            Read::Text(_) | Read::Trace | Read::Snapshot => Special::Text,
         }
     }
 
@@ -181,7 +183,8 @@ impl Handle {
             (State::Trace(hold, trace), _) => {
                 let cpu = if let Place::CpuFile(cpu, _) = place { Some(u32::from(cpu)) } else { None };
                 if trace.as_ref().is_none_or(|trace| offset < trace.start() || offset == 0) {
-                    *trace = Some(Trace::new(control, &hold.instance, cpu)?);
+                    let begin = if let Read::Snapshot = read { Trace::of_snapshot } else { Trace::new };
+                    *trace = Some(begin(control, &hold.instance, cpu)?);
                 }
                 match trace {
                     Some(trace) => trace.read(offset, len).map(Answer::Bytes),
@@ -226,6 +229,9 @@ impl Handle {
     /// The kernel's errno.
     pub fn poll(&mut self) -> Result<Option<Wait>, Errno> {
         let State::Pipe(pipe) = &mut self.state else { return Ok(None) };
+        if pipe.hold().instance.has(bit::BLOCK) {
+            return Ok(None);
+        }
         let percent = match pipe.cpu() {
             Some(_) => pipe.host().buffer_percent(),
             None => 0,

@@ -13,7 +13,7 @@ mod tree;
 
 pub use crate::control::Mapped;
 pub use handle::{Access, Answer, Handle, RawPipe, Special, Wait};
-pub use mount::{Mount, MountError};
+pub use mount::{Held, Mount, MountError};
 pub use namespace::Namespace;
 pub use node::Node;
 pub use socket::Socket;

@@ -48,7 +48,23 @@ pub enum MountError {
     },
 }
 
+/// What a mount holds for its clients at the moment.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Held {
+    /// Open files and directories.
+    pub files: usize,
+    /// Inodes of `trace_pipe_raw`, of which each lookup makes one.
+    pub inodes: usize,
+    /// Files of ours that the kernel maps in place of theirs.
+    pub backings: usize,
+    /// Requests that wait for events.
+    pub waiting: usize,
+}
+
 /// A mounted tree. Dropped, it is unmounted, and those who have its files open get errors.
+///
+/// It is for other processes. One that waits in a file of its own mount, and is killed then, waits for itself to answer,
+/// and is gone only when somebody unmounts with force.
 #[derive(Debug)]
 pub struct Mount {
     path: PathBuf,
@@ -112,6 +128,12 @@ impl Mount {
     #[must_use]
     pub fn can_map(&self) -> bool {
         self.server.can_map()
+    }
+
+    /// What is held for clients.
+    #[must_use]
+    pub fn held(&self) -> Held {
+        self.server.held()
     }
 
     /// Whether the tree is still mounted: somebody else may have unmounted it.

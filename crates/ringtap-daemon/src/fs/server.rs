@@ -15,7 +15,7 @@
 use super::fuse::abi::*;
 use super::fuse::device::{self, Backing, Device};
 use super::handle::{Access, Answer, Handle, Special, Wait};
-use super::mount::MountError;
+use super::mount::{Held, MountError};
 use super::node::Node;
 use super::raw::{self, Consumer, Raw};
 use super::tree::{Attributes, Entry, Kind, Tree};
@@ -27,8 +27,10 @@ use rustix::fd::BorrowedFd;
 use rustix::fs::OFlags;
 use rustix::io::Errno;
 use std::collections::{BTreeMap, HashMap};
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::hash::{BuildHasher, Hasher, RandomState};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 /// Longest write that comes as one request, in bytes: more than any control file takes, so that the tree sees it.
@@ -63,7 +65,6 @@ struct State {
     open: HashMap<u64, Open>,
     last_handle: u64,
     raw_inodes: HashMap<u64, RawInode>,
-    last_inode: u64,
     consumers: HashMap<Node, Arc<Mutex<Consumer>>>,
     waiting: Vec<Waiting>,
     polls: BTreeMap<u64, u64>,
@@ -117,12 +118,21 @@ enum Outcome {
 #[derive(Debug, Default)]
 pub(super) struct Mappings {
     /// The inodes that were ever opened and are not forgotten, which a mapping prevents; and the memory behind them.
-    inodes: Mutex<HashMap<u64, u64>>,
+    inodes: Mutex<HashMap<u64, Shown>>,
+}
+
+/// What an inode shows.
+#[derive(Clone, Copy, Debug)]
+struct Shown {
+    /// Which memfd.
+    memory: u64,
+    /// How often it is open.
+    openings: u64,
 }
 
 impl Mappings {
     /// A look-up is over before anybody else asks, and a panic in it changes nothing.
-    fn inodes(&self) -> MutexGuard<'_, HashMap<u64, u64>> {
+    fn inodes(&self) -> MutexGuard<'_, HashMap<u64, Shown>> {
         self.inodes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -138,11 +148,14 @@ impl Mapped for Mappings {
         if device::is_unused(memory) {
             return false;
         }
-        // Somebody has it open: the clients' own tables say whether they map it too.
+        // Somebody has it: through a mapping, where no file is open; else the clients' own tables say it.
         let wanted = identity(memory);
-        let inodes: Vec<_> =
-            self.inodes().iter().filter(|(_, of)| **of == wanted).map(|(ino, _)| *ino).collect();
-        raw::anybody_maps(&inodes)
+        let mut shown = self.inodes().clone();
+        shown.retain(|_, shown| shown.memory == wanted);
+        if shown.values().all(|shown| shown.openings == 0) {
+            return true;
+        }
+        raw::anybody_maps(&shown.into_keys().collect::<Vec<_>>())
     }
 }
 
@@ -239,6 +252,16 @@ impl Server {
         Arc::clone(&self.mappings)
     }
 
+    pub(super) fn held(&self) -> Held {
+        let state = self.state();
+        Held {
+            files: state.open.len(),
+            inodes: state.raw_inodes.len(),
+            backings: state.raw_inodes.values().filter(|inode| inode.backing.is_some()).count(),
+            waiting: state.waiting.len() + state.polls.len(),
+        }
+    }
+
     /// Ends [`wait_for_others`](Self::wait_for_others).
     pub(super) fn stop(&self) {
         self.stopped.store(true, Relaxed);
@@ -270,7 +293,9 @@ impl Server {
     fn handle(&self, bytes: &[u8]) {
         let Some(request) = Request::parse(bytes) else { return };
         let unique = request.header.unique;
-        match self.dispatch(&request) {
+        // Without it a panic would end the thread, and leave all clients to wait for ever.
+        let answer = catch_unwind(AssertUnwindSafe(|| self.dispatch(&request)));
+        match answer.unwrap_or(Err(Errno::IO)) {
             // The client may have been killed meanwhile: then there is nobody to answer.
             Ok(Some(body)) => drop(self.device.answer(unique, 0, &[&body])),
             Ok(None) => {}
@@ -366,11 +391,8 @@ impl Server {
             return Ok(entry(node.ino(), &attributes));
         }
         // An inode for each lookup: openings of one inode share a page cache, a size and what they are mapped to.
-        let mut state = self.state();
-        state.last_inode += 1;
-        let ino = RAW_INO | u64::from(std::process::id() & 0x7fff) << 48 | state.last_inode;
-        state.raw_inodes.insert(ino, RawInode { node, lookups: 1, openings: 0, backing: None });
-        drop(state);
+        let ino = raw_ino();
+        self.state().raw_inodes.insert(ino, RawInode { node, lookups: 1, openings: 0, backing: None });
         let entry = EntryOut {
             nodeid: ino,
             attr_valid: VALID,
@@ -470,9 +492,12 @@ impl Server {
             let host = pipe.host();
             let memory = host.memory(pipe.cpu()).map_err(|_| Errno::NODEV)?;
             inode.backing = Some(self.device.back(memory)?);
-            self.mappings.inodes().insert(ino, identity(memory));
+            self.mappings.inodes().insert(ino, Shown { memory: identity(memory), openings: 0 });
         }
         inode.openings += 1;
+        if let Some(shown) = self.mappings.inodes().get_mut(&ino) {
+            shown.openings = inode.openings;
+        }
         let backing = inode.backing.as_ref().map(|backing| backing.id());
         let consumer = state.consumers.entry(node).or_default();
         let raw = Raw::new(ino, handle, Arc::clone(consumer), nonblocking);
@@ -488,6 +513,9 @@ impl Server {
         if let Some(inode) = state.raw_inodes.get_mut(&raw.ino()) {
             inode.openings -= 1;
             inode.backing = inode.backing.take().filter(|_| inode.openings > 0);
+            if let Some(shown) = self.mappings.inodes().get_mut(&raw.ino()) {
+                shown.openings = inode.openings;
+            }
         }
         let is_last = !state.open.values().any(|open| matches!(open, Open::Raw(_, other) if *other == node));
         if is_last && raw::lock(raw.consumer()).release() {
@@ -727,6 +755,14 @@ impl State {
             Open::Directory(_) => Ok(true),
         }
     }
+}
+
+/// The number of an inode of `trace_pipe_raw`. A client's tables in `/proc` tell it by that alone, so that no other mount
+/// is to have it, of this process or another.
+fn raw_ino() -> u64 {
+    static LAST: LazyLock<AtomicU64> =
+        LazyLock::new(|| AtomicU64::new(RandomState::new().build_hasher().finish()));
+    LAST.fetch_add(1, Relaxed) | RAW_INO
 }
 
 /// Whether this process may let others map its files. A file of no bytes is enough to find out.

@@ -6,8 +6,8 @@
 #![forbid(unsafe_code)]
 
 use crate::control::instance::{Instance, Pids, line};
-use crate::control::options::{FLAGS, Flag};
-use crate::control::{Caller, Control, filter, number, readme, stats};
+use crate::control::options::{FLAGS, Flag, bit};
+use crate::control::{Caller, Control, number, readme, rules, stats};
 use ringtap::event::registry::Event;
 use rustix::io::Errno;
 use std::sync::Arc;
@@ -37,6 +37,8 @@ pub(super) enum Read {
     Text(fn(&At<'_>) -> Text),
     /// `trace`: a text that is made as it is read.
     Trace,
+    /// `snapshot`: the same of a copy of the buffers.
+    Snapshot,
     /// `trace_pipe`: a text that is consumed.
     Pipe,
     /// `trace_pipe_raw`: sub-buffers.
@@ -97,7 +99,7 @@ impl File {
     }
 }
 
-use Read::{Pipe, Raw, Text as Say, Trace};
+use Read::{Pipe, Raw, Snapshot, Text as Say, Trace};
 use Write::{No, Set, Take};
 
 /// An instance's directory.
@@ -128,10 +130,11 @@ pub(super) const INSTANCE: &[File] = &[
         .truncated(|at| { at.instance.clear_events(&at.control.catalog()); Ok(()) }),
     file("set_event_notrace_pid", 0o640, Say(|at| Ok(at.instance.pids_text(Pids::NotTraced))),
                                          Set(|at, bytes| at.instance.add_pids(Pids::NotTraced, bytes)))
-        .truncated(|at| { at.instance.clear_pids(Pids::NotTraced); Ok(()) }),
+        .truncated(|at| at.instance.clear_pids(Pids::NotTraced)),
     file("set_event_pid",         0o640, Say(|at| Ok(at.instance.pids_text(Pids::Traced))),
                                          Set(|at, bytes| at.instance.add_pids(Pids::Traced, bytes)))
-        .truncated(|at| { at.instance.clear_pids(Pids::Traced); Ok(()) }),
+        .truncated(|at| at.instance.clear_pids(Pids::Traced)),
+    file("snapshot",              0o640, Snapshot,                                    Set(snapshot)),
     file("timestamp_mode",        0o440, Say(|at| Ok(at.instance.timestamp_mode())),  No),
     file("trace",                 0o640, Trace,                                       Set(|_, _| Ok(())))
         .truncated(|at| at.instance.reset(None)),
@@ -148,6 +151,7 @@ pub(super) const INSTANCE: &[File] = &[
 #[rustfmt::skip]
 pub(super) const CPU: &[File] = &[
     file("buffer_size_kb",        0o640, Say(|at| at.instance.buffer_size_kb(at.cpu)), Set(resize)),
+    file("snapshot",              0o640, Snapshot,                                    Set(snapshot)),
     file("stats",                 0o440, Say(|at| at.instance.stats(at.cpu.ok_or(Errno::NODEV)?)), No),
     file("trace",                 0o640, Trace,                                       Set(|_, _| Ok(())))
         .truncated(|at| at.instance.reset(at.cpu)),
@@ -167,7 +171,7 @@ pub(super) const EVENTS: &[File] = &[
 #[rustfmt::skip]
 pub(super) const SYSTEM: &[File] = &[
     file("enable",                0o640, Say(enabled),                                Set(enable)),
-    file("filter",                0o640, Say(|_| Ok(filter::OF_SYSTEM.into())),       Set(filter_system)),
+    file("filter",                0o640, Say(|_| Ok(rules::OF_SYSTEM.into())),       Set(filter_system)),
 ];
 
 /// `events/SYSTEM/EVENT`.
@@ -175,12 +179,15 @@ pub(super) const SYSTEM: &[File] = &[
 pub(super) const EVENT: &[File] = &[
     file("format",                0o440, Say(|at| Ok(event(at)?.format.clone().into())), No),
     file("id",                    0o440, Say(|at| Ok(line(event(at)?.id))),           No),
-    file("enable",                0o640, Say(enabled),                                Set(enable)),
+    file("trigger",               0o640, Say(|at| Ok(at.instance.trigger_text(at.control, event(at)?.id))),
+                                         Set(|at, bytes| at.instance.write_trigger(at.control, event(at)?, bytes))),
+    file("enable",                0o640, Say(|at| Ok(at.instance.event_enable_text(event(at)?.id))), Set(enable)),
     file("filter",                0o640, Say(|at| Ok(at.instance.filter_text(event(at)?.id))), Set(filter_event)),
+    file("hist",                  0o440, Say(|at| Ok(at.instance.hist_text(at.control, event(at)?.id))), No),
 ];
 
 /// How many of [`EVENT`]'s rows an event of the system `ftrace` has.
-pub(super) const FTRACE_EVENT_FILES: usize = 2;
+pub(super) const FTRACE_EVENT_FILES: usize = 3;
 
 /// Each file of `options`.
 pub(super) const FLAG: File = file(
@@ -239,6 +246,10 @@ fn resize(at: &At<'_>, bytes: &[u8]) -> Result<(), Errno> {
     at.instance.write_buffer_size_kb(at.control, at.cpu, bytes)
 }
 
+fn snapshot(at: &At<'_>, bytes: &[u8]) -> Result<(), Errno> {
+    at.instance.write_snapshot(at.control, at.cpu, bytes)
+}
+
 /// There is one tracer.
 fn set_tracer(_: &At<'_>, bytes: &[u8]) -> Result<(), Errno> {
     if number::word(bytes)? == "nop" { Ok(()) } else { Err(Errno::INVAL) }
@@ -262,6 +273,12 @@ fn mark(
     write: fn(&Instance, &Control, &[u8], &Caller) -> Result<usize, Errno>,
 ) -> Result<usize, Errno> {
     let taken = write(at.instance, at.control, bytes, at.caller)?;
+    if at.instance.is_top() {
+        for copies in at.control.named().iter().filter(|instance| instance.has(bit::COPY_TRACE_MARKER)) {
+            // Its buffers may be off or full, which is their affair.
+            let _ = write(copies, at.control, bytes, at.caller);
+        }
+    }
     at.control.remember(at.caller);
     Ok(taken)
 }

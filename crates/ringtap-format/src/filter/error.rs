@@ -93,7 +93,7 @@ impl FilterErrorKind {
     #[must_use]
     pub const fn errno(self) -> i32 {
         match self {
-            Self::TooManyClose => 1,
+            Self::TooManyClose | Self::TooManyTerms => 1,
             Self::TooManyOpen => 2,
             Self::MissingQuote => 3,
             _ => 22,

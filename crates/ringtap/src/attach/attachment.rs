@@ -12,7 +12,8 @@
 //! until the link goes on.
 
 use super::error::AttachError;
-use super::{Connection, Role, TIMEOUT, fork};
+use super::link::Link;
+use super::{Connection, Role, TIMEOUT, fork, place, request};
 use crate::board::Board;
 use crate::event::registry::RegisterError;
 use crate::event::switch::{Switch, Word};
@@ -22,10 +23,11 @@ use crate::instance::targets::Targets;
 use crate::map::Mapping;
 use crate::serve::spawn_without_signals;
 use crate::writer::Writer;
+use ringtap_abi::control::PROTOCOL;
 use ringtap_abi::meta::state;
 use ringtap_abi::switchboard::{MAX_INSTANCES, TOP};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec};
-use rustix::fd::{AsRawFd, OwnedFd};
+use rustix::fd::{AsFd, AsRawFd, OwnedFd};
 use rustix::fs::inotify;
 use rustix::io::Errno;
 use std::path::{Path, PathBuf};
@@ -103,11 +105,33 @@ struct Known {
     instances: [Option<Mapped>; MAX_INSTANCES],
 }
 
+impl Known {
+    /// Offers all of it to a host that starts in its host's place.
+    fn offer(&self, path: &Path) -> Result<(), AttachError> {
+        let mut link = Link::connect(path, TIMEOUT)?;
+        if link.ask(&request(request::OFFER, PROTOCOL, 0), &[])?.value == 0 {
+            return Ok(());
+        }
+        link.ask_with(&request(request::OFFER_SWITCHBOARD, 0, 0), &[], Some(self.board.fd()))?;
+        for (bit, mapped) in (0u16..).zip(&self.instances) {
+            let descriptors = mapped.iter().flat_map(|mapped| &mapped.descriptors);
+            for (cpu, descriptor) in (0u32..).zip(descriptors) {
+                let epoch = mapped.as_ref().map_or(0, |mapped| mapped.epoch);
+                let header = request(request::OFFER_BUFFER, place(bit, cpu), epoch);
+                link.ask_with(&header, &[], Some(descriptor.as_fd()))?;
+            }
+        }
+        link.ask(&request(request::OFFER_END, 0, 0), &[]).map(|_| ())
+    }
+}
+
 /// An instance's buffers.
 #[derive(Debug)]
 struct Mapped {
     epoch: u64,
     mappings: Vec<Arc<Mapping>>,
+    /// What can be offered to a host in this one's place. The index is the CPU.
+    descriptors: Vec<OwnedFd>,
 }
 
 impl Mapped {
@@ -337,6 +361,10 @@ impl Shared {
         loop {
             // Before the try: who comes behind it is told of.
             let watch = self.watch();
+            if let Some(known) = &self.state.lock().known {
+                // Where there is no host, or it wants nothing, the same goes for the connection.
+                let _ = known.offer(&self.path);
+            }
             match Connection::connect_within(&self.path, Role::Writer, TIMEOUT) {
                 Ok(connection) => return Some(connection),
                 Err(error) => self.state.lock().trouble = Some(error.to_string()),
@@ -407,14 +435,14 @@ impl Shared {
                 continue;
             }
             // Where it is replaced meanwhile, the generation grows, and it is looked at again.
-            let mappings = match connection.map_all(bit) {
-                Ok((_, mappings)) => mappings,
-                Err(error) if error.is_missing() && bit > 0 => Vec::new(),
+            let (descriptors, mappings) = match connection.map_all(bit) {
+                Ok(mapped) => mapped,
+                Err(error) if error.is_missing() && bit > 0 => (Vec::new(), Vec::new()),
                 Err(error) => return Err(error),
             };
             let writer = (!mappings.is_empty()).then(|| Writer::new(mappings.clone(), None));
             self.targets.set(bit.into(), writer);
-            *place = Some(Mapped { epoch, mappings });
+            *place = Some(Mapped { epoch, mappings, descriptors });
         }
         Ok(())
     }

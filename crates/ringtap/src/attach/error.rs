@@ -130,6 +130,11 @@ impl AttachError {
         self.is_refused(Errno::NOENT)
     }
 
+    /// Whether the host is just starting.
+    pub(super) fn is_starting(&self) -> bool {
+        self.is_refused(Errno::AGAIN)
+    }
+
     fn is_refused(&self, expected: Errno) -> bool {
         matches!(self, Self::Refused { errno, .. } if *errno == expected.raw_os_error())
     }

@@ -5,7 +5,7 @@ use crate::serve::packet::{self, Received};
 use crate::serve::socket::{address, new_socket};
 use ringtap_abi::control::{Header, MAX_BODY, MAX_PACKET, Part, answer};
 use rustix::event::{PollFd, PollFlags, Timespec};
-use rustix::fd::OwnedFd;
+use rustix::fd::{BorrowedFd, OwnedFd};
 use rustix::io::Errno;
 use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
@@ -68,10 +68,20 @@ impl Link {
 
     /// Asks, and waits for the answer.
     pub(super) fn ask(&mut self, request: &Header, body: &[u8]) -> Result<Reply<'_>, AttachError> {
+        self.ask_with(request, body, None)
+    }
+
+    /// Asks, and gives a descriptor.
+    pub(super) fn ask_with(
+        &mut self,
+        request: &Header,
+        body: &[u8],
+        descriptor: Option<BorrowedFd<'_>>,
+    ) -> Result<Reply<'_>, AttachError> {
         if body.len() > MAX_BODY {
             return Err(AttachError::TooLong(body.len()));
         }
-        self.take_answer(|link| link.exchange(request, body))
+        self.take_answer(|link| link.exchange(request, body, descriptor))
     }
 
     /// The answer that `receive` brings, checked.
@@ -131,10 +141,15 @@ impl Link {
         rustix::fd::AsRawFd::as_raw_fd(&self.socket)
     }
 
-    fn exchange(&mut self, request: &Header, body: &[u8]) -> Result<Received, AttachError> {
+    fn exchange(
+        &mut self,
+        request: &Header,
+        body: &[u8],
+        descriptor: Option<BorrowedFd<'_>>,
+    ) -> Result<Received, AttachError> {
         let deadline = Instant::now() + self.timeout;
         loop {
-            match packet::send(&self.socket, request, body, None) {
+            match packet::send(&self.socket, request, body, descriptor) {
                 Ok(()) => break,
                 Err(Errno::AGAIN) => self.wait(PollFlags::OUT, deadline)?,
                 // It closed the connection; its last word may say why.

@@ -30,10 +30,13 @@ use rustix::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// How long a host may take to answer, where nothing else is said.
 const TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How long to wait between two tries to greet a host that is just starting.
+const TRY_AGAIN: Duration = Duration::from_millis(10);
 
 /// Highest number of CPUs that a kernel can be built for, on any architecture.
 const MAX_CPUS: u32 = 8192;
@@ -101,7 +104,18 @@ impl Connection {
         role: Role,
         timeout: Duration,
     ) -> Result<Self, AttachError> {
-        let mut link = Link::connect(path.as_ref(), timeout)?;
+        let until = Instant::now() + timeout;
+        loop {
+            match Self::greet(path.as_ref(), role, timeout) {
+                // It is just taking over from another.
+                Err(error) if error.is_starting() && Instant::now() < until => std::thread::sleep(TRY_AGAIN),
+                connected => return connected,
+            }
+        }
+    }
+
+    fn greet(path: &Path, role: Role, timeout: Duration) -> Result<Self, AttachError> {
+        let mut link = Link::connect(path, timeout)?;
         let value = match role {
             Role::Writer => role::WRITER,
             Role::Reader => role::READER,

@@ -139,6 +139,26 @@ impl Registry {
         Ok(id)
     }
 
+    /// Declares an event under the id that it had.
+    pub(crate) fn restore(
+        &mut self,
+        id: u16,
+        system: &str,
+        name: &str,
+        format: &str,
+    ) -> Result<(), RegisterError> {
+        check_name(system, is_system_char)?;
+        check_name(name, is_name_char)?;
+        check_format(system, name, format)?;
+        let is_taken = id < FIRST_ID || self.by_id.contains_key(&id) || self.find(system, name).is_some();
+        if is_taken || self.formats_len + format.len() > FORMATS_LEN {
+            return Err(RegisterError::Full { event: event(system, name), what: "ids of its own" });
+        }
+        self.next_id = self.next_id.max(u32::from(id) + 1);
+        self.insert(id, system, name, format);
+        Ok(())
+    }
+
     /// The event with the lowest id above `id`.
     pub(crate) fn next_after(&self, id: u16) -> Option<&Arc<Event>> {
         self.by_id.range((Excluded(id), Unbounded)).next().map(|(_, event)| event)
@@ -147,6 +167,11 @@ impl Registry {
     /// The event of this name.
     pub(crate) fn find(&self, system: &str, name: &str) -> Option<&Arc<Event>> {
         self.by_id.get(self.by_name.get(system)?.get(name)?)
+    }
+
+    /// How many events there are.
+    pub(crate) fn len(&self) -> usize {
+        self.by_id.len()
     }
 
     /// All events, by id.
@@ -369,6 +394,19 @@ mod tests {
         let error = registry.declare("app", "start", &long).expect_err("too long");
         assert!(matches!(error, RegisterError::TooLong { .. }));
         assert_eq!(registry.events().count(), 3);
+    }
+
+    #[test]
+    fn restored_events_keep_their_ids_and_new_ones_come_behind() {
+        let mut registry = Registry::default();
+        for (id, name) in [(40, "b"), (35, "a")] {
+            registry.restore(id, "app", name, &format(name, "u32 a")).expect("it was declared once");
+        }
+        for (id, name) in [(40, "c"), (50, "a"), (5, "d")] {
+            assert!(registry.restore(id, "app", name, &format(name, "u32 a")).is_err(), "{id} {name}");
+        }
+        assert_eq!(registry.declare("app", "a", &format("a", "u32 a")), Ok(35));
+        assert_eq!(registry.declare("app", "c", &format("c", "u32 a")), Ok(41));
     }
 
     #[test]

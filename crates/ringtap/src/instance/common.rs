@@ -7,8 +7,8 @@ use crate::event::registry::{RegisterError, Registry};
 use crate::event::switch::Word;
 use crate::map::MapError;
 use crate::rules::{PidList, Publisher, Rules, RulesError};
+use ringtap_abi::control::split_event;
 use ringtap_abi::switchboard::RULES;
-use ringtap_abi::sync::AtomicU64;
 use rustix::fd::OwnedFd;
 use std::sync::atomic::Ordering::{Relaxed, Release};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -19,8 +19,6 @@ pub(crate) struct Common {
     board: Arc<Board>,
     targets: Arc<Targets>,
     rules: Publisher<Arc<Board>>,
-    /// The word of an event that is declared from now on.
-    new_events: AtomicU64,
     awaited: Awaited,
     /// Eventfds of those who tell the attached processes of changes.
     tellers: Mutex<Vec<Weak<OwnedFd>>>,
@@ -31,10 +29,34 @@ impl Common {
     pub(crate) fn new(new_events: u64) -> Result<Self, MapError> {
         let board = Arc::new(Board::create()?);
         let targets = Arc::new(Targets::new(Arc::clone(&board)));
+        board.head().new_events.store(new_events, Relaxed);
         let rules = Publisher::new(Arc::clone(&board));
-        let new_events = AtomicU64::new(new_events);
-        let (registry, awaited, tellers) = (Mutex::default(), Awaited::default(), Mutex::default());
-        Ok(Self { registry, board, targets, rules, new_events, awaited, tellers })
+        Ok(Self::of(Registry::default(), board, targets, rules))
+    }
+
+    /// A dead host's, from its switchboard: with all events that it declared, as they were switched, and their rules.
+    pub(crate) fn adopt(board: Board) -> Result<Self, RulesError> {
+        let mut registry = Registry::default();
+        for (id, text) in board.formats() {
+            if let Some((system, name, format)) = split_event(text.as_bytes()) {
+                // What it does not take cannot be a host's.
+                let _ = registry.restore(id, system, name, format);
+            }
+        }
+        let board = Arc::new(board);
+        let targets = Arc::new(Targets::new(Arc::clone(&board)));
+        let rules = Publisher::adopt(Arc::clone(&board))?;
+        Ok(Self::of(registry, board, targets, rules))
+    }
+
+    fn of(
+        registry: Registry,
+        board: Arc<Board>,
+        targets: Arc<Targets>,
+        rules: Publisher<Arc<Board>>,
+    ) -> Self {
+        let (awaited, tellers) = (Awaited::default(), Mutex::default());
+        Self { registry: Mutex::new(registry), board, targets, rules, awaited, tellers }
     }
 
     /// What is declared. A declaration is complete or absent, so a panic of another thread changes nothing.
@@ -112,7 +134,7 @@ impl Common {
             // The log has room for all that the registry takes.
             self.board.log_format(id, &text);
         }
-        self.switch(id, self.new_events.load(Relaxed) | self.awaited.word(system, name), true);
+        self.switch(id, self.new_events() | self.awaited.word(system, name), true);
         Ok(id)
     }
 
@@ -133,13 +155,27 @@ impl Common {
         };
     }
 
+    /// Takes an instance off the switchboard: no event goes there, and its place is free.
+    pub(crate) fn forget(&self, instance: usize) {
+        let bits = 1 << instance;
+        self.switch_new_events(bits, false);
+        for word in self.board.words().iter().filter(|word| word.load(Relaxed) & bits != 0) {
+            word.fetch_and(!bits, Relaxed);
+        }
+        let entry = self.board.entry(instance);
+        entry.name_len.store(0, Relaxed);
+        // The next instance in this place continues the count, so that nobody takes it for this one.
+        entry.epoch.fetch_add(1, Release);
+    }
+
     /// Whether events that are declared from now on are on in an instance.
     pub(crate) fn switch_new_events(&self, bits: u64, on: bool) {
+        let new_events = &self.board.head().new_events;
         if on {
-            self.new_events.fetch_or(bits, Relaxed);
+            new_events.fetch_or(bits, Relaxed)
         } else {
-            self.new_events.fetch_and(!bits, Relaxed);
-        }
+            new_events.fetch_and(!bits, Relaxed)
+        };
     }
 
     /// Who awaits which events.
@@ -148,7 +184,7 @@ impl Common {
     }
 
     pub(crate) fn new_events(&self) -> u64 {
-        self.new_events.load(Relaxed)
+        self.board.head().new_events.load(Relaxed)
     }
 
     /// Has the eventfd signalled with each change that attached processes must hear of.

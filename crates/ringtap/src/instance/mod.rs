@@ -44,6 +44,7 @@ pub use awaited::{MAX_AWAITED, Pattern, PatternError};
 pub use named::Instance;
 pub use tasks::Task;
 
+use crate::board::Board;
 use crate::event::registry::{Event, RegisterError};
 use crate::host::{Config, Host, HostError};
 use crate::rules::{Counter, Hist, HistRow, HistTotals, RulesError};
@@ -52,7 +53,8 @@ use common::Common;
 use named::Named;
 use ringtap_abi::rules::hist::Shape;
 use ringtap_abi::switchboard::{MAX_INSTANCES, NAME_LEN};
-use std::sync::atomic::Ordering::Release;
+use rustix::fd::OwnedFd;
+use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -106,6 +108,15 @@ pub enum InstanceError {
     Rules(#[from] RulesError),
 }
 
+/// A buffer of a dead host, as somebody offers it.
+#[derive(Debug)]
+pub(crate) struct Offered {
+    pub(crate) instance: usize,
+    pub(crate) epoch: u64,
+    pub(crate) cpu: u32,
+    pub(crate) fd: OwnedFd,
+}
+
 /// The instances of a host. Clones are handles of the same host.
 #[derive(Clone, Debug)]
 pub struct Instances {
@@ -143,6 +154,54 @@ impl Instances {
         let top = Named::new(String::new(), 0, config.clone(), top, &common);
         let table = Mutex::new(vec![Some(Arc::new(top))]);
         Self { inner: Arc::new(Inner { common, config, table }) }
+    }
+
+    /// Goes on with what a dead host shared: its switchboard and the buffers that are known of it, each with its
+    /// instance's bit, its epoch and its CPU. Named instances of which a buffer is missing or old are removed.
+    ///
+    /// # Errors
+    /// [`HostError`] where that is true of the top instance, or something cannot be what it should be.
+    pub(crate) fn adopt(config: &Config, board: Board, mut buffers: Vec<Offered>) -> Result<Self, HostError> {
+        let common = Arc::new(Common::adopt(board).map_err(|_| HostError::Damaged(0))?);
+        let mut table: Vec<Option<Arc<Named>>> = Vec::new();
+        for bit in 0..MAX_INSTANCES {
+            let entry = common.board().entry(bit);
+            // S5: pairs with the Release in `announce`.
+            let epoch = entry.epoch.load(Acquire);
+            let (name, len) = entry.name();
+            let own = buffers.extract_if(.., |offered| offered.instance == bit).collect::<Vec<_>>();
+            let name = std::str::from_utf8(&name[..len]).unwrap_or("");
+            if epoch == 0 || (bit > 0 && check_name(name).is_err()) {
+                table.push(None);
+                continue;
+            }
+            let percent = u8::try_from(entry.buffer_percent.load(Relaxed)).unwrap_or(50).min(100);
+            let is_whole = own.iter().all(|offered| offered.epoch == epoch);
+            let fds = own.into_iter().map(|offered| (offered.cpu, offered.fd));
+            let host = Host::adopt(fds.collect(), &common, percent, bit == 0)
+                .and_then(|host| if is_whole { Ok(host) } else { Err(HostError::Damaged(0)) });
+            let named = match host {
+                Ok(host) => {
+                    if bit > 0 {
+                        common.targets().set(bit, Some(host.writer_here()));
+                    }
+                    let config = host.stated_config();
+                    Arc::new(Named::new(name.to_owned(), bit, config, host, &common))
+                }
+                Err(error) if bit == 0 => return Err(error),
+                Err(_) => {
+                    common.forget_rules(bit);
+                    common.forget(bit);
+                    table.push(None);
+                    continue;
+                }
+            };
+            table.push(Some(named));
+        }
+        let table = Mutex::new(table);
+        let instances = Self { inner: Arc::new(Inner { common, config: config.clone(), table }) };
+        instances.inner.common.changed();
+        Ok(instances)
     }
 
     pub(crate) fn common(&self) -> &Arc<Common> {
@@ -250,6 +309,12 @@ impl Instances {
         self.inner.common.registry().events().map(Arc::clone).collect()
     }
 
+    /// How many events are declared: events are only ever added, so who knows as many knows all.
+    #[must_use]
+    pub fn event_count(&self) -> usize {
+        self.inner.common.registry().len()
+    }
+
     /// The event with the lowest id above `id`.
     pub(crate) fn next_event(&self, id: u16) -> Option<Arc<Event>> {
         self.inner.common.registry().next_after(id).map(Arc::clone)
@@ -271,6 +336,19 @@ impl Instances {
     #[must_use]
     pub fn task(&self, tid: u32) -> Option<Task> {
         tasks::find(self.inner.common.board(), tid)
+    }
+
+    /// Keeps some bytes for whoever takes over when this host dies: what a daemon knows and the instances do not.
+    /// `false` where they are more than 512 KiB.
+    #[must_use]
+    pub fn save_settings(&self, settings: &[u8]) -> bool {
+        self.inner.common.board().save(settings)
+    }
+
+    /// What was kept last, by this host or the one whose place it took.
+    #[must_use]
+    pub fn saved_settings(&self) -> Option<Vec<u8>> {
+        self.inner.common.board().saved()
     }
 
     /// How often instances were made, removed, or given other buffers.

@@ -40,6 +40,7 @@ impl Named {
     pub(super) fn new(name: String, bit: usize, config: Config, host: Host, common: &Arc<Common>) -> Self {
         assert!(bit < MAX_INSTANCES);
         let sizes = host.ring_sizes();
+        common.board().entry(bit).buffer_percent.store(config.buffer_percent.into(), Relaxed);
         let present = Mutex::new(Present { host, config, sizes, is_removed: false });
         Self { name, bit, common: Arc::clone(common), present }
     }
@@ -83,17 +84,11 @@ impl Named {
         }
         present.is_removed = true;
         present.host.set_recording(false);
-        self.common.switch_new_events(self.bits(), false);
         self.common.awaited().clear(self.bits());
-        for word in self.common.board().words().iter().filter(|word| word.load(Relaxed) & self.bits() != 0) {
-            word.fetch_and(!self.bits(), Relaxed);
-        }
         self.common.forget_rules(self.bit);
         self.common.targets().set(self.bit, None);
-        let entry = self.common.board().entry(self.bit);
-        entry.name_len.store(0, Relaxed);
-        // The next instance in this place continues the count, so that nobody takes it for this one.
-        self.announce();
+        self.common.forget(self.bit);
+        self.common.changed();
         present.host.retire();
         Ok(())
     }
@@ -246,6 +241,7 @@ impl Instance {
         let mut present = self.named.present();
         present.host.set_buffer_percent(percent)?;
         present.config.buffer_percent = percent;
+        self.named.common.board().entry(self.named.bit).buffer_percent.store(percent.into(), Relaxed);
         Ok(())
     }
 

@@ -130,7 +130,6 @@ impl Data<'_> {
     }
 
     /// Loads the word at byte `at` of a sub-buffer, its header included.
-    #[cfg(test)]
     pub(crate) fn load(&self, page: SubbufId, at: u32) -> u32 {
         self.word(page, at).load(Relaxed)
     }

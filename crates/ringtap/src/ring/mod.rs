@@ -14,6 +14,8 @@ mod counters;
 pub(crate) mod cursor;
 mod data;
 pub(crate) mod ordering;
+#[cfg(not(loom))]
+pub(crate) mod recover;
 pub(crate) mod reset;
 pub(crate) mod snapshot;
 pub(crate) mod swap;

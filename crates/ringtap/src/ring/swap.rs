@@ -5,11 +5,12 @@
 
 use super::counters::Oldest;
 use super::ordering::{e5_swap, e6_publish};
-use super::{Corrupt, Ring};
+use super::{Corrupt, Ring, store_hook};
 use ringtap_abi::SubbufId;
 use ringtap_abi::subbuf::{HEADER_LEN, PageCommit};
 use ringtap_abi::words::{Place, Slot};
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::Ordering::{Relaxed, Release};
+use std::sync::atomic::compiler_fence;
 
 /// How often a swap that lost its page to a writer tries the next.
 const SWAP_TRIES: u32 = 64;
@@ -18,25 +19,25 @@ const SWAP_TRIES: u32 = 64;
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Reader {
     /// The reader page.
-    page: SubbufId,
+    pub(super) page: SubbufId,
     /// The position it held in the ring; 0 while it holds none.
-    seq: u64,
+    pub(super) seq: u64,
     /// How much of it was handed out, in data bytes.
-    handed_bytes: u32,
+    pub(super) handed_bytes: u32,
     /// How much of it was handed out, in events.
-    handed_events: u32,
+    pub(super) handed_events: u32,
     /// The next position to take.
-    next_seq: u64,
+    pub(super) next_seq: u64,
     /// Index of the first event not yet handed out.
-    next_index: u64,
+    pub(super) next_index: u64,
     /// Index of the first event since the last reset.
-    base_index: u64,
+    pub(super) base_index: u64,
     /// Events handed out since the last reset.
-    read: u64,
+    pub(super) read: u64,
     /// Data bytes handed out since the last reset.
-    read_bytes: u64,
+    pub(super) read_bytes: u64,
     /// Events lost right before the reader page.
-    lost: u64,
+    pub(super) lost: u64,
     /// All events overwritten since the last reset, where that is known beforehand: in a copy, whose gaps may lie anywhere.
     overrun: Option<u64>,
 }
@@ -173,10 +174,19 @@ impl Reader {
     /// Writes the copy that cursors and a successor look at.
     pub(super) fn publish(&self, ring: &Ring<'_>) {
         let host = &ring.meta().host;
-        host.next_index.store(self.next_index, Relaxed);
-        host.base_index.store(self.base_index, Relaxed);
-        host.read.store(self.read, Relaxed);
-        host.read_bytes.store(self.read_bytes, Relaxed);
+        // In this order, and `kernel.read` last of all: a successor that finds the two equal knows that what it finds
+        // between them belongs together (`recover`). A store hook between any two, where tests let hosts die.
+        for (word, value) in [
+            (&host.read, self.read),
+            (&host.read_bytes, self.read_bytes),
+            (&host.next_index, self.next_index),
+            (&host.base_index, self.base_index),
+        ] {
+            store_hook();
+            word.store(value, Relaxed);
+            compiler_fence(Release);
+        }
+        store_hook();
         // A reader without a page tells cursors from where on positions are not yet taken.
         let seq = if self.seq == 0 { self.next_seq } else { self.seq };
         // E6: pairs with the Acquire in `Position::find`. A cursor that finds the page here sees its desc.
@@ -294,6 +304,8 @@ pub(super) fn update_meta(ring: &Ring<'_>, reader: &Reader) -> Result<(), Corrup
     kernel.reader_read.store(reader.handed_bytes, Relaxed);
     kernel.entries.store(written.wrapping_sub(reader.base_index), Relaxed);
     kernel.overrun.store(overrun, Relaxed);
+    compiler_fence(Release);
+    store_hook();
     kernel.read.store(reader.read, Relaxed);
     Ok(())
 }

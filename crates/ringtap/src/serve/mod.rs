@@ -23,11 +23,14 @@ pub(crate) mod packet;
 mod requests;
 mod run;
 pub(crate) mod socket;
+mod takeover;
 mod tree;
+
+pub use takeover::take_over;
 
 pub use tree::{Peer, Tree, TreeCall, TreeRefusal};
 
-use crate::host::Host;
+use crate::host::{Host, HostError};
 use crate::instance::Instances;
 use rustix::event::EventfdFlags;
 use rustix::fd::OwnedFd;
@@ -77,6 +80,15 @@ pub enum ServeError {
     ForeignDirectory {
         /// The directory.
         path: PathBuf,
+    },
+    /// The buffers cannot be made.
+    #[error("failed to make the buffers of the host at {path}")]
+    Buffers {
+        /// The socket's path.
+        path: PathBuf,
+        /// Why not.
+        #[source]
+        source: HostError,
     },
     /// The socket cannot be given to the group.
     #[error("failed to open {path} to the group {group}: run as one of its members, or as root")]
@@ -213,7 +225,8 @@ impl Instances {
         };
         let (stop, news) = (eventfd()?, eventfd()?);
         self.common().tell(&news);
-        let turns = run::Loop::new(self.clone(), options, Arc::clone(listener), Arc::clone(&stop), news);
+        let turns = run::Loop::new(self.clone(), options, Arc::clone(listener), Arc::clone(&stop), news)
+            .map_err(|errno| failed("make an epoll for")(errno.into()))?;
         let thread = spawn_without_signals("ringtap-serve", move || turns.run())
             .map_err(failed("start a thread for"))?;
         Ok(Server { listener: Arc::clone(listener), stop, thread: Some(thread), pid: std::process::id() })

@@ -218,6 +218,10 @@ fn answer_request(
 }
 
 fn hello(instances: &Instances, session: &mut Session, header: &Header) -> Result<Answer, Refusal> {
+    if header.kind == request::OFFER {
+        // This host has what it needs.
+        return Ok(Answer { is_last: true, ..ok(0) });
+    }
     if header.kind != request::HELLO {
         return Err(violation(
             Errno::PROTO,
@@ -324,7 +328,7 @@ pub(super) fn ok(value: u64) -> Answer {
     Answer { header, body: Vec::new(), descriptor: None, is_last: false }
 }
 
-fn refused(refusal: Refusal) -> Answer {
+pub(super) fn refused(refusal: Refusal) -> Answer {
     let value = u64::from(refusal.errno.raw_os_error().cast_unsigned());
     let header = Header { kind: answer::ERROR, ..ok(value).header };
     Answer { header, body: refusal.reason.into_bytes(), descriptor: None, is_last: refusal.is_last }

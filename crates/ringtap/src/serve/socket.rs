@@ -21,6 +21,8 @@ pub(super) struct Listener {
     pub(super) socket: OwnedFd,
     path: PathBuf,
     inode: (u64, u64),
+    /// Whether a dead host's socket was there.
+    pub(super) succeeds: bool,
 }
 
 impl Listener {
@@ -37,15 +39,16 @@ impl Listener {
         // The file gets the socket's mode when it is bound, so it is never open to others for a moment.
         rustix::fs::fchmod(&socket, Mode::RUSR | Mode::WUSR).map_err(failed("protect"))?;
         lock(&directory, path)?;
-        match rustix::net::bind(&socket, &address) {
+        let succeeds = match rustix::net::bind(&socket, &address) {
             Err(Errno::ADDRINUSE) => {
                 remove_dead(path, &address)?;
                 rustix::net::bind(&socket, &address).map_err(failed("bind"))?;
+                true
             }
-            bound => bound.map_err(failed("bind"))?,
-        }
+            bound => bound.map(|()| false).map_err(failed("bind"))?,
+        };
         let inode = inode(&status(path).map_err(failed("look at"))?);
-        let listener = Self { socket, path: path.to_owned(), inode };
+        let listener = Self { socket, path: path.to_owned(), inode, succeeds };
         if let Some(group) = group {
             listener.open_to(group).inspect_err(|_| listener.remove())?;
         }
@@ -164,6 +167,14 @@ pub(super) fn peer(socket: impl AsFd) -> Result<Peer, std::io::Error> {
         return Err(std::io::Error::last_os_error());
     }
     Ok(Peer { uid: peer.uid, gid: peer.gid, pid: peer.pid.cast_unsigned() })
+}
+
+/// Whether a peer is the host's user, root, or a member of the group.
+pub(super) fn may_attach(socket: &OwnedFd, group: Option<u32>) -> bool {
+    let owner = rustix::process::geteuid().as_raw();
+    peer(socket).is_ok_and(|peer| {
+        peer.uid == owner || peer.uid == 0 || group.is_some_and(|group| is_member(socket, peer, group))
+    })
 }
 
 /// Whether a peer belongs to a group, by its own or its supplementary ones.

@@ -44,7 +44,7 @@ pub(super) struct Raw {
     /// Keeps the instance from being removed.
     handle: Handle,
     consumer: Arc<Mutex<Consumer>>,
-    /// Whether it was opened with `O_NONBLOCK`.
+    /// Whether it was opened with `O_NONBLOCK`, or has it since: that is not taken back, and a look costs half a call.
     nonblocking: bool,
     /// Sub-buffers that were pushed and may not have been taken.
     pushed: VecDeque<Vec<u8>>,
@@ -200,7 +200,10 @@ impl Raw {
     /// Whether `tid`'s GET_READER is to wait for the watermark: without `O_NONBLOCK`, as the kernel does it.
     pub(super) fn waits_for_watermark(&mut self, tid: u32) -> bool {
         // Where it cannot be known, a client that polls before it asks is better served than hung.
-        !self.nonblocking && self.finder.look(tid, self.ino).is_some_and(|state| !state.nonblocking)
+        if !self.nonblocking {
+            self.nonblocking = self.finder.look(tid, self.ino).is_none_or(|state| state.nonblocking);
+        }
+        !self.nonblocking
     }
 
     pub(super) fn get_reader(&mut self) -> Result<(), Errno> {

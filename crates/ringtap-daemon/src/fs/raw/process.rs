@@ -66,19 +66,14 @@ pub(super) fn maps(pid: u32, ino: u64) -> Option<bool> {
     Some(inos.filter_map(|number| number.parse().ok()).any(|number: u64| number == ino))
 }
 
-/// Whether any process maps a file with one of these inode numbers, or may do so where we must not look.
+/// Whether any process maps a file with one of these inode numbers. Those that this one may not look into do not count.
 pub(crate) fn anybody_maps(inos: &[u64]) -> bool {
     let Ok(processes) = fs::read_dir("/proc") else { return true };
-    let pids = processes.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
-    pids.into_iter().any(|pid: u32| match fs::read_to_string(format!("/proc/{pid}/maps")) {
-        Ok(text) => {
-            let mut numbers =
-                text.lines().filter_map(|line| line.split_ascii_whitespace().nth(4)?.parse().ok());
-            numbers.any(|ino: u64| inos.contains(&ino))
-        }
-        // Gone meanwhile.
-        Err(error) if matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ESRCH)) => false,
-        Err(_) => true,
+    let mut pids = processes.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    pids.any(|pid: u32| {
+        let text = fs::read_to_string(format!("/proc/{pid}/maps")).unwrap_or_default();
+        let mut numbers = text.lines().filter_map(|line| line.split_ascii_whitespace().nth(4)?.parse().ok());
+        numbers.any(|ino: u64| inos.contains(&ino))
     })
 }
 
