@@ -38,14 +38,22 @@
 
 pub mod btf;
 pub mod check;
+#[cfg(feature = "chrome")]
+pub mod chrome;
 mod constants;
+#[cfg(feature = "ctf")]
+pub mod ctf;
 mod event;
 pub mod filter;
 pub mod format;
 pub mod header;
 pub mod merge;
+#[cfg(feature = "model")]
+pub mod model;
 mod out;
 pub mod page;
+#[cfg(feature = "perfetto")]
+pub mod perfetto;
 mod print;
 mod symbols;
 mod target;

@@ -6,10 +6,13 @@
 //! the kernel's, by zeros that nobody can write to. Whoever still looks finds the event off.
 
 use crate::map::{MapError, failed};
+use crate::rules::HasRegion;
 use ringtap_abi::control::Part;
+use ringtap_abi::rules::{self, Region};
 use ringtap_abi::switchboard::{
     Entry, FORMATS_LEN, FORMATS_OFFSET, FormatHead, Head, INSTANCES_OFFSET, LEN, MAGIC, MAPPED_LEN,
-    MAX_INSTANCES, TASKS, TASKS_OFFSET, Task, VERSION, WORDS, WORDS_LEN, WORDS_OFFSET, format_entry_len,
+    MAX_INSTANCES, RULES_OFFSET, TASKS, TASKS_OFFSET, Task, VERSION, WORDS, WORDS_LEN, WORDS_OFFSET,
+    format_entry_len,
 };
 use ringtap_abi::sync::AtomicU64;
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -124,6 +127,12 @@ impl Board {
         unsafe { std::slice::from_raw_parts(self.at(TASKS_OFFSET).cast::<Task>(), TASKS) }
     }
 
+    /// The rules of events.
+    fn rules_words(&self) -> &[AtomicU64] {
+        // SAFETY: as in `head`; the rules end before the formats.
+        unsafe { std::slice::from_raw_parts(self.at(RULES_OFFSET).cast::<AtomicU64>(), rules::WORDS) }
+    }
+
     /// An event's word, to look at while this board is borrowed.
     pub(crate) fn word(&self, id: u16) -> &AtomicU64 {
         &self.words()[usize::from(id)]
@@ -169,6 +178,18 @@ impl Board {
         // S3: pairs with the Acquire in `formats`. The entry is there before the log ends behind it.
         self.head().formats_len.store(end, Release);
         true
+    }
+}
+
+impl HasRegion for Board {
+    fn region(&self) -> Region<'_> {
+        Region::new(self.rules_words()).expect("the switchboard has room for all rules")
+    }
+}
+
+impl HasRegion for Arc<Board> {
+    fn region(&self) -> Region<'_> {
+        (**self).region()
     }
 }
 

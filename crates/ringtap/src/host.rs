@@ -10,10 +10,10 @@ use crate::map::{self, MapError, Mapping};
 use crate::ring::reset;
 use crate::ring::snapshot::Copying;
 use crate::ring::swap::{self, Handed, Reader as Swapper};
-use crate::ring::{Corrupt, watermark};
+use crate::ring::{Corrupt, Ring, watermark};
 use crate::rseq::{self, Area, lock, portable::Pinned};
 use crate::stats::{self, Stats};
-use crate::writer::{Pin, Writer};
+use crate::writer::{self, Pin, Writer};
 use crate::{cpus, snapshot, wake};
 use ringtap_abi::Geometry;
 use ringtap_abi::meta::{WriterKind, state};
@@ -392,15 +392,7 @@ impl Host {
     /// Switches recording on or off, for all writers at once.
     pub fn set_recording(&self, on: bool) {
         for buffer in &self.instance.buffers {
-            let ring = buffer.mapping.ring();
-            let state = &ring.meta().switches.state;
-            if on {
-                state.fetch_and(!state::OFF, Relaxed);
-            } else {
-                state.fetch_or(state::OFF, Relaxed);
-                // As in the kernel: nothing more will come, so nobody waits for it.
-                wake::send_away(&ring);
-            }
+            writer::switch_recording(&buffer.mapping.ring(), on);
         }
     }
 
@@ -483,6 +475,34 @@ impl Host {
             }
         }
         *calibrated = Some((now, Instant::now()));
+    }
+
+    /// The buffer's memory.
+    pub(crate) fn mapping(&self, cpu: u32) -> Result<&Mapping, HostError> {
+        Ok(&self.buffer(cpu)?.mapping)
+    }
+
+    /// Whether the reader page is the one being written.
+    pub(crate) fn holds_tail(&self, cpu: u32, ring: &Ring<'_>) -> Result<bool, Corrupt> {
+        let Ok(buffer) = self.buffer(cpu) else { return Err(Corrupt) };
+        Ok(buffer.reader().holds(ring.tail()?))
+    }
+
+    /// Data bytes on the reader page that were not handed out.
+    pub(crate) fn unread_on_page(&self, cpu: u32, ring: &Ring<'_>) -> Result<u32, Corrupt> {
+        let Ok(buffer) = self.buffer(cpu) else { return Err(Corrupt) };
+        Ok(buffer.reader().unread_on_page(ring)?.bytes)
+    }
+
+    /// Where the buffers' list is: two handles of the same say the same.
+    pub(crate) fn address(&self) -> *const () {
+        Arc::as_ptr(&self.instance).cast()
+    }
+
+    /// Full sub-buffers that nobody has read.
+    pub(crate) fn dirty(&self, cpu: u32, ring: &Ring<'_>) -> Result<u64, Corrupt> {
+        let Ok(buffer) = self.buffer(cpu) else { return Err(Corrupt) };
+        watermark::dirty(ring, &buffer.reader())
     }
 
     fn buffer(&self, cpu: u32) -> Result<&Buffer, HostError> {

@@ -49,6 +49,8 @@ mod snapshot;
 mod spot;
 #[cfg(not(loom))]
 mod stats;
+#[cfg(not(loom))]
+pub mod subbufs;
 pub mod thread;
 #[cfg(not(loom))]
 pub mod tracefs;

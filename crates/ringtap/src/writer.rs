@@ -64,6 +64,18 @@ struct Buffer {
     _counter: Arc<Mapping>,
 }
 
+/// Switches a buffer's recording.
+pub(crate) fn switch_recording(ring: &Ring<'_>, on: bool) {
+    let state = &ring.meta().switches.state;
+    if on {
+        state.fetch_and(!state::OFF, Relaxed);
+    } else {
+        state.fetch_or(state::OFF, Relaxed);
+        // As in the kernel: nothing more will come, so nobody waits for it.
+        wake::send_away(ring);
+    }
+}
+
 impl Writer {
     /// Where the hot path's assembly finds the number.
     #[cfg_attr(
@@ -296,6 +308,14 @@ impl Writer {
     #[must_use]
     pub fn is_off(&self) -> bool {
         self.is_off_here() && self.with_successor(Self::is_off).unwrap_or(true)
+    }
+
+    /// Switches recording in the buffers that this writer writes into: as the host does, for all writers.
+    #[cold]
+    pub(crate) fn set_recording(&self, on: bool) {
+        if self.with_successor(|writer| writer.set_recording(on)).is_none() {
+            self.buffers.iter().for_each(|buffer| switch_recording(&buffer.ring, on));
+        }
     }
 
     /// Whether these buffers take no events.

@@ -507,6 +507,12 @@ impl<'m> Region<'m> {
         }
     }
 
+    /// Whether any instance has a list of pids in force.
+    #[must_use]
+    pub fn has_pid_lists(&self) -> bool {
+        [PidList::Only, PidList::Not].iter().any(|list| self.pid_lists(*list).load(Relaxed) != 0)
+    }
+
     /// The words that hold a page of an instance's list, and the word and bit that say whether it is in use.
     fn pid_page(&self, instance: usize, list: PidList, page: usize) -> (&'m [AtomicU64], &'m AtomicU64, u64) {
         let page = (2 * instance + usize::from(list == PidList::Not)) * PID_PAGES + page;

@@ -6,10 +6,10 @@ use super::errors::ErrorLog;
 use super::options::{self, bit};
 use super::pipe::Left;
 use super::{Control, mask, number, pids, set_event, sizes};
-use ringtap::instance::InstanceError;
+use ringtap::instance::{InstanceError, Pattern};
 use ringtap::{Host, HostError, Mode, Writer};
 use rustix::io::Errno;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// An instance.
@@ -25,6 +25,8 @@ pub(crate) struct Instance {
     errors: Mutex<ErrorLog>,
     /// What a closed `trace_pipe` had taken from the rings and not handed out.
     left: Mutex<BTreeMap<u32, Left>>,
+    /// And what it had made text of.
+    left_text: Mutex<BTreeMap<Option<u32>, VecDeque<u8>>>,
 }
 
 /// What is set by files and needs no buffer.
@@ -112,7 +114,7 @@ pub(crate) fn instance_errno(error: &InstanceError) -> Errno {
         InstanceError::Name { .. } => Errno::INVAL,
         InstanceError::Exists { .. } => Errno::EXIST,
         InstanceError::NotFound { .. } => Errno::NOENT,
-        InstanceError::TooMany => Errno::NOSPC,
+        InstanceError::TooMany | InstanceError::TooManyAwaited => Errno::NOSPC,
         InstanceError::Removed { .. } => Errno::NODEV,
         InstanceError::InUse { .. } => Errno::BUSY,
         InstanceError::Host(error) => errno(error),
@@ -138,6 +140,7 @@ impl Instance {
             uses: Mutex::default(),
             errors: Mutex::default(),
             left: Mutex::default(),
+            left_text: Mutex::default(),
         }
     }
 
@@ -194,6 +197,27 @@ impl Instance {
         Ok(Hold { instance: Arc::clone(self), kind })
     }
 
+    /// The file `awaited_events`, which the kernel lacks: events to be switched on as soon as they are declared.
+    pub(crate) fn awaited_text(&self) -> Vec<u8> {
+        let lines = self.inner.awaited().into_iter().map(|pattern| format!("{pattern}\n"));
+        lines.collect::<String>().into_bytes()
+    }
+
+    /// Adds patterns to what is awaited: all of them or none.
+    pub(crate) fn write_awaited(&self, bytes: &[u8]) -> Result<(), Errno> {
+        let text = std::str::from_utf8(bytes).map_err(|_| Errno::INVAL)?;
+        let patterns = text.split_ascii_whitespace().map(str::parse);
+        let patterns = patterns.collect::<Result<Vec<Pattern>, _>>().map_err(|_| Errno::INVAL)?;
+        let mut patterns = patterns.into_iter();
+        patterns
+            .try_for_each(|pattern| self.inner.await_events(&pattern))
+            .map_err(|error| instance_errno(&error))
+    }
+
+    pub(crate) fn await_none(&self) {
+        self.inner.await_none();
+    }
+
     /// Whether any file is open.
     pub(super) fn is_used(&self) -> bool {
         self.uses().files > 0
@@ -214,6 +238,18 @@ impl Instance {
     pub(super) fn leave(&self, cpu: u32, left: Left) {
         if !left.is_empty() {
             lock(&self.left).insert(cpu, left);
+        }
+    }
+
+    /// The text that a closed `trace_pipe` left.
+    pub(super) fn left_text(&self, cpu: Option<u32>) -> VecDeque<u8> {
+        lock(&self.left_text).remove(&cpu).unwrap_or_default()
+    }
+
+    /// Keeps what was made text of and not handed out.
+    pub(super) fn leave_text(&self, cpu: Option<u32>, text: VecDeque<u8>) {
+        if !text.is_empty() {
+            lock(&self.left_text).insert(cpu, text);
         }
     }
 
@@ -238,10 +274,12 @@ impl Instance {
         match cpu {
             None => {
                 lock(&self.left).clear();
+                lock(&self.left_text).clear();
                 host.reset()
             }
             Some(cpu) => {
                 lock(&self.left).remove(&cpu);
+                lock(&self.left_text).remove(&Some(cpu));
                 host.reset_cpu(cpu)
             }
         }

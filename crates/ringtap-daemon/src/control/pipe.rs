@@ -24,7 +24,8 @@ pub(crate) struct Pipe {
 impl Pipe {
     /// Begins to consume the events of `cpu` (`None`: all).
     pub(crate) fn new(hold: Hold, cpu: Option<u32>) -> Result<Self, Errno> {
-        let mut pipe = Self { hold, cpu, lanes: Vec::new(), text: VecDeque::new(), has_read: false };
+        let text = hold.instance.left_text(cpu);
+        let mut pipe = Self { hold, cpu, lanes: Vec::new(), text, has_read: false };
         let host = pipe.hold.instance.host();
         for cpu in cpu.map_or_else(|| host.cpus(), |cpu| vec![cpu]) {
             let reader = host.reader(cpu).map_err(|error| errno(&error))?;
@@ -82,6 +83,7 @@ impl Drop for Pipe {
             }
             self.hold.instance.leave(lane.cpu, lane.ready);
         }
+        self.hold.instance.leave_text(self.cpu, std::mem::take(&mut self.text));
     }
 }
 

@@ -106,6 +106,8 @@ pub(super) const INSTANCE: &[File] = &[
     file("README",                0o440, Say(|_| Ok(readme::TEXT.into())),            No).top(),
     file("available_events",      0o440, Say(available_events),                       No).top(),
     file("available_tracers",     0o440, Say(|_| Ok(b"nop\n".into())),                No),
+    file("awaited_events",        0o640, Say(|at| Ok(at.instance.awaited_text())),    Set(|at, bytes| at.instance.write_awaited(bytes)))
+        .truncated(|at| { at.instance.await_none(); Ok(()) }),
     file("buffer_percent",        0o640, Say(|at| Ok(line(at.instance.buffer_percent()))),
                                          Set(|at, bytes| at.instance.write_buffer_percent(bytes))),
     file("buffer_size_kb",        0o640, Say(|at| at.instance.buffer_size_kb(at.cpu)), Set(resize)),

@@ -2,8 +2,11 @@
 
 use super::{hist, stack};
 use crate::event::Common;
+use crate::event::registry::USER_STACK_ID;
 use ringtap_abi::predicate::{self, COMM_LEN, Damaged, Subject};
 use ringtap_abi::rules::{self, Counter, Head, Kind, MAX_TRIGGERS, PidList, Region, ordering};
+use ringtap_abi::sync::{AtomicU32, AtomicU64};
+use rustix::thread::futex;
 use std::cell::Cell;
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 use std::sync::atomic::fence;
@@ -23,8 +26,6 @@ pub trait Actor {
     fn is_on(&self, instance: usize, event: u16) -> bool;
     /// Switches an event in an instance.
     fn set_on(&self, instance: usize, event: u16, on: bool);
-    /// The time by the instance's clock, in nanoseconds.
-    fn time(&self, instance: usize) -> u64;
 }
 
 /// An event that is about to be written.
@@ -210,12 +211,12 @@ fn act(region: &Region<'_>, trigger: &Fired, event: &Event<'_>, actor: &impl Act
         }
         Kind::Snapshot if may() => request_snapshot(region, instance),
         Kind::Stacktrace if may() => {
-            let common = Common { id: stack::USER_STACK_ID, flags: 0, preempt_count: 0, pid: event.pid };
+            let common = Common { id: USER_STACK_ID, flags: 0, preempt_count: 0, pid: event.pid };
             actor.write(instance, &stack::payload(common));
         }
         Kind::Hist if may() => {
             let subject = Subject { payload: event.payload, cpu: event.cpu, comm: &comm };
-            hist::add(region, trigger.hist as usize, &subject, &|| actor.time(instance));
+            hist::add(region, trigger.hist as usize, &subject);
         }
         Kind::Snapshot | Kind::Stacktrace | Kind::Hist => {}
     }
@@ -223,19 +224,20 @@ fn act(region: &Region<'_>, trigger: &Fired, event: &Event<'_>, actor: &impl Act
 
 /// Asks the host for a snapshot, and wakes it.
 fn request_snapshot(region: &Region<'_>, instance: usize) {
-    region.snapshots().fetch_or(1 << instance, Relaxed);
-    // SeqCst: the host reads the number, then the bits, then sleeps on the number; either it sees the bit, or the
+    // SeqCst, both: the host reads the number, then the bits, then sleeps on the number; either it sees the bit, or the
     // number has changed when it goes to sleep.
+    region.snapshots().fetch_or(1 << instance, SeqCst);
     region.requests().fetch_add(1, SeqCst);
-    // Always, and not only by whoever set the bit: that one may have been killed before it woke anybody.
-    wake(region);
+    // Always, and not only by whoever set the bit: that one may have been killed before it woke anybody. Where
+    // nobody sleeps, nothing is lost.
+    let _ = futex::wake(lower_half(region.requests()), futex::Flags::empty(), u32::MAX);
 }
 
-fn wake(region: &Region<'_>) {
-    let word = std::ptr::from_ref(region.requests()).cast::<u32>();
-    // SAFETY: wakes sleepers on the lower half of a word, which is first in it on a little-endian machine; the call
-    // touches no memory.
-    unsafe { libc::syscall(libc::SYS_futex, word, libc::FUTEX_WAKE, i32::MAX) };
+/// The half of a word that a futex can be.
+pub(super) fn lower_half(word: &AtomicU64) -> &AtomicU32 {
+    // SAFETY: it lies in the word, is aligned for it, and lives as long; any bits are valid. It is the first half on a
+    // little-endian machine.
+    unsafe { &*std::ptr::from_ref(word).cast::<AtomicU32>() }
 }
 
 /// The calling thread's name, asked from the kernel: it may change at any time.

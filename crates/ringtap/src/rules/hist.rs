@@ -1,6 +1,7 @@
 //! Histograms: a writer's insertion, which may be killed anywhere, and the host's reading meanwhile.
 
 use super::stack;
+use crate::clock;
 use ringtap_abi::predicate::{COMM_LEN, Field, Source, Subject, until_nul};
 use ringtap_abi::rules::hist::{Layout, MAX_KEY_WORDS, Part, STACK_DEPTH, Shape, Slot, hash, place};
 use ringtap_abi::rules::{Region, ordering};
@@ -32,15 +33,15 @@ impl<'m> Table<'m> {
     }
 
     /// Counts the event. False where there is no room for its key.
-    fn add(&self, subject: &Subject<'_>, time: &dyn Fn() -> u64) -> bool {
+    fn add(&self, subject: &Subject<'_>) -> bool {
         let mut words = [0; MAX_KEY_WORDS];
-        let key = key(&self.shape, subject, time, &mut words);
+        let key = key(&self.shape, subject, &mut words);
         let Some(element) = self.find_or_insert(key, subject) else { return false };
         let at = self.layout.element(element as usize);
         // Relaxed: sums, of which nobody expects that they belong together.
         self.word(at).fetch_add(1, Relaxed);
         for (nth, value) in self.shape.values.iter().flatten().enumerate() {
-            self.word(at + 1 + nth).fetch_add(number(value, subject, time), Relaxed);
+            self.word(at + 1 + nth).fetch_add(number(value, subject), Relaxed);
         }
         true
     }
@@ -109,18 +110,13 @@ impl<'m> Table<'m> {
 }
 
 /// Counts an event in the histogram at `start`.
-pub(super) fn add(region: &Region<'_>, start: usize, subject: &Subject<'_>, time: &dyn Fn() -> u64) {
+pub(super) fn add(region: &Region<'_>, start: usize, subject: &Subject<'_>) {
     let Some(table) = Table::at(region, start) else { return };
-    let count = if table.add(subject, time) { place::HITS } else { place::DROPS };
+    let count = if table.add(subject) { place::HITS } else { place::DROPS };
     table.word(count).fetch_add(1, Relaxed);
 }
 
-fn key<'k>(
-    shape: &Shape,
-    subject: &Subject<'_>,
-    time: &dyn Fn() -> u64,
-    words: &'k mut [u64; MAX_KEY_WORDS],
-) -> &'k [u64] {
+fn key<'k>(shape: &Shape, subject: &Subject<'_>, words: &'k mut [u64; MAX_KEY_WORDS]) -> &'k [u64] {
     let mut end = 0;
     for part in shape.keys.iter().flatten() {
         let start = end;
@@ -128,17 +124,17 @@ fn key<'k>(
         match part {
             Part::Text(field) => text(field, subject, &mut words[start..end]),
             Part::Stack => words[start..end].copy_from_slice(&stack::callers::<STACK_DEPTH>()),
-            _ => words[start] = number(part, subject, time),
+            _ => words[start] = number(part, subject),
         }
     }
     &words[..end]
 }
 
 /// A field that the record is too short for counts as 0.
-fn number(part: &Part, subject: &Subject<'_>, time: &dyn Fn() -> u64) -> u64 {
+fn number(part: &Part, subject: &Subject<'_>) -> u64 {
     match part {
         Part::Number(field, scale) => scale.apply(field.int(subject).unwrap_or(0)),
-        Part::Time(scale) => scale.apply(time()),
+        Part::Time(scale) => scale.apply(clock::monotonic_ns()),
         Part::Text(_) | Part::Stack => 0,
     }
 }

@@ -17,5 +17,5 @@ mod tests;
 
 pub use decide::{Actor, Event, write};
 pub use hist::{HistRow, HistTotals};
-pub use publish::{Action, Hist, Publisher, Rules, RulesError, Trigger};
+pub use publish::{Action, HasRegion, Hist, Publisher, Rules, RulesError, Trigger};
 pub use ringtap_abi::rules::{Counter, PidList, Region};

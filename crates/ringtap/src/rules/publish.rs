@@ -1,5 +1,6 @@
 //! The host's side: rules become blocks in shared memory, and old blocks' memory is used again.
 
+use super::decide::lower_half;
 use super::hist::{HistRow, HistTotals, Table};
 use ringtap_abi::predicate;
 use ringtap_abi::rules::hist::Shape;
@@ -7,10 +8,12 @@ use ringtap_abi::rules::{
     self, BLOCKS, BlockHead, COUNTERS, Counter, HISTS, Head, INSTANCES, Kind, MAX_BLOCK, MAX_TRIGGERS, PAGE,
     PIDS, PidList, Region, SectionHead, TriggerHead, ordering,
 };
+use rustix::thread::futex::{self, Timespec};
 use std::collections::{BTreeMap, HashMap};
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 use std::sync::atomic::fence;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 /// What an event does in one instance besides being recorded, and whether it is.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -95,10 +98,22 @@ pub enum RulesError {
     Foreign,
 }
 
+/// Somebody who has a region of rules mapped.
+pub trait HasRegion {
+    /// The region.
+    fn region(&self) -> Region<'_>;
+}
+
+impl HasRegion for Region<'_> {
+    fn region(&self) -> Region<'_> {
+        *self
+    }
+}
+
 /// Publishes rules. One host does, and only one at a time.
 #[derive(Debug)]
-pub struct Publisher<'m> {
-    region: Region<'m>,
+pub struct Publisher<M> {
+    memory: M,
     state: Mutex<State>,
 }
 
@@ -112,23 +127,24 @@ struct State {
     free_counters: Vec<u32>,
 }
 
-impl<'m> Publisher<'m> {
+impl<M: HasRegion> Publisher<M> {
     /// Makes a region of memory that is all zeros.
     #[must_use]
-    pub fn new(region: Region<'m>) -> Self {
-        region.initialise();
-        Self { region, state: Mutex::new(State::new()) }
+    pub fn new(memory: M) -> Self {
+        memory.region().initialise();
+        Self { memory, state: Mutex::new(State::new()) }
     }
 
     /// Goes on where another host left off: its rules stay in force.
     ///
     /// # Errors
     /// Where the memory holds no rules. Events whose blocks are damaged have none from now on.
-    pub fn adopt(region: Region<'m>) -> Result<Self, RulesError> {
+    pub fn adopt(memory: M) -> Result<Self, RulesError> {
+        let publisher = Self { memory, state: Mutex::new(State::new()) };
+        let region = publisher.region();
         if !region.is_valid() {
             return Err(RulesError::Foreign);
         }
-        let publisher = Self { region, state: Mutex::new(State::new()) };
         let mut state = publisher.lock();
         for event in 0..=u16::MAX {
             if state.adopt(&region, event).is_none() {
@@ -138,6 +154,11 @@ impl<'m> Publisher<'m> {
         }
         drop(state);
         Ok(publisher)
+    }
+
+    /// The region that is published in.
+    pub fn region(&self) -> Region<'_> {
+        self.memory.region()
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -158,13 +179,18 @@ impl<'m> Publisher<'m> {
         state.rules.get(&event).and_then(|rules| rules.get(&instance)).cloned().unwrap_or_default()
     }
 
-    /// Replaces an event's rules in an instance: all of them, or none where that fails. Returns whether the event
-    /// has rules in any instance: whether its word needs the RULES bit. That bit has to be set before events are
-    /// meant to obey, and may be taken away only behind this call.
+    /// Replaces an event's rules in an instance: all of them, or none where that fails. `mark` is told whether the
+    /// event has rules in any instance, whether its word needs the RULES bit; no other change comes between.
     ///
     /// # Errors
     /// Where there is no room, or the rules are not valid.
-    pub fn set(&self, instance: usize, event: u16, rules: Rules) -> Result<bool, RulesError> {
+    pub fn set(
+        &self,
+        instance: usize,
+        event: u16,
+        rules: Rules,
+        mark: impl FnOnce(bool),
+    ) -> Result<(), RulesError> {
         let bit = u8::try_from(instance).ok().filter(|bit| usize::from(*bit) < INSTANCES);
         let bit = bit.ok_or(RulesError::NoInstance(instance))?;
         let mut state = self.lock();
@@ -179,39 +205,37 @@ impl<'m> Publisher<'m> {
             [] => 0,
             block => state.blocks.take(block.len()).ok_or(RulesError::Full("the event's rules"))?,
         };
-        let old = Head::unpack(self.region.head(event).load(Relaxed));
+        let old = Head::unpack(self.region().head(event).load(Relaxed));
         // R2: pairs with the fence in `decide`: the head that named this memory was changed before.
         fence(ordering::reuse());
-        for (word, new) in self.region.blocks()[place..].iter().zip(&block) {
+        for (word, new) in self.region().blocks()[place..].iter().zip(&block) {
             word.store(*new, Relaxed);
         }
-        publish_head(&self.region, event, place);
+        publish_head(&self.region(), event, place);
         if let Some(words) = state.blocks.taken.get(&(old.place as usize)).copied() {
             state.blocks.give(old.place as usize, words);
         }
-        let has_rules = !all.is_empty();
-        if has_rules {
-            state.rules.insert(event, all)
+        mark(!all.is_empty());
+        if all.is_empty() {
+            state.rules.remove(&event);
         } else {
-            state.rules.remove(&event)
-        };
-        Ok(has_rules)
+            state.rules.insert(event, all);
+        }
+        Ok(())
     }
 
-    /// Takes all rules of an instance away, and its lists of pids. Returns the events that have no rules any more.
-    pub fn clear(&self, instance: usize) -> Vec<u16> {
-        for list in [PidList::Only, PidList::Not] {
-            self.region.pid_lists(list).fetch_and(!(1 << instance), Relaxed);
-            self.region.clear_pids(instance, list);
-        }
+    /// The events that have rules in an instance.
+    #[must_use]
+    pub fn events(&self, instance: usize) -> Vec<u16> {
         let bit = u8::try_from(instance).unwrap_or(u8::MAX);
-        let events: Vec<u16> = {
-            let state = self.lock();
-            let with = state.rules.iter().filter(|(_, rules)| rules.contains_key(&bit));
-            with.map(|(event, _)| *event).collect()
-        };
-        // Taking rules away needs a smaller block at most; where there is no room even for that, they stay.
-        events.into_iter().filter(|event| self.set(instance, *event, Rules::default()) == Ok(false)).collect()
+        let state = self.lock();
+        let with = state.rules.iter().filter(|(_, rules)| rules.contains_key(&bit));
+        with.map(|(event, _)| *event).collect()
+    }
+
+    /// Tells `mark` whether the event has rules in any instance; no change comes between.
+    pub fn mark(&self, event: u16, mark: impl FnOnce(bool)) {
+        mark(self.lock().rules.contains_key(&event));
     }
 
     /// Makes a counter.
@@ -220,7 +244,7 @@ impl<'m> Publisher<'m> {
     /// Where there are too many.
     pub fn new_counter(&self, count: u32) -> Result<Counter, RulesError> {
         let slot = self.lock().free_counters.pop().ok_or(RulesError::Full("counted triggers"))?;
-        let word = self.region.counter(slot).ok_or(RulesError::Full("counted triggers"))?;
+        let word = self.region().counter(slot).ok_or(RulesError::Full("counted triggers"))?;
         let generation = Counter::unpack(word.load(Relaxed)).generation.wrapping_add(1);
         // Its lower half is what is left.
         word.store(Counter { slot: count, generation }.pack(), Relaxed);
@@ -230,13 +254,13 @@ impl<'m> Publisher<'m> {
     /// How often the counter's trigger may still act.
     #[must_use]
     pub fn left(&self, counter: Counter) -> u32 {
-        let word = self.region.counter(counter.slot).map(|word| Counter::unpack(word.load(Relaxed)));
+        let word = self.region().counter(counter.slot).map(|word| Counter::unpack(word.load(Relaxed)));
         word.filter(|word| word.generation == counter.generation).map_or(0, |word| word.slot)
     }
 
     /// Forgets a counter that no rules have any more.
     pub fn free_counter(&self, counter: Counter) {
-        let Some(word) = self.region.counter(counter.slot) else { return };
+        let Some(word) = self.region().counter(counter.slot) else { return };
         if Counter::unpack(word.load(Relaxed)).generation == counter.generation {
             let generation = counter.generation.wrapping_add(1);
             word.store(Counter { slot: 0, generation }.pack(), Relaxed);
@@ -257,7 +281,7 @@ impl<'m> Publisher<'m> {
         let place = state.hists.take(words).ok_or(RulesError::Full("a histogram"))?;
         let head = shape.pack().into_iter().chain(std::iter::repeat(0));
         let head_and_slots = shape.layout().element(0);
-        for (word, new) in self.region.hists()[place..place + head_and_slots].iter().zip(head) {
+        for (word, new) in self.region().hists()[place..place + head_and_slots].iter().zip(head) {
             word.store(new, Relaxed);
         }
         let hist = Hist(u32::try_from(place).map_err(|_| RulesError::Full("a histogram"))?);
@@ -271,7 +295,7 @@ impl<'m> Publisher<'m> {
         let mut state = self.lock();
         let Some(words) = state.hist_words.remove(&hist.0) else { return };
         let place = hist.0 as usize;
-        let memory = &self.region.hists()[place..place + words];
+        let memory = &self.region().hists()[place..place + words];
         memory[0].store(0, Relaxed);
         give_back_memory(memory);
         state.hists.give(place, words);
@@ -280,7 +304,7 @@ impl<'m> Publisher<'m> {
     /// What a histogram holds, while writers may go on.
     #[must_use]
     pub fn read_hist(&self, hist: Hist) -> (Vec<HistRow>, HistTotals) {
-        let table = Table::at(&self.region, hist.0 as usize);
+        let table = Table::at(&self.region(), hist.0 as usize);
         table.map(|table| table.read()).unwrap_or_default()
     }
 
@@ -296,11 +320,11 @@ impl<'m> Publisher<'m> {
             return Err(RulesError::Pid(*pid));
         }
         // Without a list everybody is recorded, or nobody kept out: never is a list in force that is half there.
-        let active = self.region.pid_lists(list);
+        let active = self.region().pid_lists(list);
         active.fetch_and(!(1 << instance), Relaxed);
-        self.region.clear_pids(instance, list);
+        self.region().clear_pids(instance, list);
         if let Some(pids) = pids {
-            pids.iter().for_each(|pid| _ = self.region.add_pid(instance, list, *pid));
+            pids.iter().for_each(|pid| _ = self.region().add_pid(instance, list, *pid));
             // R1: pairs with the Acquire in `ignored`: the list is there.
             active.fetch_or(1 << instance, ordering::publish());
         }
@@ -311,24 +335,32 @@ impl<'m> Publisher<'m> {
     #[must_use]
     pub fn pids(&self, instance: usize, list: PidList) -> Option<Vec<u32>> {
         let is_active =
-            instance < INSTANCES && self.region.pid_lists(list).load(Relaxed) >> instance & 1 == 1;
+            instance < INSTANCES && self.region().pid_lists(list).load(Relaxed) >> instance & 1 == 1;
         is_active.then(|| {
             let mut pids = Vec::new();
-            self.region.list_pids(instance, list, |pid| pids.push(pid));
+            self.region().list_pids(instance, list, |pid| pids.push(pid));
             pids
         })
     }
 
-    /// The instances of which writers asked for snapshots, as bits; they are asked for no more.
-    #[must_use]
-    pub fn take_snapshot_requests(&self) -> u64 {
-        self.region.snapshots().swap(0, std::sync::atomic::Ordering::SeqCst)
-    }
-
-    /// The word that changes with each request: a thread sleeps on its lower half.
-    #[must_use]
-    pub fn requests(&self) -> &'m ringtap_abi::sync::AtomicU64 {
-        self.region.requests()
+    /// The instances of which writers asked for snapshots, as bits; they are asked for no more. Waits for the first at
+    /// most this long.
+    pub fn wait_for_snapshot_requests(&self, timeout: Duration) -> u64 {
+        let deadline = Instant::now() + timeout;
+        let region = self.region();
+        let (word, requests) = (region.snapshots(), lower_half(region.requests()));
+        loop {
+            // SeqCst: see `request_snapshot`.
+            let seen = requests.load(SeqCst);
+            let asked = word.swap(0, SeqCst);
+            let left = deadline.saturating_duration_since(Instant::now());
+            if asked != 0 || left.is_zero() {
+                return asked;
+            }
+            let left = Timespec { tv_sec: left.as_secs().cast_signed(), tv_nsec: left.subsec_nanos().into() };
+            // Woken, timed out or not gone to sleep: what counts is the next look.
+            let _ = futex::wait(requests, futex::Flags::empty(), seen, Some(&left));
+        }
     }
 }
 

@@ -5,9 +5,9 @@
 //! breaks the chain (in Rust, `-C force-frame-pointers=yes` keeps it).
 
 use crate::event::Common;
+#[cfg(test)]
+use crate::event::registry::USER_STACK_ID;
 
-/// Id of `ftrace:user_stack`, as in the kernel: a process and eight return addresses.
-pub(crate) const USER_STACK_ID: u16 = 13;
 /// Return addresses in a record.
 const CALLERS: usize = 8;
 /// Bytes of a record: common fields, process, padding, addresses.
@@ -29,8 +29,12 @@ pub(super) fn payload(common: Common) -> [u8; LEN] {
 
 /// Return addresses of the calling thread, the innermost first; 0 where there are no more.
 pub(super) fn callers<const N: usize>() -> [u64; N] {
+    walk(frame_pointer())
+}
+
+/// The return addresses of the frame at `base` and of those that it leads to.
+fn walk<const N: usize>(base: u64) -> [u64; N] {
     let mut callers = [0; N];
-    let base = frame_pointer();
     let mut window = [0u8; WINDOW];
     let stack = read_own(base, &mut window);
     let word = |at: u64| {
@@ -98,6 +102,8 @@ fn pages(address: u64, len: usize) -> [libc::iovec; WINDOW / 4096 + 1] {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::sync::atomic::AtomicU64;
+    use std::sync::atomic::Ordering::Relaxed;
 
     #[test]
     fn a_stack_is_read_to_its_end_and_no_further() {
@@ -106,6 +112,23 @@ mod tests {
         let local = [7u8; 64];
         let read = read_own(local.as_ptr().addr() as u64, &mut window);
         assert!(read.starts_with(&local), "{} bytes", read.len());
+    }
+
+    #[test]
+    fn frames_are_followed_upwards_as_far_as_they_go() {
+        let stack: [AtomicU64; 32] = std::array::from_fn(|_| AtomicU64::new(0));
+        let at = |place: usize| stack.as_ptr().addr() as u64 + 8 * place as u64;
+        for (frame, next, caller) in [(0, 4, 0x1001), (4, 20, 0x1002), (20, 10, 0x1003)] {
+            stack[frame].store(at(next), Relaxed);
+            stack[frame + 1].store(caller, Relaxed);
+        }
+        assert_eq!(walk(at(0)), [0x1001, 0x1002, 0x1003, 0, 0], "the third frame leads back");
+        assert_eq!(walk(at(0)), [0x1001, 0x1002]);
+        stack[4].store(at(20) + 1, Relaxed);
+        assert_eq!(walk(at(0)), [0x1001, 0x1002, 0], "no frame lies there");
+        stack[4].store(u64::MAX - 7, Relaxed);
+        assert_eq!(walk(at(0)), [0x1001, 0x1002, 0], "nothing can be read there");
+        assert_eq!(walk(8), [0; 8]);
     }
 
     #[test]

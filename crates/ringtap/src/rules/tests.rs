@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::event::Common;
+use crate::event::registry::USER_STACK_ID;
 use crate::map::{Access, Memory};
 use ringtap_abi::predicate::{Comparison, Field, Header, Source, Step, Test};
 use ringtap_abi::rules::hist::{Part, Scale, Shape};
@@ -12,6 +13,7 @@ use rustix::fs::MemfdFlags;
 use std::cell::RefCell;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::atomic::{AtomicBool, AtomicU32};
+use std::time::Duration;
 
 const EVENT: u16 = 40;
 
@@ -90,10 +92,6 @@ impl Actor for Log {
             self.on.borrow_mut().push((instance, event));
         }
     }
-
-    fn time(&self, _: usize) -> u64 {
-        5_000
-    }
 }
 
 const N: Field = Field { source: Source::Int, signed: true, offset: 8, size: 4 };
@@ -137,8 +135,13 @@ fn filters_decide_for_each_instance() {
     let shared = Shared::new();
     let (region, log) = (shared.region(), Log::default());
     let publisher = Publisher::new(region);
-    assert_eq!(publisher.set(1, EVENT, filtered(1)), Ok(true));
-    assert_eq!(publisher.set(2, EVENT, filtered(2)), Ok(true));
+    let set = |instance, rules| {
+        let mut has_rules = None;
+        publisher.set(instance, EVENT, rules, |has| has_rules = Some(has)).unwrap();
+        has_rules.unwrap()
+    };
+    assert!(set(1, filtered(1)));
+    assert!(set(2, filtered(2)));
     let written = |on, n| {
         happen(&region, on, n, &log);
         log.take()
@@ -147,9 +150,10 @@ fn filters_decide_for_each_instance() {
     assert_eq!(written(0b111, 2), [Done::Write(0, EVENT), Done::Write(2, EVENT)]);
     assert_eq!(written(0b110, 3), []);
     assert_eq!(written(0b100, 1), []);
-    assert_eq!(publisher.set(1, EVENT, Rules::default()), Ok(true));
+    assert!(set(1, Rules::default()));
     assert_eq!(written(0b111, 3), [Done::Write(0, EVENT), Done::Write(1, EVENT)]);
-    assert_eq!(publisher.set(2, EVENT, Rules::default()), Ok(false));
+    assert_eq!(publisher.events(2), [EVENT]);
+    assert!(!set(2, Rules::default()));
     assert_eq!(written(0b100, 3), [Done::Write(2, EVENT)]);
 }
 
@@ -173,7 +177,7 @@ fn lists_of_pids_decide() {
     assert_eq!(instances(&log), 0);
     publisher.set_pids(0, PidList::Only, None).unwrap();
     assert_eq!(publisher.pids(0, PidList::Only), None);
-    assert_eq!(publisher.clear(1), []);
+    publisher.set_pids(1, PidList::Not, None).unwrap();
     assert_eq!(instances(&log), 2);
     assert_eq!(publisher.set_pids(0, PidList::Only, Some(&[1 << 22])), Err(RulesError::Pid(1 << 22)));
 }
@@ -184,16 +188,16 @@ fn triggers_act_before_the_record_unless_one_needs_it() {
     let (region, log) = (shared.region(), Log::default());
     let publisher = Publisher::new(region);
     let mut rules = Rules { filter: None, triggers: vec![trigger(Action::TraceOff)] };
-    publisher.set(0, EVENT, rules.clone()).unwrap();
+    publisher.set(0, EVENT, rules.clone(), |_| {}).unwrap();
     happen(&region, 1, 1, &log);
     assert_eq!(log.take(), [Done::Recording(0, false)], "traceoff keeps its event out");
     rules.triggers[0].action = Action::TraceOn;
-    publisher.set(0, EVENT, rules.clone()).unwrap();
+    publisher.set(0, EVENT, rules.clone(), |_| {}).unwrap();
     happen(&region, 1, 1, &log);
     assert_eq!(log.take(), [Done::Recording(0, true), Done::Write(0, EVENT)]);
     rules.triggers[0] = Trigger { filter: Some(equals(5)), ..trigger(Action::TraceOff) };
     rules.triggers.push(trigger(Action::EnableEvent(50)));
-    publisher.set(0, EVENT, rules).unwrap();
+    publisher.set(0, EVENT, rules, |_| {}).unwrap();
     happen(&region, 1, 1, &log);
     assert_eq!(log.take(), [Done::Write(0, EVENT), Done::Switch(0, 50, true)]);
     happen(&region, 1, 5, &log);
@@ -207,12 +211,12 @@ fn triggers_fire_of_events_that_are_not_recorded() {
     let publisher = Publisher::new(region);
     let mut enable = trigger(Action::EnableEvent(50));
     let rules = Rules { filter: Some(equals(1)), triggers: vec![enable.clone()] };
-    publisher.set(3, EVENT, rules.clone()).unwrap();
+    publisher.set(3, EVENT, rules.clone(), |_| {}).unwrap();
     happen(&region, 0, 2, &log);
     assert_eq!(log.take(), [Done::Switch(3, 50, true)]);
     enable.is_paused = true;
     enable.action = Action::DisableEvent(50);
-    publisher.set(3, EVENT, Rules { triggers: vec![enable], ..rules }).unwrap();
+    publisher.set(3, EVENT, Rules { triggers: vec![enable], ..rules }, |_| {}).unwrap();
     happen(&region, 0, 2, &log);
     assert_eq!(log.take(), [], "it is paused");
 }
@@ -223,12 +227,16 @@ fn stacks_and_snapshots() {
     let (region, log) = (shared.region(), Log::default());
     let publisher = Publisher::new(region);
     let triggers = vec![trigger(Action::Stacktrace), trigger(Action::Snapshot)];
-    publisher.set(2, EVENT, Rules { filter: None, triggers }).unwrap();
+    publisher.set(2, EVENT, Rules { filter: None, triggers }, |_| {}).unwrap();
     happen(&region, 0b100, 2, &log);
-    assert_eq!(log.take(), [Done::Write(2, EVENT), Done::Write(2, stack::USER_STACK_ID)]);
-    assert_eq!(publisher.requests().load(Relaxed), 1);
-    assert_eq!(publisher.take_snapshot_requests(), 0b100);
-    assert_eq!(publisher.take_snapshot_requests(), 0);
+    assert_eq!(log.take(), [Done::Write(2, EVENT), Done::Write(2, USER_STACK_ID)]);
+    assert_eq!(publisher.wait_for_snapshot_requests(Duration::from_secs(60)), 0b100);
+    assert_eq!(publisher.wait_for_snapshot_requests(Duration::ZERO), 0);
+    std::thread::scope(|scope| {
+        let waiter = scope.spawn(|| publisher.wait_for_snapshot_requests(Duration::from_secs(60)));
+        happen(&region, 0, 2, &Log::default());
+        assert_eq!(waiter.join().unwrap(), 0b100);
+    });
 }
 
 #[test]
@@ -238,7 +246,7 @@ fn counters_count_what_had_an_effect() {
     let publisher = Publisher::new(region);
     let counter = publisher.new_counter(2).unwrap();
     let off = Trigger { counter: Some(counter), ..trigger(Action::TraceOff) };
-    publisher.set(0, EVENT, Rules { filter: None, triggers: vec![off] }).unwrap();
+    publisher.set(0, EVENT, Rules { filter: None, triggers: vec![off] }, |_| {}).unwrap();
     for left in [1, 1, 0, 0] {
         happen(&region, 1, 1, &log);
         assert_eq!(publisher.left(counter), left);
@@ -257,16 +265,16 @@ fn counters_count_what_had_an_effect() {
 fn shape(bits: u8) -> Shape {
     Shape {
         keys: [Some(Part::Number(N, Scale::None)), None, None],
-        values: [Some(Part::Number(N, Scale::None)), Some(Part::Time(Scale::Usecs)), None],
+        values: [Some(Part::Number(N, Scale::None)), None, None],
         bits,
         with_comm: true,
     }
 }
 
-fn with_hist(publisher: &Publisher<'_>, shape: &Shape) -> Hist {
+fn with_hist(publisher: &Publisher<Region<'_>>, shape: &Shape) -> Hist {
     let hist = publisher.new_hist(shape).unwrap();
     let triggers = vec![trigger(Action::Hist(hist))];
-    publisher.set(0, EVENT, Rules { filter: None, triggers }).unwrap();
+    publisher.set(0, EVENT, Rules { filter: None, triggers }, |_| {}).unwrap();
     hist
 }
 
@@ -285,7 +293,7 @@ fn histograms_add_up() {
     assert_eq!(rows.len(), 10);
     let name = std::fs::read_to_string("/proc/thread-self/comm").unwrap();
     for (n, row) in (0..).zip(&rows) {
-        assert_eq!((&row.key[..], &row.sums[..]), (&[n][..], &[100, 100 * n, 500][..]));
+        assert_eq!((&row.key[..], &row.sums[..]), (&[n][..], &[100, 100 * n][..]));
         assert!(row.comm.unwrap().starts_with(name.trim_end().as_bytes()));
     }
     publisher.free_hist(hist);
@@ -320,8 +328,8 @@ fn another_host_goes_on_with_the_rules() {
         Trigger { is_paused: true, ..trigger(Action::Snapshot) },
     ];
     let rules = Rules { filter: Some(equals(3)), triggers };
-    first.set(5, EVENT, rules.clone()).unwrap();
-    first.set(5, EVENT + 1, filtered(1)).unwrap();
+    first.set(5, EVENT, rules.clone(), |_| {}).unwrap();
+    first.set(5, EVENT + 1, filtered(1), |_| {}).unwrap();
     // What is damaged is given up, and nothing else.
     let damaged = ringtap_abi::rules::Head::unpack(region.head(EVENT + 1).load(Relaxed)).place;
     region.blocks()[damaged as usize].store(7, Relaxed);
@@ -345,8 +353,8 @@ fn what_cannot_be_published_changes_nothing() {
     let shared = Shared::new();
     let region = shared.region();
     let publisher = Publisher::new(region);
-    publisher.set(0, EVENT, filtered(1)).unwrap();
-    let refused = |rules| publisher.set(0, EVENT, rules).unwrap_err();
+    publisher.set(0, EVENT, filtered(1), |_| {}).unwrap();
+    let refused = |rules| publisher.set(0, EVENT, rules, |_| {}).unwrap_err();
     let program = Rules { filter: Some(vec![1, 2, 3]), triggers: Vec::new() };
     assert_eq!(refused(program), RulesError::Program);
     let many = Rules { filter: None, triggers: vec![trigger(Action::TraceOn); 65] };
@@ -355,7 +363,7 @@ fn what_cannot_be_published_changes_nothing() {
     long.resize(8000, 0);
     let long = Trigger { filter: Some(long), ..trigger(Action::TraceOn) };
     assert_eq!(refused(Rules { filter: None, triggers: vec![long; 3] }), RulesError::TooLong);
-    assert_eq!(publisher.set(63, EVENT, filtered(2)), Err(RulesError::NoInstance(63)));
+    assert_eq!(publisher.set(63, EVENT, filtered(2), |_| {}), Err(RulesError::NoInstance(63)));
     assert_eq!(publisher.rules(0, EVENT), filtered(1));
     let large = Shape { bits: 18, ..shape(7) };
     assert_eq!(publisher.new_hist(&large), Err(RulesError::Shape));
@@ -411,10 +419,6 @@ impl Actor for OneBlock<'_> {
     fn set_on(&self, _: usize, event: u16, _: bool) {
         *self.switched.borrow_mut() = Some(event);
     }
-
-    fn time(&self, _: usize) -> u64 {
-        0
-    }
 }
 
 #[test]
@@ -434,7 +438,7 @@ fn a_decision_is_made_by_one_block_however_fast_they_change() {
     // Room for one block more than there are events: each change writes over the block that the last one left.
     publisher.leave_words(4 * 14 + 14);
     for event in EVENT..EVENT + 4 {
-        publisher.set(0, event, rules(8)).unwrap();
+        publisher.set(0, event, rules(8), |_| {}).unwrap();
     }
     let (stop, torn, decisions) = (AtomicBool::new(false), AtomicU32::new(0), AtomicU32::new(0));
     std::thread::scope(|scope| {
@@ -457,7 +461,7 @@ fn a_decision_is_made_by_one_block_however_fast_they_change() {
         }
         for _ in 0..50_000 {
             let event = EVENT + u16::try_from(random.below(4)).unwrap();
-            while publisher.set(0, event, rules(1 + random.below(8))).is_err() {
+            while publisher.set(0, event, rules(1 + random.below(8)), |_| {}).is_err() {
                 // Too large for the piece that is free: a smaller one will do.
             }
         }
@@ -479,7 +483,7 @@ fn any_words_are_survived() {
     rules.filter = Some(equals(1));
     rules.triggers.push(Trigger { filter: Some(equals(2)), ..trigger(Action::Stacktrace) });
     for _ in 0..5_000 {
-        publisher.set(0, EVENT, rules.clone()).unwrap();
+        publisher.set(0, EVENT, rules.clone(), |_| {}).unwrap();
         let place = ringtap_abi::rules::Head::unpack(region.head(EVENT).load(Relaxed)).place as usize;
         for _ in 0..=random.below(3) {
             let block = &region.blocks()[place..place + 16];
@@ -535,10 +539,6 @@ impl Actor for Counting<'_> {
     }
 
     fn set_on(&self, _: usize, _: u16, _: bool) {}
-
-    fn time(&self, _: usize) -> u64 {
-        0
-    }
 }
 
 /// Words that no rules use, for the tests' own counts.
@@ -554,7 +554,7 @@ fn processes_share_a_counter() {
     let publisher = Publisher::new(region);
     let counter = publisher.new_counter(20_000).unwrap();
     let on = Trigger { counter: Some(counter), ..trigger(Action::TraceOn) };
-    publisher.set(0, EVENT, Rules { filter: None, triggers: vec![on] }).unwrap();
+    publisher.set(0, EVENT, Rules { filter: None, triggers: vec![on] }, |_| {}).unwrap();
     let done = &spare(&region)[0];
     let children: Vec<_> = (0..4)
         .map(|_| fork(|| (0..10_000).for_each(|_| happen(&region, 0, 1, &Counting { done }))))
