@@ -55,7 +55,11 @@ impl Contender {
         let registry = tracing_subscriber::registry();
         let ringtap = || {
             let builder = Builder::new().without_log();
-            if path.exists() { builder.attach(path) } else { builder.embedded().unserved().config(Config::default()) }
+            if path.exists() {
+                builder.attach(path)
+            } else {
+                builder.embedded().unserved().config(Config::default())
+            }
         };
         let (dispatch, guard): (Dispatch, Box<dyn Any>) = match self {
             Self::Nobody => return Ok(Box::new(())),

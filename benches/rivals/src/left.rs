@@ -20,7 +20,8 @@ pub fn after_kill(contender: Contender) -> Result<Left> {
     // The host is another process than the one that is killed: this one.
     let host = is_ringtap.then(host).transpose()?;
     let server = host.as_ref().map(|host| host.serve(&path)).transpose()?;
-    let status = Command::new(std::env::current_exe()?).args(["die", contender.name()]).arg(&path).status()?;
+    let status =
+        Command::new(std::env::current_exe()?).args(["die", contender.name()]).arg(&path).status()?;
     ensure!(status.signal() == Some(libc::SIGKILL), "{}: {status}", contender.name());
     drop(server);
     match (host, contender) {
@@ -108,6 +109,7 @@ fn in_chrome(text: &str) -> Left {
 
 fn in_lines(path: &Path) -> Result<Left> {
     let text = std::fs::read_to_string(path)?;
-    let readable = text.split_inclusive('\n').filter(|line| line.ends_with('\n') && line.contains("number=")).count();
+    let readable =
+        text.split_inclusive('\n').filter(|line| line.ends_with('\n') && line.contains("number=")).count();
     Ok(Left { readable: readable as u64, remark: String::new() })
 }

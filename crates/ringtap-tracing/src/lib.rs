@@ -16,6 +16,11 @@
 
 #![forbid(unsafe_code)]
 
+/// The page for users, whose examples run.
+#[cfg(doctest)]
+#[doc = include_str!("../../../docs/tracing.md")]
+mod page {}
+
 mod callsite;
 mod layer;
 mod names;

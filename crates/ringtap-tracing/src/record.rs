@@ -99,7 +99,19 @@ pub(crate) fn build<const HEAD: usize>(
     visit: impl Fn(&mut dyn Visit),
     then: impl FnOnce(Record<'_, HEAD>),
 ) {
-    let fill = |buffer: &mut Buffer| {
+    BUFFER.with(|kept| {
+        let (mut borrowed, mut spare);
+        let buffer = match kept.try_borrow_mut() {
+            Ok(buffer) => {
+                borrowed = buffer;
+                &mut *borrowed
+            }
+            // A signal handler, or a field's `Debug` that traces, came in between.
+            Err(_) => {
+                spare = Buffer([0; CAPACITY]);
+                &mut spare
+            }
+        };
         let mut record = Record::new(buffer, tail_start);
         visit(&mut record);
         if record.is_narrow {
@@ -107,18 +119,7 @@ pub(crate) fn build<const HEAD: usize>(
             visit(&mut record);
         }
         then(record);
-    };
-    BUFFER.with(|buffer| match buffer.try_borrow_mut() {
-        Ok(mut buffer) => fill(&mut buffer),
-        // A signal handler, or a field's `Debug` that traces, came in between.
-        Err(_) => on_the_stack(fill),
     });
-}
-
-#[cold]
-#[inline(never)]
-fn on_the_stack(fill: impl FnOnce(&mut Buffer)) {
-    fill(&mut Buffer([0; CAPACITY]));
 }
 
 /// A record that is being built: a visitor that stores what it is shown.

@@ -284,6 +284,10 @@ fn a_host_switches_the_callsites_of_a_running_program() {
     until("it is on", || hit().1 == 1);
     instances.top().set_event(id, false);
     assert_eq!(hit().1, 0, "off at once");
-    instances.top().set_event(id, true);
-    until("it is on again", || hit().1 == 1);
+    let second = instances.create("second").expect("a name that is free");
+    second.set_event(id, true);
+    until("it goes to the second instance alone", || {
+        assert_eq!(hit().1, 0);
+        !read(&second.host()).0.is_empty()
+    });
 }

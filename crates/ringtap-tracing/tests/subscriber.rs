@@ -294,6 +294,17 @@ fn levels_are_bounded() {
 }
 
 #[test]
+fn filters_stand_on_the_subscriber_itself() {
+    let (subscriber, session) = Builder::new().embedded().unserved().subscriber().expect("memory");
+    let filtered = subscriber.with(tracing_subscriber::filter::LevelFilter::WARN);
+    tracing::subscriber::with_default(filtered, || {
+        info!("no");
+        tracing::warn_span!("yes").in_scope(|| warn!("yes"));
+    });
+    assert_eq!(read(session.host().expect("embedded")).0.len(), 4);
+}
+
+#[test]
 fn other_layers_come_along() {
     use std::sync::{Arc, Mutex};
     #[derive(Clone, Default)]

@@ -68,7 +68,9 @@ fn a_servers_requests_are_seen_live() {
     assert!(get(address, "/sleep/20").contains("slept 20 ms"));
     assert!(get(address, "/missing").starts_with("HTTP/1.1 404"));
     // Each line comes while the server runs.
-    for part in ["\"path\":\"/\"", "request_enter", "\"status\":200", "going to sleep", "/missing", "\"status\":404"] {
+    for part in
+        ["\"path\":\"/\"", "request_enter", "\"status\":200", "going to sleep", "/missing", "\"status\":404"]
+    {
         let found = seen.by_ref().find(|line| line.as_ref().is_ok_and(|line| line.contains(part)));
         assert!(found.is_some(), "{part} is seen");
     }
