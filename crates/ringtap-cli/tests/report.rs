@@ -273,14 +273,14 @@ fn places_and_times_choose() {
     let events = |lines: &[Value]| lines.iter().filter(|line| line["type"] == "event").count();
     let cpu = of(&["--cpu", "1,3-4"]);
     assert_eq!(cpu.len(), chosen(&|line| line["cpu"] == 1));
-    assert!(0 < cpu.len() && cpu.len() < all.len());
+    assert!(!cpu.is_empty() && cpu.len() < all.len());
     let middle = all[all.len() / 2]["ts"].as_u64().unwrap();
     let seconds = format!("{}.{:09}", middle / 1_000_000_000, middle % 1_000_000_000);
     let (until, since) = (of(&["--until", &seconds]), of(&["--since", &seconds]));
     assert_eq!(events(&until), chosen(&|line| line["ts"].as_u64().is_some_and(|ts| ts <= middle)));
     assert_eq!(events(&since), chosen(&|line| line["ts"].as_u64().is_some_and(|ts| ts >= middle)));
-    let pid = all[0]["pid"].to_string();
-    assert_eq!(events(&of(&["--pid", &pid])), chosen(&|line| line["pid"].to_string() == pid));
+    let pid = &all[0]["pid"];
+    assert_eq!(events(&of(&["--pid", &pid.to_string()])), chosen(&|line| line["pid"] == *pid));
     assert!(said(&report(&["--cpu", "2-1", "x"])).contains("expected numbers such as 0,2-3"));
 }
 

@@ -10,7 +10,8 @@
 //! - Markers in the words of Android's atrace, `B|1|name`, `E|1` and `C|1|name|7`, are spans and counters.
 //!
 //! Spans of interrupts, and of what a CPU does while it is idle, lie on the CPU's track, all others on their thread's.
-//! They nest. An end whose beginning was lost is an instant; a beginning whose end was lost ends with what it is in.
+//! They nest. An end whose beginning was lost is an instant; a beginning whose end was lost ends with what it is in,
+//! at the latest when its thread exits.
 
 use crate::event::{Event, Formats};
 use crate::format::{Field, Kind};
@@ -102,8 +103,13 @@ enum Shape {
     Wake,
     Begin(Pair),
     End(Pair),
-    Counter { value: Field, name: Option<Field> },
+    Counter {
+        value: Field,
+        name: Option<Field>,
+    },
     Marker(Field),
+    /// The thread is at its end, and whatever it was at.
+    Exit,
     Instant,
 }
 
@@ -177,6 +183,9 @@ impl Model {
         };
         match &class.shape {
             Shape::Instant => {}
+            Shape::Exit => {
+                meaning.unended = self.open.remove(&track).map_or(0, |open| open.len());
+            }
             Shape::Switch => meaning.role = Role::Switch,
             Shape::Wake => meaning.role = Role::Wake,
             Shape::Begin(pair) => {
@@ -372,6 +381,7 @@ fn shape(group: u32, event: &Event, formats: &Formats) -> (Shape, String) {
     match (event.system(), event.name()) {
         ("sched", "sched_switch") => return (Shape::Switch, name()),
         ("sched", "sched_waking" | "sched_wakeup" | "sched_wakeup_new") => return (Shape::Wake, name()),
+        ("sched", "sched_process_exit") => return (Shape::Exit, name()),
         ("ftrace", "print") => {
             let text = event.field("buf").filter(|field| field.is_text());
             return (text.map_or(Shape::Instant, |text| Shape::Marker(text.clone())), name());

@@ -394,3 +394,24 @@ pub(crate) fn time_line() -> Vec<u8> {
     add(cpu, switch(("worker", 501), ("swapper/1", 0)));
     trace.finish()
 }
+
+/// Stacks, as a kernel records them behind the events that they are of.
+pub(crate) fn stacks() -> Vec<u8> {
+    let mut trace = Trace::new(false, 1);
+    let order = trace.order;
+    trace.event("app", "alloc", 30, &[("s32 size", 8, 4, 1), ("char what[8]", 12, 8, 0)]);
+    trace.event("ftrace", "kernel_stack", 4, &[("int size", 8, 4, 1), ("unsigned long caller[]", 16, 0, 0)]);
+    for place in 0..10u64 {
+        let mut record = common(order, 30, 100);
+        order.put(&mut record, 3u64.wrapping_sub(place), 4);
+        record.extend_from_slice(if place < 7 { b"page\0\0\0\0" } else { b"a <b>\0\0\0" });
+        trace.cpus[0].record(1000 + place * 10, &record);
+        let mut record = common(order, 4, 100);
+        order.put(&mut record, 3, 8);
+        for address in [0xff01, 0xff02 + place % 2, 0xff09] {
+            order.put(&mut record, address, 8);
+        }
+        trace.cpus[0].record(1005 + place * 10, &record);
+    }
+    trace.finish()
+}

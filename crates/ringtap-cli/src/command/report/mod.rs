@@ -2,6 +2,7 @@
 
 mod group;
 mod parallel;
+mod picture;
 mod print;
 mod select;
 mod source;
@@ -30,6 +31,8 @@ Examples:
   The same condition on all of irq:    ringtap report -e irq -F 'cpu == 1' trace.dat
   For a program:                       ringtap report --json trace.dat | jq .fields
   For a spreadsheet:                   ringtap report --csv -e sched_switch trace.dat > switches.csv
+  How large reads were:                ringtap report --histogram ret -e sys_exit_read trace.dat
+  A picture of a tenth of a second:    ringtap report --timeline t.svg --since 9.1 --until 9.2 trace.dat
   A tenth of a second on two CPUs:     ringtap report --cpu 0-1 --since 9.1 --until 9.2 trace.dat
 
 FILEs are dumps, one for each CPU, of what per_cpu/cpuN/trace_pipe_raw in tracefs hands out, or a
@@ -102,6 +105,15 @@ pub struct Args {
     /// Print CSV: with -e a column for each field of those events, else one of their text
     #[arg(long, conflicts_with_all = ["layout", "json"])]
     csv: bool,
+    /// Instead of lines: how often which values of this field occur, of each event that has it
+    #[arg(long, value_name = "FIELD")]
+    histogram: Option<String>,
+    /// Instead of lines: draw the stacks that were recorded, as SVG
+    #[arg(long, value_name = "OUT")]
+    flamegraph: Option<PathBuf>,
+    /// Instead of lines: draw what CPUs ran and what threads were at, as SVG
+    #[arg(long, value_name = "OUT")]
+    timeline: Option<PathBuf>,
     /// Threads that make the lines; as many as there are CPUs if not given
     #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
     jobs: Option<u16>,
@@ -174,6 +186,12 @@ impl Plan {
 /// # Errors
 /// A file cannot be read, an event or a filter makes no sense; or, when all is printed, something was damaged.
 pub fn run(args: &Args, output: &mut Output) -> Result<Outcome> {
+    if let Some(damage) = look(args, output)? {
+        return match damage {
+            Some(damage) => bail!("{damage}; all that can be read is shown"),
+            None => Ok(Outcome::Done),
+        };
+    }
     let layout = args.layout();
     let Plan { groups, mut inputs, in_ns } = Plan::new(&args.files, layout)?;
     // The kernel's header counts what follows, so that is read twice.
@@ -200,6 +218,22 @@ pub fn run(args: &Args, output: &mut Output) -> Result<Outcome> {
         Some(damage) => bail!("{damage}; all that can be read is printed"),
         None => Ok(Outcome::Done),
     }
+}
+
+/// Makes what is asked for instead of lines: what was damaged; `None` where nothing was asked for.
+fn look(args: &Args, output: &mut Output) -> Result<Option<Option<String>>> {
+    let Args { files, histogram, flamegraph, timeline, .. } = args;
+    let mut damage = None;
+    if let Some(field) = histogram {
+        damage = Some(picture::histogram(files, field, output)?);
+    }
+    if let Some(out) = flamegraph {
+        damage = Some(picture::flamegraph(files, out)?);
+    }
+    if let Some(out) = timeline {
+        damage = Some(picture::timeline(files, out)?);
+    }
+    Ok(damage)
 }
 
 /// The fields of the events that were named, in the order of their formats.
