@@ -1,6 +1,6 @@
 //! What can be typed. Help, completions and man pages are made from these definitions.
 
-use crate::command::{completions, demo, held, man, report, stat, stream};
+use crate::command::{completions, demo, held, man, record, report, stat, stream};
 use clap::{ColorChoice, Parser, Subcommand};
 
 const EXAMPLES: &str = "\
@@ -29,6 +29,8 @@ pub enum Command {
     Demo(demo::Args),
     /// Follow events live: an application's, the kernel's, or both on one timeline
     Stream(stream::Args),
+    /// Record to a file, a trace.dat: an application's events, the kernel's, or both on one timeline
+    Record(record::Args),
     /// Show each CPU's counters: events held, read, overwritten and dropped
     Stat(stat::Args),
     /// Print what files of a trace hold: dumps of the kernel's buffers, or a trace.dat

@@ -4,6 +4,7 @@ pub mod completions;
 pub mod demo;
 pub mod held;
 pub mod man;
+pub mod record;
 pub mod report;
 pub mod stat;
 pub mod stream;
