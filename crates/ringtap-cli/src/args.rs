@@ -1,7 +1,7 @@
 //! What can be typed. Help, completions and man pages are made from these definitions.
 
 use crate::command::control::{instance, list, reset, set, show, snapshot, start, stop};
-use crate::command::{completions, demo, exec, export, held, man, mount, report, serve, stat, stream};
+use crate::command::{completions, demo, exec, export, held, man, mount, record, report, serve, stat, stream};
 use clap::{ColorChoice, Parser, Subcommand};
 
 const EXAMPLES: &str = "\
@@ -30,6 +30,8 @@ pub enum Command {
     Demo(demo::Args),
     /// Follow events live: an application's, the kernel's, or both on one timeline
     Stream(stream::Args),
+    /// Record to a file, a trace.dat: an application's events, the kernel's, or both on one timeline
+    Record(record::Args),
     /// Show each CPU's counters: events held, read, overwritten and dropped
     Stat(stat::Args),
     /// Print what files of a trace hold: dumps of the kernel's buffers, or a trace.dat

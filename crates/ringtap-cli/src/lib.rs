@@ -49,6 +49,7 @@ fn run(command: Command, output: &mut Output) -> anyhow::Result<Outcome> {
     match command {
         Command::Demo(args) => command::demo::run(&args, output),
         Command::Stream(args) => command::stream::run(&args, output),
+        Command::Record(args) => command::record::run(&args, output),
         Command::Stat(args) => command::stat::run(&args, output),
         Command::Report(args) => command::report::run(&args, output),
         Command::Serve(args) => command::serve::run(&args),

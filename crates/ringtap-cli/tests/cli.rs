@@ -14,6 +14,7 @@ fn help_texts() {
     insta::assert_snapshot!("help-demo", said(&run(&["demo", "--help"])));
     insta::assert_snapshot!("help-stream", said(&run(&["stream", "--help"])));
     insta::assert_snapshot!("help-export", said(&run(&["export", "--help"])));
+    insta::assert_snapshot!("help-record", said(&run(&["record", "--help"])));
     insta::assert_snapshot!("help-report", said(&run(&["report", "--help"])));
     insta::assert_snapshot!("help-stat", said(&run(&["stat", "--help"])));
     insta::assert_snapshot!("help-serve", said(&run(&["serve", "--help"])));

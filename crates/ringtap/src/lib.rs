@@ -69,7 +69,7 @@ pub use map::MapError;
 #[cfg(not(loom))]
 pub use merge::{HOLD, Input, Merge, Merged};
 #[cfg(not(loom))]
-pub use reader::{ReadError, Reader, Waker};
+pub use reader::{ReadError, Reader, Waker, WholePage, WholePages};
 #[cfg(not(loom))]
 pub use record::{Damaged, Item, Lost, Payload, Record};
 pub use ring::write::Refused;

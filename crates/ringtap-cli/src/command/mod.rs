@@ -8,6 +8,7 @@ pub mod export;
 pub mod held;
 pub mod man;
 pub mod mount;
+pub mod record;
 pub mod report;
 pub mod serve;
 pub mod stat;

@@ -5,6 +5,7 @@
 //!     .events(..)             the events, to be printed
 //!   Timeline                  the records of all CPUs and buffers, of one or several files, by time
 //!   CpuPages                  one CPU's sub-buffers as they are
+//!   TraceDatWriter            a file while it is recorded
 //! ```
 //!
 //! The descriptions are held in memory; the data are read in windows, however long they are. What is damaged is
@@ -16,11 +17,13 @@ pub mod raw;
 mod read;
 mod source;
 mod timeline;
+mod write;
 
 pub use compression::Compression;
 pub use pages::{CpuPages, RawPage};
 pub use source::ReadAt;
 pub use timeline::{Item, Origin, Timed, Timeline};
+pub use write::{BufferPlan, Descriptions, FilePlan, Move, Piece, TraceDatWriter, WriteError};
 
 use crate::constants::Constants;
 use crate::event::Formats;

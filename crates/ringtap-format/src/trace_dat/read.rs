@@ -136,6 +136,9 @@ struct Sections<'s, R> {
     compression: Compression,
 }
 
+/// An option: its id, the place of its data, and these.
+type Opt = (u16, u64, Vec<u8>);
+
 /// A section's bytes, unpacked.
 struct Section {
     bytes: Vec<u8>,
@@ -186,7 +189,7 @@ impl<R: ReadAt> Sections<'_, R> {
     }
 
     /// All options, each with the place of its data; and what stands in the way of more.
-    fn options(&self, first: u64) -> (Vec<(u16, u64, Vec<u8>)>, Vec<TraceDatError>) {
+    fn options(&self, first: u64) -> (Vec<Opt>, Vec<TraceDatError>) {
         let (mut options, mut complaints) = (Vec::new(), Vec::new());
         let (mut seen, mut next) = (BTreeSet::new(), first);
         // The first is always there; 0 ends the chain.
@@ -208,7 +211,7 @@ impl<R: ReadAt> Sections<'_, R> {
     }
 
     /// The options of a section, and the place of the next.
-    fn row(&self, row: &Section, options: &mut Vec<(u16, u64, Vec<u8>)>) -> Result<u64, TraceDatError> {
+    fn row(&self, row: &Section, options: &mut Vec<Opt>) -> Result<u64, TraceDatError> {
         let mut reader = Reader::new(&row.bytes, row.place, self.target);
         while !reader.is_done() {
             let id = u16::try_from(reader.number(2, "an option")?).unwrap_or(0);

@@ -4,16 +4,16 @@
 //! records do. Two processes that declare the same event get the same id, which is the usual case: two
 //! processes of one program.
 //!
-//! Ids below [`FIRST_ID`] are left to the kernel's internal events, which its tools know by number: of these,
-//! `ftrace:print`, `ftrace:user_stack` and `ftrace:raw_data` are always there.
+//! Ids below [`FIRST_ID`] are left to the kernel's events, so that a file can hold both; `ftrace:print`, `ftrace:user_stack`
+//! and `ftrace:raw_data`, which its tools know by number, are always there.
 
 use crate::serve::limits::{FORMAT_LEN, FORMATS_LEN, NAME_LEN};
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Bound::{Excluded, Unbounded};
 use std::sync::Arc;
 
-/// The first id that is given to a declared event.
-pub const FIRST_ID: u16 = 32;
+/// The first id that is given to a declared event. Kernels count theirs from the other end, and have some thousand.
+pub const FIRST_ID: u16 = 0x8000;
 /// Id of `ftrace:print`, as in the kernel: an address and a text.
 pub const PRINT_ID: u16 = 5;
 /// Id of `ftrace:user_stack`, as in the kernel: a process and return addresses of its stack.
@@ -350,7 +350,7 @@ mod tests {
         assert_eq!(registry.declare("other-app", "start", &format("start", "u64 b")), Ok(start + 2));
         let text = &registry.find("app", "stop").expect("declared").format;
         assert!(
-            text.starts_with("name: stop\nID: 33\nformat:\n\tfield:unsigned short common_type;"),
+            text.starts_with("name: stop\nID: 32769\nformat:\n\tfield:unsigned short common_type;"),
             "{text}"
         );
         assert_eq!(registry.events().count(), 6);
@@ -418,6 +418,6 @@ mod tests {
         }
         let error = registry.declare("app", "more", &format("more", "u32 a")).expect_err("no id is left");
         assert!(matches!(error, RegisterError::Full { .. }), "{error}");
-        assert_eq!(registry.declare("app", "e40", &kernel_format("e40", (&[], "\"\""))), Ok(40));
+        assert_eq!(registry.declare("app", "e40000", &kernel_format("e40000", (&[], "\"\""))), Ok(40000));
     }
 }

@@ -15,9 +15,11 @@ mod error;
 mod kernel;
 mod pages;
 mod source;
+mod whole;
 
 pub use error::ReadError;
 pub(crate) use source::Source;
+pub use whole::{WholePage, WholePages};
 
 use crate::attach::Connection;
 use crate::clock::{self, ClockId, Conversion};

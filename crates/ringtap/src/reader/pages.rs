@@ -98,6 +98,10 @@ impl Pages {
         self.ring()?.meta().clock.load()
     }
 
+    pub(super) fn subbuf_size(&self) -> u32 {
+        self.subbuf_size
+    }
+
     pub(super) fn nr_subbufs(&self) -> u32 {
         self.nr_subbufs
     }

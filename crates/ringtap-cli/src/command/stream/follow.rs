@@ -14,10 +14,10 @@ use crate::private::Folder;
 use crate::signals::Signals;
 use anyhow::{Context, Result, bail};
 use ringtap::attach::{AttachError, Connection, Role, SOCKET_VARIABLE};
+use ringtap::clock::ClockId;
 use ringtap::serve::Server;
 use ringtap::tracefs::EventName;
-use ringtap::{Config, Host, Input, Item, Merge, Merged, ReadError, Start, Waited};
-use ringtap::{Damaged, Lost};
+use ringtap::{Config, Damaged, Host, Input, Item, Lost, Merge, Merged, ReadError, Reader, Start, Stats, Waited};
 use ringtap_format::{Dialect, Event};
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -35,7 +35,6 @@ const LAST_LOOK: Duration = Duration::from_millis(5);
 const FAREWELL: Duration = Duration::from_secs(1);
 /// How often a host is asked whether it lives.
 const HEARTBEAT: Duration = Duration::from_millis(500);
-const EMBEDDED_SUBBUF_KIB: u32 = 4;
 
 /// What becomes of the events.
 pub(in crate::command) trait Sink {
@@ -172,7 +171,7 @@ pub(super) fn run(plan: &Plan, sink: &mut dyn Sink) -> Result<Outcome> {
 }
 
 /// The host whose events are followed: another process's, or one of our own.
-enum HostSide {
+pub(in crate::command) enum HostSide {
     Attached {
         connection: Arc<Connection>,
         socket: PathBuf,
@@ -188,17 +187,18 @@ enum HostSide {
 }
 
 impl HostSide {
-    fn open(plan: &ApplicationPlan) -> Result<Self> {
+    pub(in crate::command) fn open(plan: &ApplicationPlan) -> Result<Self> {
         match plan {
             ApplicationPlan::Attach { socket, consume, new } => {
                 let connection = Arc::new(Connection::connect(socket, Role::Reader)?);
                 Ok(Self::Attached { connection, socket: socket.clone(), consume: *consume, new: *new })
             }
-            ApplicationPlan::Embed { buffer_kib } => {
+            ApplicationPlan::Embed { subbuf_kib, buffer_kib, clock } => {
                 let config = Config {
-                    subbuf_size: EMBEDDED_SUBBUF_KIB * 1024,
+                    subbuf_size: subbuf_kib * 1024,
                     // As many as a ring can have, where more were asked for.
-                    ring_subbufs: (buffer_kib / EMBEDDED_SUBBUF_KIB).min(u16::MAX.into()),
+                    ring_subbufs: (buffer_kib / subbuf_kib).clamp(2, u16::MAX.into()),
+                    clock: *clock,
                     ..Config::default()
                 };
                 let host = Host::new(&config).context("cannot make the buffers")?;
@@ -209,31 +209,66 @@ impl HostSide {
         }
     }
 
-    fn socket(&self) -> &Path {
+    pub(in crate::command) fn socket(&self) -> &Path {
         match self {
             Self::Attached { socket, .. } => socket,
             Self::Embedded { server, .. } => server.path(),
         }
     }
 
-    fn registry(&self) -> Registry {
+    pub(in crate::command) fn registry(&self) -> Registry {
         match self {
             Self::Attached { connection, .. } => Registry::There(Arc::clone(connection)),
             Self::Embedded { host, .. } => Registry::Here(host.clone()),
         }
     }
 
-    fn cpus(&self) -> usize {
+    pub(in crate::command) fn cpus(&self) -> usize {
         match self {
             Self::Attached { connection, .. } => connection.cpus().len(),
             Self::Embedded { host, .. } => host.cpus().len(),
         }
     }
 
+    /// The consuming readers of all CPUs.
+    pub(in crate::command) fn readers(&self) -> Result<Vec<Reader>> {
+        Ok(match self {
+            Self::Attached { connection, .. } => connection.readers()?,
+            Self::Embedded { host, .. } => host.readers()?,
+        })
+    }
+
+    /// The clock that stamps events.
+    pub(in crate::command) fn clock(&self) -> Option<ClockId> {
+        match self {
+            Self::Attached { connection, .. } => connection.clock(),
+            Self::Embedded { host, .. } => Some(host.clock()),
+        }
+    }
+
+    /// A CPU's counters.
+    pub(in crate::command) fn stats(&self, cpu: u32) -> Result<Stats> {
+        match self {
+            Self::Attached { connection, .. } => Ok(connection.stats(cpu)?),
+            Self::Embedded { host, .. } => Ok(host.stats(cpu)?),
+        }
+    }
+
+    /// Switches recording on or off, for all writers at once.
+    pub(in crate::command) fn set_recording(&self, on: bool) -> Result<()> {
+        match self {
+            Self::Attached { connection, .. } => Ok(connection.set_recording(on)?),
+            Self::Embedded { host, .. } => {
+                host.set_recording(on);
+                Ok(())
+            }
+        }
+    }
+
     fn inputs(&self) -> Result<Vec<Input>> {
         match self {
-            Self::Attached { connection, socket, consume: true, .. } => {
-                let readers = connection.readers().with_context(|| {
+            Self::Attached { socket, consume: true, .. } => {
+                let readers = self.readers().with_context(|| {
                     format!("cannot consume the events of {}; leave out --consume", socket.display())
                 })?;
                 Ok(readers.into_iter().map(Input::from).collect())
