@@ -30,6 +30,8 @@ mod host;
 #[cfg(not(loom))]
 pub mod instance;
 #[cfg(not(loom))]
+mod lane;
+#[cfg(not(loom))]
 mod map;
 #[cfg(not(loom))]
 mod merge;
@@ -37,6 +39,8 @@ mod merge;
 mod reader;
 #[cfg(not(loom))]
 mod record;
+#[cfg(not(loom))]
+mod resize;
 mod ring;
 mod rseq;
 #[cfg(not(loom))]
@@ -68,6 +72,8 @@ pub use merge::{HOLD, Input, Merge, Merged};
 pub use reader::{ReadError, Reader, Waker};
 #[cfg(not(loom))]
 pub use record::{Damaged, Item, Lost, Payload, Record};
+#[cfg(not(loom))]
+pub use resize::Replacement;
 pub use ring::write::Refused;
 pub use ringtap_abi::meta::WriterKind;
 pub use ringtap_abi::records::Damage;

@@ -5,7 +5,7 @@
 
 use crate::ring::{Data, Ring};
 use ringtap_abi::geometry::GeometryError;
-use ringtap_abi::meta::{Desc, MAGIC, MetaPage, VERSION};
+use ringtap_abi::meta::{Desc, MAGIC, MetaPage, VERSION, state};
 use ringtap_abi::sync::AtomicU64;
 use ringtap_abi::{Geometry, SubbufId};
 use rustix::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -13,7 +13,7 @@ use rustix::fs::{MemfdFlags, Mode, OFlags, SealFlags};
 use rustix::io::Errno;
 use rustix::mm::{Advice, MapFlags, ProtFlags};
 use std::ptr::NonNull;
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 
 /// Why memory could not be made or mapped.
 #[derive(Debug, thiserror::Error)]
@@ -132,6 +132,21 @@ impl Drop for Memory {
 pub(crate) struct Mapping {
     memory: Memory,
     geometry: Geometry,
+    file: File,
+}
+
+/// Which memory this is, whatever it is mapped by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct File {
+    device: u64,
+    inode: u64,
+}
+
+impl File {
+    pub(crate) fn of(fd: BorrowedFd<'_>) -> Result<Self, MapError> {
+        let stat = rustix::fs::fstat(fd).map_err(failed("look at the buffer's descriptor"))?;
+        Ok(Self { device: stat.st_dev, inode: stat.st_ino })
+    }
 }
 
 impl Mapping {
@@ -173,6 +188,21 @@ impl Mapping {
     pub(crate) fn geometry(&self) -> Geometry {
         self.geometry
     }
+
+    pub(crate) fn file(&self) -> File {
+        self.file
+    }
+
+    /// Gives the sub-buffers' memory back to the kernel, for all who map it: they read as zeros from then on, and are
+    /// marked so before. For a ring that was retired and read: nobody writes to it, and its counters stay.
+    pub(crate) fn give_back(&self, fd: BorrowedFd<'_>) {
+        // The cursors' look at the mark comes behind their fence (E3); this store comes before the kernel's.
+        self.ring().meta().switches.state.fetch_or(state::GONE, SeqCst);
+        let (from, to) = (self.geometry.meta_page_size(), self.geometry.map_len());
+        let flags = rustix::fs::FallocateFlags::PUNCH_HOLE | rustix::fs::FallocateFlags::KEEP_SIZE;
+        // Where the file system cannot, the memory lives as long as its mappings.
+        let _ = rustix::fs::fallocate(fd, flags, from as u64, (to - from) as u64);
+    }
 }
 
 /// Seals that every buffer has: its size is final, so no access to a mapping of it can fault.
@@ -190,7 +220,7 @@ pub(crate) fn create(geometry: Geometry, cpu: u32) -> Result<(OwnedFd, Mapping),
     rustix::fs::ftruncate(&fd, geometry.map_len() as u64).map_err(failed("size the buffer's memfd"))?;
     rustix::fs::fcntl_add_seals(&fd, SEALS).map_err(failed("seal the buffer's memfd"))?;
     let memory = Memory::map(fd.as_fd(), 0, geometry.map_len(), Access::Write)?;
-    let mapping = Mapping { memory, geometry };
+    let mapping = Mapping { memory, geometry, file: File::of(fd.as_fd())? };
     let ring = mapping.ring();
     let (kernel, identity) = (&ring.meta().kernel, &ring.meta().identity);
     let number = |size: usize| u32::try_from(size).expect("a meta-page is smaller than 4 GiB");
@@ -206,7 +236,8 @@ pub(crate) fn create(geometry: Geometry, cpu: u32) -> Result<(OwnedFd, Mapping),
 }
 
 /// Maps a buffer that somebody else made, after checking all that it says of itself.
-pub(crate) fn open(fd: BorrowedFd<'_>, access: Access) -> Result<Mapping, MapError> {
+pub(crate) fn open(fd: impl AsFd, access: Access) -> Result<Mapping, MapError> {
+    let fd = fd.as_fd();
     let len = rustix::fs::fstat(fd).map_err(failed("look at the buffer's descriptor"))?.st_size;
     let len = usize::try_from(len).unwrap_or(0);
     // Without the seals its owner could truncate it, and each access behind its end would kill the reader.
@@ -218,7 +249,8 @@ pub(crate) fn open(fd: BorrowedFd<'_>, access: Access) -> Result<Mapping, MapErr
         return Err(MapError::Foreign("it is too short for a meta-page"));
     }
     let geometry = stated_geometry(&Memory::map(fd, 0, size_of::<MetaPage>(), Access::Read)?, len)?;
-    Ok(Mapping { memory: Memory::map(fd, 0, geometry.map_len(), access)?, geometry })
+    let memory = Memory::map(fd, 0, geometry.map_len(), access)?;
+    Ok(Mapping { memory, geometry, file: File::of(fd)? })
 }
 
 fn stated_geometry(head: &Memory, len: usize) -> Result<Geometry, MapError> {
