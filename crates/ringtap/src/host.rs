@@ -5,6 +5,7 @@
 
 use crate::clock::{self, ClockId, Conversion, Pair};
 use crate::event::registry::{Event, RegisterError};
+use crate::files::Files;
 use crate::instance::common::Common;
 use crate::lane::Lane;
 use crate::map::{self, MapError, Mapping};
@@ -20,6 +21,7 @@ use ringtap_abi::Geometry;
 use ringtap_abi::meta::{Switches, WriterKind, state};
 use ringtap_abi::switchboard::TOP;
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::PathBuf;
 use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
 use std::sync::atomic::{AtomicBool, AtomicU8};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -54,6 +56,10 @@ pub struct Config {
     pub buffer_percent: u8,
     /// Starts with recording off.
     pub off: bool,
+    /// Where the buffers are kept as files, which outlive the host, all its writers and, where the file system is in
+    /// memory that does (or on a disk that was synced), the machine's reset: see [`recover`](crate::recover). What the last
+    /// host left there moves to the folder `last` in it. `None`: in memory alone. Such buffers cannot be resized.
+    pub directory: Option<PathBuf>,
 }
 
 impl Default for Config {
@@ -68,6 +74,7 @@ impl Default for Config {
             writer: None,
             buffer_percent: 50,
             off: false,
+            directory: None,
         }
     }
 }
@@ -98,6 +105,9 @@ pub enum HostError {
         "this process may not run on CPU {0}, and so cannot resize its buffer: resize it from outside the cpuset"
     )]
     Unreachable(u32),
+    /// The buffers are files.
+    #[error("persistent buffers cannot be resized: start a new host with other sizes")]
+    Persistent,
     /// The clock counts events in the buffers' memory.
     #[error("buffers with the clock `counter` cannot be resized: set another clock first")]
     Counter,
@@ -147,6 +157,8 @@ struct Instance {
     snapshot: snapshot::Slot,
     /// Whether buffers that are consumed are not resized.
     strict: AtomicBool,
+    /// Where persistent buffers are.
+    files: Option<Files>,
     resizing: Mutex<()>,
 }
 
@@ -215,11 +227,13 @@ impl Host {
         let (conversion, pair) = clock::calibrate(clock);
         let last = cpus::possible().map_err(HostError::Cpus)?.into_iter().max().unwrap_or(0);
         // Numbers that no CPU has get a buffer too, so that the index is the CPU. Untouched, it takes no memory.
+        let files = config.directory.as_deref().map(Files::new).transpose()?;
         let buffer = |cpu| {
             let geometry = geometry(cpu).map_err(MapError::from)?;
-            Buffer::new(geometry, cpu, config, clock, conversion).map(Arc::new)
+            Buffer::new(geometry, cpu, files.as_ref(), config, clock, conversion).map(Arc::new)
         };
-        let buffers = (0..=last).map(buffer).collect::<Result<_, HostError>>()?;
+        let buffers = (0..=last).map(buffer).collect::<Result<_, HostError>>();
+        let buffers = buffers.inspect_err(|_| files.iter().for_each(Files::discard))?;
         let calibrated = Mutex::new(Some((pair, Instant::now())));
         let (common, buffer_percent) = (Arc::clone(common), AtomicU8::new(config.buffer_percent));
         let snapshot = snapshot::Slot::default();
@@ -234,9 +248,12 @@ impl Host {
             is_top,
             snapshot,
             strict: AtomicBool::new(false),
+            files,
             resizing: Mutex::default(),
         };
-        Ok(Self { instance: Arc::new(instance) })
+        let host = Self { instance: Arc::new(instance) };
+        host.keep_events().map_err(MapError::events)?;
+        Ok(host)
     }
 
     /// The same instance with other buffers: a snapshot of it.
@@ -253,6 +270,7 @@ impl Host {
             is_top: false,
             snapshot: snapshot::Slot::default(),
             strict: AtomicBool::new(true),
+            files: None,
             resizing: Mutex::default(),
         };
         Self { instance: Arc::new(instance) }
@@ -270,6 +288,11 @@ impl Host {
 
     pub(crate) fn strict(&self) -> &AtomicBool {
         &self.instance.strict
+    }
+
+    /// Whether the buffers are files.
+    pub(crate) fn is_persistent(&self) -> bool {
+        self.instance.files.is_some()
     }
 
     /// One resize is done at a time.
@@ -472,7 +495,20 @@ impl Host {
     /// # Errors
     /// [`RegisterError`] names what is wrong, or what differs from an event declared under this name.
     pub fn register_event(&self, system: &str, name: &str, format: &str) -> Result<u16, RegisterError> {
-        self.instance.common.declare(system, name, format)
+        let id = self.instance.common.declare(system, name, format)?;
+        self.keep_events().map_err(|_| RegisterError::Full {
+            event: format!("{system}:{name}"),
+            what: "blocks on the disk of its persistent buffers",
+        })?;
+        Ok(id)
+    }
+
+    /// Writes down what is declared, beside persistent buffers.
+    fn keep_events(&self) -> std::io::Result<()> {
+        match &self.instance.files {
+            Some(files) => files.keep(self.instance.common.registry().events()),
+            None => Ok(()),
+        }
     }
 
     /// All events declared, in the order of their ids.
@@ -554,11 +590,15 @@ impl Buffer {
     fn new(
         geometry: Geometry,
         cpu: u32,
+        files: Option<&Files>,
         config: &Config,
         clock: ClockId,
         conversion: Conversion,
     ) -> Result<Self, HostError> {
-        let (fd, mapping) = map::create(geometry, cpu)?;
+        let (fd, mapping) = match files {
+            Some(files) => map::create_file(&files.buffer(cpu), geometry, cpu)?,
+            None => map::create(geometry, cpu)?,
+        };
         let ring = mapping.ring();
         let default = if rseq::available() { WriterKind::Rseq } else { WriterKind::Locked };
         ring.meta().identity.writer_kind.store(config.writer.unwrap_or(default) as u32, Relaxed);

@@ -26,6 +26,8 @@ mod cursor;
 #[cfg(not(loom))]
 pub mod event;
 #[cfg(not(loom))]
+mod files;
+#[cfg(not(loom))]
 mod host;
 #[cfg(not(loom))]
 pub mod instance;
@@ -39,6 +41,8 @@ mod merge;
 mod reader;
 #[cfg(not(loom))]
 mod record;
+#[cfg(not(loom))]
+pub mod recover;
 #[cfg(not(loom))]
 mod resize;
 mod ring;

@@ -143,6 +143,9 @@ impl Host {
         if self.strict().load(Relaxed) && pid != 0 {
             return Err(HostError::Claimed { cpu, pid });
         }
+        if self.is_persistent() {
+            return Err(HostError::Persistent);
+        }
         if self.clock() == ClockId::Counter {
             // Processes that come later would count in another place.
             return Err(HostError::Counter);
