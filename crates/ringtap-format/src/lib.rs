@@ -38,19 +38,28 @@
 
 pub mod btf;
 pub mod check;
+#[cfg(feature = "chrome")]
+pub mod chrome;
 mod constants;
+#[cfg(feature = "ctf")]
+pub mod ctf;
 mod event;
 pub mod filter;
 pub mod format;
 pub mod header;
 pub mod merge;
+#[cfg(feature = "model")]
+pub mod model;
 mod out;
 pub mod page;
+#[cfg(feature = "perfetto")]
+pub mod perfetto;
 mod print;
 mod symbols;
 mod target;
 pub mod text;
 pub mod trace_dat;
+pub mod trigger;
 mod value;
 
 pub use constants::Constants;

@@ -11,12 +11,11 @@ use crate::lane::Lane;
 use crate::map::{self, MapError, Mapping};
 use crate::ring::snapshot::Copying;
 use crate::ring::swap::{Handed, Reader as Swapper};
-use crate::ring::{Corrupt, watermark};
-use crate::ring::{reset, retire};
+use crate::ring::{Corrupt, Ring, reset, retire, watermark};
 use crate::rseq::{self, Area, lock, portable::Pinned};
 use crate::stats::Stats;
-use crate::writer::{Pin, Writer};
-use crate::{cpus, snapshot, wake, writer};
+use crate::writer::{self, Pin, Writer};
+use crate::{cpus, snapshot, wake};
 use ringtap_abi::Geometry;
 use ringtap_abi::meta::{Switches, WriterKind, state};
 use ringtap_abi::switchboard::TOP;
@@ -151,6 +150,7 @@ struct Instance {
     /// The pair of moments that the stored conversion was drawn through last.
     /// `None`: the conversion stays what it is.
     calibrated: Mutex<Option<(Pair, Instant)>>,
+    /// A snapshot's are those of what it was taken of.
     common: Arc<Common>,
     /// Whether its writers write to other instances, too.
     is_top: bool,
@@ -317,6 +317,10 @@ impl Host {
         Writer::of_lanes(Arc::clone(&self.instance.writers), None)
     }
 
+    pub(crate) fn mappings(&self) -> Vec<Arc<Mapping>> {
+        self.buffers().iter().map(|buffer| Arc::clone(&buffer.mapping)).collect()
+    }
+
     pub(crate) fn common(&self) -> &Arc<Common> {
         &self.instance.common
     }
@@ -481,12 +485,15 @@ impl Host {
     /// # Errors
     /// [`HostError::Busy`] where a buffer could not be emptied, [`HostError::Damaged`].
     pub fn reset(&self) -> Result<(), HostError> {
-        self.instance.lanes.iter().try_for_each(|lane| {
-            let mut chain = lane.chain();
-            chain.newest().reset()?;
-            chain.forget(lane.consumer.load(Relaxed) != 0);
-            Ok(())
-        })
+        self.instance.lanes.iter().try_for_each(Lane::reset)
+    }
+
+    /// As [`reset`](Self::reset), for one CPU's buffer.
+    ///
+    /// # Errors
+    /// As there, and [`HostError::NoSuchCpu`].
+    pub fn reset_cpu(&self, cpu: u32) -> Result<(), HostError> {
+        self.lane(cpu)?.reset()
     }
 
     /// Declares an event: `format` is the text of a kernel `format` file, whose `ID:` line the host fills in.
@@ -573,6 +580,34 @@ impl Host {
             }
         }
         *calibrated = Some((now, Instant::now()));
+    }
+
+    /// The buffer's memory.
+    pub(crate) fn mapping(&self, cpu: u32) -> Result<Arc<Mapping>, HostError> {
+        Ok(Arc::clone(&self.lane(cpu)?.front().mapping))
+    }
+
+    /// Whether the reader page is the one being written.
+    pub(crate) fn holds_tail(&self, cpu: u32, ring: &Ring<'_>) -> Result<bool, Corrupt> {
+        let buffer = self.lane(cpu).map_err(|_| Corrupt)?.front();
+        Ok(buffer.reader().holds(ring.tail()?))
+    }
+
+    /// Data bytes on the reader page that were not handed out.
+    pub(crate) fn unread_on_page(&self, cpu: u32, ring: &Ring<'_>) -> Result<u32, Corrupt> {
+        let buffer = self.lane(cpu).map_err(|_| Corrupt)?.front();
+        Ok(buffer.reader().unread_on_page(ring)?.bytes)
+    }
+
+    /// Where the buffers' list is: two handles of the same say the same.
+    pub(crate) fn address(&self) -> *const () {
+        Arc::as_ptr(&self.instance).cast()
+    }
+
+    /// Full sub-buffers that nobody has read.
+    pub(crate) fn dirty(&self, cpu: u32, ring: &Ring<'_>) -> Result<u64, Corrupt> {
+        let buffer = self.lane(cpu).map_err(|_| Corrupt)?.front();
+        watermark::dirty(ring, &buffer.reader())
     }
 
     pub(crate) fn lane(&self, cpu: u32) -> Result<&Lane, HostError> {
@@ -688,7 +723,7 @@ impl Buffer {
         self.reader.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn reset(&self) -> Result<(), HostError> {
+    pub(crate) fn reset(&self) -> Result<(), HostError> {
         let (ring, mut reader) = (self.mapping.ring(), self.reader());
         // Turning a page is the writers' business: it is done as one of them, on their CPU.
         let Some(_pin) = Pin::to(self.cpu) else {

@@ -16,7 +16,7 @@ use crate::ring::swap::{self, Handed, Reader as Swapper};
 use crate::ring::{Corrupt, retire};
 use crate::stats::{self, Stats};
 use std::collections::VecDeque;
-use std::sync::atomic::AtomicU32;
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Replaced and read buffers whose counters are still looked at: a process that has not been told of the new ones counts
@@ -83,6 +83,14 @@ impl Lane {
     /// The buffers. Each change of theirs is complete or absent, so a panic of another thread says nothing about them.
     pub(crate) fn chain(&self) -> MutexGuard<'_, Chain> {
         self.chain.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Empties the buffer that is written, and forgets those before it.
+    pub(crate) fn reset(&self) -> Result<(), HostError> {
+        let mut chain = self.chain();
+        chain.newest.reset()?;
+        chain.forget(self.consumer.load(Relaxed) != 0);
+        Ok(())
     }
 
     /// The buffer that is written.

@@ -48,6 +48,8 @@ mod resize;
 mod ring;
 mod rseq;
 #[cfg(not(loom))]
+pub mod rules;
+#[cfg(not(loom))]
 pub mod serve;
 #[cfg(not(loom))]
 mod snapshot;
@@ -55,6 +57,8 @@ mod snapshot;
 mod spot;
 #[cfg(not(loom))]
 mod stats;
+#[cfg(not(loom))]
+pub mod subbufs;
 pub mod thread;
 #[cfg(not(loom))]
 pub mod tracefs;

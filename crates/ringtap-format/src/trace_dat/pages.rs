@@ -4,6 +4,7 @@ use super::compression::Compression;
 use super::source::{ReadAt, read_full};
 use super::{CpuData, TraceDatError};
 use crate::header::PageLayout;
+use std::ops::Range;
 
 /// Bytes that are read at once, or one sub-buffer where that is larger.
 const WINDOW: usize = 1 << 16;
@@ -65,6 +66,13 @@ impl<R: ReadAt> CpuPages<R> {
     #[must_use]
     pub const fn layout(&self) -> PageLayout {
         self.layout
+    }
+
+    /// How many bytes have been read, and how many there are.
+    #[must_use]
+    pub fn progress(&self) -> (u64, u64) {
+        let Range { start, end } = self.data.span;
+        (self.next.saturating_sub(start), end.saturating_sub(start))
     }
 
     /// Starts anew.

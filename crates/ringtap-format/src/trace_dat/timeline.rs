@@ -122,6 +122,13 @@ impl<R: ReadAt> Timeline<R> {
         self.lanes.iter().map(|lane| lane.origin)
     }
 
+    /// How many bytes have been read, and how many there are.
+    #[must_use]
+    pub fn progress(&self) -> (u64, u64) {
+        let each = self.lanes.iter().map(|lane| lane.pages.progress());
+        each.fold((0, 0), |(read, all), (more, len)| (read.saturating_add(more), all.saturating_add(len)))
+    }
+
     /// Starts anew.
     pub fn restart(&mut self) {
         for lane in &mut self.lanes {

@@ -82,11 +82,6 @@ impl Position {
         Self { seq, page: None, copied: 0, index, patience: PATIENCE }
     }
 
-    /// Index of the next event expected, where that is known.
-    pub(crate) fn index(&self) -> Option<u64> {
-        self.index
-    }
-
     /// The ring position being read.
     pub(super) fn seq(&self) -> u64 {
         self.seq
@@ -134,6 +129,11 @@ impl Position {
             }
         }
         Err(Corrupt)
+    }
+
+    /// Index of the next event expected; `None` where no page was found yet.
+    pub(crate) fn index(&self) -> Option<u64> {
+        self.index
     }
 
     /// Data bytes of the current page that were copied.

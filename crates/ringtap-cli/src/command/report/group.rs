@@ -1,6 +1,6 @@
 //! What records are decoded with: the events of one machine, and what is known of its tasks and functions.
 
-use super::Args;
+use super::FileArgs;
 use crate::decode::TextLayout;
 use anyhow::{Context, Result, bail};
 use ringtap::tracefs::Tracefs;
@@ -42,12 +42,16 @@ impl Group {
     ///
     /// # Errors
     /// One of the other files cannot be read.
-    pub(super) fn of_trace_dat(path: &Path, trace: &TraceDat, args: &Args) -> Result<Self> {
+    pub(super) fn of_trace_dat(
+        path: &Path,
+        trace: &TraceDat,
+        args: &FileArgs,
+        layout: TextLayout,
+    ) -> Result<Self> {
         let mut constants = Constants::new();
         if let Some(btf) = &args.btf {
             define(btf, &mut constants)?;
         }
-        let layout = args.layout();
         let is_trace_cmd = layout == TextLayout::TraceCmd;
         let (formats, failed) = trace.events(layout.dialect(), is_trace_cmd, constants);
         for error in failed {
@@ -70,7 +74,7 @@ impl Group {
     ///
     /// # Errors
     /// There are no formats, or a file that was named cannot be read.
-    pub(super) fn of_dumps(args: &Args) -> Result<Self> {
+    pub(super) fn of_dumps(args: &FileArgs, layout: TextLayout) -> Result<Self> {
         let live = match &args.formats {
             Some(_) => None,
             None => Some(Tracefs::find().context(
@@ -90,20 +94,20 @@ impl Group {
             (None, None) => Ok(Vec::new()),
         };
         let of_root = |name: &str| root.as_ref().map(|root| root.join(name));
-        let (layout, mut formats) = read_events(&events, args.layout(), Constants::new(), true)?;
+        let (pages, mut formats) = read_events(&events, layout, Constants::new(), true)?;
         let own_btf = root.is_some().then(|| PathBuf::from("/sys/kernel/btf/vmlinux"));
-        let is_kernel = args.layout() != TextLayout::TraceCmd;
+        let is_kernel = layout != TextLayout::TraceCmd;
         if let Some(btf) = args.btf.clone().or(own_btf.filter(|btf| is_kernel && btf.exists())) {
             // Some events name constants whose values only the kernel's types tell.
             if formats.iter().any(|event: &Event| !event.unresolved().is_empty()) || args.btf.is_some() {
                 let mut constants = Constants::new();
                 define(&btf, &mut constants)?;
-                (_, formats) = read_events(&events, args.layout(), constants, false)?;
+                (_, formats) = read_events(&events, layout, constants, false)?;
             }
         }
         let own_symbols = root.is_some().then(|| PathBuf::from("/proc/kallsyms"));
         Ok(Self {
-            layout,
+            layout: pages,
             formats,
             tasks: Tasks::parse(&text(&args.tasks, of_root("saved_cmdlines"))?),
             symbols: Symbols::parse(&lossy(text(&args.symbols, own_symbols)?)),

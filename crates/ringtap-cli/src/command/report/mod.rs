@@ -1,20 +1,25 @@
 //! `ringtap report`: what files of a trace hold, as text.
 
 mod group;
+mod parallel;
 mod print;
 mod select;
 mod source;
+mod visit;
 
 use crate::decode::TextLayout;
 use crate::outcome::Outcome;
 use crate::output::Output;
 use anyhow::{Context, Result, bail};
 use group::Group;
-use print::Printer;
+use print::{Form, Shared};
 use ringtap_format::trace_dat::TraceDat;
-use select::Wanted;
+use select::{Place, Wanted};
 use source::Inputs;
+use std::num::NonZero;
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
+pub(super) use visit::{Item, What, visit};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -24,6 +29,8 @@ Examples:
   One event, and only some of it:      ringtap report -F 'sched:sched_switch: prev_prio < 100' cpu*
   The same condition on all of irq:    ringtap report -e irq -F 'cpu == 1' trace.dat
   For a program:                       ringtap report --json trace.dat | jq .fields
+  For a spreadsheet:                   ringtap report --csv -e sched_switch trace.dat > switches.csv
+  A tenth of a second on two CPUs:     ringtap report --cpu 0-1 --since 9.1 --until 9.2 trace.dat
 
 FILEs are dumps, one for each CPU, of what per_cpu/cpuN/trace_pipe_raw in tracefs hands out, or a
 trace.dat of version 6 or 7, which brings all it needs. A dump's CPU is the number behind `cpu` in its
@@ -36,25 +43,34 @@ another machine take along, out of tracefs, the folder `events`, the files `save
 What was lost stands between the events. A page that cannot be read is named with its file and byte,
 and makes the exit status 1 once the rest is printed. docs/json.md describes the keys of --json.";
 
-/// What was typed.
+/// Most threads that make lines unless more are asked for; one thread reads for them all.
+const MAX_JOBS: usize = 16;
+
+/// The files that are read, what is needed to decode them, and what is chosen of them.
 #[derive(Clone, Debug, clap::Args)]
-#[command(after_help = EXAMPLES)]
-pub struct Args {
+pub struct FileArgs {
     /// Dumps of CPUs, or a trace.dat
-    #[arg(required = true, value_name = "FILE")]
-    files: Vec<PathBuf>,
-    /// How lines look: as the kernel's `trace` file (ftrace), as `trace-cmd report`, or json
-    #[arg(long, value_enum, default_value = "ftrace", hide_possible_values = true)]
-    layout: TextLayout,
-    /// Print JSON, one object a line: the same as --layout json
-    #[arg(long, conflicts_with = "layout")]
-    json: bool,
-    /// Print these events only; may be given more than once
+    // Whether they are required is the subcommand's to say, by its group `source`.
+    #[arg(value_name = "FILE")]
+    pub(super) files: Vec<PathBuf>,
+    /// Only these events; may be given more than once
     #[arg(short, long = "event", value_name = "EVENT")]
-    events: Vec<String>,
-    /// Print only what satisfies this: 'SYSTEM:EVENT: CONDITION', or a CONDITION for the events of -e
+    pub(super) events: Vec<String>,
+    /// Only what satisfies this: 'SYSTEM:EVENT: CONDITION', or a CONDITION for the events of -e
     #[arg(short = 'F', long = "filter", value_name = "FILTER")]
-    filters: Vec<String>,
+    pub(super) filters: Vec<String>,
+    /// Only these CPUs, such as 0,2-3
+    #[arg(long, value_name = "LIST", value_parser = select::cpus, value_delimiter = ',')]
+    cpu: Vec<RangeInclusive<u32>>,
+    /// Only what this thread wrote; may be given more than once
+    #[arg(long, value_name = "PID")]
+    pid: Vec<i32>,
+    /// Nothing before this time, in seconds as they are printed
+    #[arg(long, value_name = "SECONDS", value_parser = select::seconds)]
+    since: Option<u64>,
+    /// Nothing behind this time
+    #[arg(long, value_name = "SECONDS", value_parser = select::seconds)]
+    until: Option<u64>,
     /// The tracefs folder `events`, copied from the machine that wrote the dumps
     #[arg(long, value_name = "DIR")]
     formats: Option<PathBuf>,
@@ -70,6 +86,27 @@ pub struct Args {
     /// Its kernel's types, for values of enums: a copy of /sys/kernel/btf/vmlinux
     #[arg(long, value_name = "FILE")]
     btf: Option<PathBuf>,
+}
+
+/// What was typed.
+#[derive(Clone, Debug, clap::Args)]
+#[command(after_help = EXAMPLES, override_usage = "ringtap report [OPTIONS] <FILE>...")]
+#[command(group = clap::ArgGroup::new("source").args(["files"]).required(true))]
+pub struct Args {
+    /// How lines look: as the kernel's `trace` file (ftrace), as `trace-cmd report`, or json
+    #[arg(long, value_enum, default_value = "ftrace", hide_possible_values = true)]
+    layout: TextLayout,
+    /// Print JSON, one object a line: the same as --layout json
+    #[arg(long, conflicts_with = "layout")]
+    json: bool,
+    /// Print CSV: with -e a column for each field of those events, else one of their text
+    #[arg(long, conflicts_with_all = ["layout", "json"])]
+    csv: bool,
+    /// Threads that make the lines; as many as there are CPUs if not given
+    #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
+    jobs: Option<u16>,
+    #[command(flatten)]
+    files: FileArgs,
     /// Times are no nanoseconds: the trace's clock was `counter` or `x86-tsc`
     #[arg(long)]
     ticks: bool,
@@ -77,7 +114,13 @@ pub struct Args {
 
 impl Args {
     fn layout(&self) -> TextLayout {
-        if self.json { TextLayout::Json } else { self.layout }
+        if self.json || self.csv { TextLayout::Json } else { self.layout }
+    }
+
+    /// How many threads make the lines.
+    fn jobs(&self) -> usize {
+        let cpus = || std::thread::available_parallelism().map_or(1, NonZero::get).min(MAX_JOBS);
+        self.jobs.map_or_else(cpus, usize::from)
     }
 }
 
@@ -91,7 +134,7 @@ struct Plan {
 }
 
 impl Plan {
-    fn new(args: &Args) -> Result<Self> {
+    fn new(args: &FileArgs, layout: TextLayout) -> Result<Self> {
         let (mut groups, mut inputs, mut dumps) = (Vec::new(), Inputs::default(), Vec::new());
         let mut in_ns = true;
         for path in &args.files {
@@ -100,7 +143,7 @@ impl Plan {
                     let trace =
                         TraceDat::open(&file).with_context(|| format!("cannot read {}", path.display()))?;
                     in_ns &= trace.is_in_ns();
-                    let group = Group::of_trace_dat(path, &trace, args)?;
+                    let group = Group::of_trace_dat(path, &trace, args, layout)?;
                     inputs.push_trace_dat(path, &file, trace, groups.len());
                     groups.push(group);
                 }
@@ -108,7 +151,7 @@ impl Plan {
             }
         }
         if !dumps.is_empty() {
-            let group = Group::of_dumps(args)?;
+            let group = Group::of_dumps(args, layout)?;
             let numbered = (0..).zip(dumps);
             let mut dumps: Vec<_> = numbered
                 .map(|(place, (path, file))| (source::cpu_of(path).unwrap_or(place), path, file))
@@ -119,8 +162,9 @@ impl Plan {
             }
             groups.push(group);
         }
-        let wanted = select::wanted(&groups, &args.events, &args.filters)?;
-        let in_ns = in_ns && !args.ticks;
+        let FileArgs { cpu, pid, since, until, .. } = args.clone();
+        let place = Place { cpus: cpu, pids: pid, since, until };
+        let wanted = select::wanted(&groups, &args.events, &args.filters, &place)?;
         Ok(Self { groups: groups.into_iter().zip(wanted).collect(), inputs, in_ns })
     }
 }
@@ -130,26 +174,48 @@ impl Plan {
 /// # Errors
 /// A file cannot be read, an event or a filter makes no sense; or, when all is printed, something was damaged.
 pub fn run(args: &Args, output: &mut Output) -> Result<Outcome> {
-    let Plan { groups, mut inputs, in_ns } = Plan::new(args)?;
     let layout = args.layout();
+    let Plan { groups, mut inputs, in_ns } = Plan::new(&args.files, layout)?;
     // The kernel's header counts what follows, so that is read twice.
     let counts = match layout {
         TextLayout::Ftrace => inputs.count(),
         _ => source::Counts::default(),
     };
-    let mut printer = Printer::new(layout, in_ns, output.is_terminal());
-    printer.header(&counts, &inputs, &groups);
-    let mut timeline = std::mem::take(&mut inputs.timeline);
-    while let Some(timed) = timeline.next() {
-        let (group, wanted) = &groups[inputs.files[timed.origin.file].group];
-        printer.step(&inputs, timed, group, wanted);
-        printer.write_if_long(output)?;
-    }
-    printer.write(output)?;
-    match printer.damage() {
+    let form = match args.csv {
+        true => Form::Csv(columns(&groups)),
+        false => Form::Text(layout),
+    };
+    let cpus = inputs.cpus();
+    let timeline = std::mem::take(&mut inputs.timeline);
+    let shared = Shared {
+        form,
+        in_ns: in_ns && !args.ticks,
+        hides_controls: output.is_terminal(),
+        groups,
+        inputs,
+        cpus,
+    };
+    let damage = parallel::print(&shared, &counts, timeline, args.jobs(), output)?;
+    match damage.told() {
         Some(damage) => bail!("{damage}; all that can be read is printed"),
         None => Ok(Outcome::Done),
     }
+}
+
+/// The fields of the events that were named, in the order of their formats.
+fn columns(groups: &[(Group, Wanted)]) -> Vec<String> {
+    let mut columns: Vec<String> = Vec::new();
+    for (group, wanted) in groups {
+        let named = wanted.named();
+        for event in group.formats.iter().filter(|event| named.contains(&event.id())) {
+            for field in event.fields() {
+                if !columns.contains(&field.name) {
+                    columns.push(field.name.clone());
+                }
+            }
+        }
+    }
+    columns
 }
 
 impl std::fmt::Debug for Plan {

@@ -7,6 +7,7 @@ use crate::decode::TextLayout;
 use crate::outcome::Outcome;
 use crate::output::Output;
 use anyhow::{Result, bail};
+pub(super) use follow::Sink;
 use kernel::KernelPlan;
 use ringtap::tracefs::EventName;
 use std::ffi::OsString;
@@ -155,7 +156,36 @@ pub fn run(args: &Args, output: &mut Output) -> Result<Outcome> {
         write!(output, "{plan}")?;
         return Ok(Outcome::Done);
     }
-    follow::run(&plan, output)
+    follow::run(&plan, &mut follow::Lines::new(plan.layout, output))
+}
+
+/// What is followed by those who make something else than lines of it.
+#[derive(Clone, Debug)]
+pub(super) struct Live {
+    /// The kernel's events.
+    pub(super) kernel: bool,
+    /// Those of the application that serves this socket.
+    pub(super) attach: Option<PathBuf>,
+    /// Events of all processes, not of the command's only.
+    pub(super) all: bool,
+    /// These events only, if there are any.
+    pub(super) events: Vec<String>,
+    /// Size of each CPU's buffer, in KiB.
+    pub(super) buffer_size: u32,
+    /// Followed until it ends.
+    pub(super) command: Vec<OsString>,
+}
+
+/// Follows the events into `sink`.
+///
+/// # Errors
+/// As [`run`], and those of the sink.
+pub(super) fn follow_into(live: Live, sink: &mut dyn Sink) -> Result<Outcome> {
+    let Live { kernel, attach, all, events, buffer_size, command } = live;
+    let (consume, new, json, layout, dry_run) = (false, false, false, None, false);
+    let args =
+        Args { kernel, events, attach, consume, new, all, json, layout, buffer_size, dry_run, command };
+    follow::run(&Plan::new(&args)?, sink)
 }
 
 impl fmt::Display for Plan {
