@@ -189,7 +189,7 @@ fn a_damaged_page_is_named_and_the_others_are_kept() {
             random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
             let limit = if random & 1 == 0 { 1024 } else { bytes.len() };
             let at = (random >> 16) as usize % limit;
-            bytes[at] ^= (random >> 8) as u8;
+            bytes[at] ^= random.to_le_bytes()[1];
         }
         recover::check_recover(&bytes);
     }
