@@ -45,7 +45,7 @@ fn text() -> Result<String> {
     fields!(text, Switches { state, wake_any, wake_at });
     fields!(text, WriterWords { tail, lock, dropped, refused, counter });
     fields!(text, WakeWords { wakes });
-    fields!(text, HostWords { reader, next_index, base_index, read, read_bytes, kicks });
+    fields!(text, HostWords { reader, next_index, base_index, read, read_bytes, kicks, origin });
     fields!(text, ClockWords { id });
     fields!(text, Desc { w, stamp, first });
     fields!(text, SubbufHeader { time_stamp, commit });

@@ -1,7 +1,9 @@
 //! What can be typed. Help, completions and man pages are made from these definitions.
 
 use crate::command::control::{instance, list, reset, set, show, snapshot, start, stop};
-use crate::command::{completions, demo, exec, export, held, man, mount, record, report, serve, stat, stream};
+use crate::command::{
+    completions, demo, exec, export, held, man, mount, record, report, serve, stat, stream,
+};
 use clap::{ColorChoice, Parser, Subcommand};
 
 const EXAMPLES: &str = "\

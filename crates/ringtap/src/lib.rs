@@ -26,9 +26,13 @@ mod cursor;
 #[cfg(not(loom))]
 pub mod event;
 #[cfg(not(loom))]
+mod files;
+#[cfg(not(loom))]
 mod host;
 #[cfg(not(loom))]
 pub mod instance;
+#[cfg(not(loom))]
+mod lane;
 #[cfg(not(loom))]
 mod map;
 #[cfg(not(loom))]
@@ -37,6 +41,10 @@ mod merge;
 mod reader;
 #[cfg(not(loom))]
 mod record;
+#[cfg(not(loom))]
+pub mod recover;
+#[cfg(not(loom))]
+mod resize;
 mod ring;
 mod rseq;
 #[cfg(not(loom))]
@@ -72,6 +80,8 @@ pub use merge::{HOLD, Input, Merge, Merged};
 pub use reader::{ReadError, Reader, Waker, WholePage, WholePages};
 #[cfg(not(loom))]
 pub use record::{Damaged, Item, Lost, Payload, Record};
+#[cfg(not(loom))]
+pub use resize::Replacement;
 pub use ring::write::Refused;
 pub use ringtap_abi::meta::WriterKind;
 pub use ringtap_abi::records::Damage;

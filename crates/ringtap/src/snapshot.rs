@@ -83,7 +83,7 @@ impl Host {
 
     /// The snapshot's buffer of the same CPU.
     fn snapshot_buffer(&self, live: &Buffer) -> Result<Arc<Buffer>, HostError> {
-        let buffer = self.buffers().get(live.cpu() as usize).map(Arc::clone);
+        let buffer = self.buffers().into_iter().nth(live.cpu() as usize);
         buffer.ok_or(HostError::NoSuchCpu(live.cpu()))
     }
 }

@@ -6,9 +6,10 @@ use crate::host::{Claim, Host, HostError};
 use crate::ring::{Corrupt, Ring};
 use crate::wake::{self, NAP};
 use ringtap_abi::{Geometry, SubbufId};
-use rustix::fd::BorrowedFd;
+use rustix::fd::OwnedFd;
 use rustix::io::Errno;
 use rustix::thread::futex::{self, Wait, WaitFlags, WaitPtr, WaitvFlags};
+use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use std::time::Duration;
@@ -48,7 +49,7 @@ impl Host {
     ///
     /// # Errors
     /// [`HostError::NoSuchCpu`].
-    pub fn memory(&self, cpu: u32) -> Result<BorrowedFd<'_>, HostError> {
+    pub fn memory(&self, cpu: u32) -> Result<Arc<OwnedFd>, HostError> {
         self.read_only(cpu)
     }
 
@@ -144,7 +145,7 @@ impl SubbufReader {
     /// # Panics
     /// Never: a claim is on a buffer that exists.
     #[must_use]
-    pub fn memory(&self) -> BorrowedFd<'_> {
+    pub fn memory(&self) -> Arc<OwnedFd> {
         self.host.read_only(self.claim.cpu()).expect("claimed")
     }
 

@@ -23,7 +23,7 @@ use crate::control::{Caller, Mapped};
 use ringtap::Host;
 use ringtap::subbufs::{self, Bell, Seen, Watch};
 use rustix::event::{PollFd, PollFlags};
-use rustix::fd::BorrowedFd;
+use rustix::fd::{AsFd, BorrowedFd};
 use rustix::fs::OFlags;
 use rustix::io::Errno;
 use std::collections::{BTreeMap, HashMap};
@@ -145,11 +145,11 @@ fn identity(memory: BorrowedFd<'_>) -> u64 {
 impl Mapped for Mappings {
     fn is_mapped(&self, host: &Host, cpu: u32) -> bool {
         let Ok(memory) = host.memory(cpu) else { return false };
-        if device::is_unused(memory) {
+        if device::is_unused(memory.as_fd()) {
             return false;
         }
         // Somebody has it: through a mapping, where no file is open; else the clients' own tables say it.
-        let wanted = identity(memory);
+        let wanted = identity(memory.as_fd());
         let mut shown = self.inodes().clone();
         shown.retain(|_, shown| shown.memory == wanted);
         if shown.values().all(|shown| shown.openings == 0) {
@@ -491,8 +491,8 @@ impl Server {
         if self.can_map && inode.backing.is_none() {
             let host = pipe.host();
             let memory = host.memory(pipe.cpu()).map_err(|_| Errno::NODEV)?;
-            inode.backing = Some(self.device.back(memory)?);
-            self.mappings.inodes().insert(ino, Shown { memory: identity(memory), openings: 0 });
+            inode.backing = Some(self.device.back(memory.as_fd())?);
+            self.mappings.inodes().insert(ino, Shown { memory: identity(memory.as_fd()), openings: 0 });
         }
         inode.openings += 1;
         if let Some(shown) = self.mappings.inodes().get_mut(&ino) {

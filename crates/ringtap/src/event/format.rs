@@ -167,6 +167,7 @@ impl Out<'_> {
         if number >= base {
             self.digits(number / base, base);
         }
+        #[expect(clippy::cast_possible_truncation, reason = "a digit")]
         self.byte(b"0123456789abcdef"[(number % base) as usize]);
     }
 }

@@ -7,6 +7,7 @@
 use super::ordering::{e3_copied, e3_found, e6_find, fence};
 use super::{Corrupt, Ring};
 use ringtap_abi::SubbufId;
+use ringtap_abi::meta::state;
 use ringtap_abi::sync::AtomicU64;
 use ringtap_abi::words::{Commit, Place, Slot};
 use std::sync::atomic::Ordering::{Acquire, Relaxed};
@@ -73,6 +74,12 @@ impl Position {
     /// missed.
     pub(super) fn at(seq: u64, index: u64) -> Self {
         Self { seq, page: None, copied: 0, index: Some(index), patience: PATIENCE }
+    }
+
+    /// Stands before the oldest event in a ring that replaced another one, where event `index` is expected.
+    pub(crate) fn following(ring: &Ring<'_>, index: Option<u64>) -> Self {
+        let seq = u64::from(ring.geometry().ring_subbufs());
+        Self { seq, page: None, copied: 0, index, patience: PATIENCE }
     }
 
     /// The ring position being read.
@@ -262,5 +269,6 @@ fn still_holds(ring: &Ring<'_>, found: Found) -> bool {
     // E3: pairs with the fence before a record's first byte. A byte of a later use among ours means that the
     // later `first` is visible here.
     fence(e3_copied());
-    ring.first(found.page) == found.first
+    // Memory that was given back reads as zeros: it was marked before.
+    ring.first(found.page) == found.first && ring.meta().switches.state.load(Relaxed) & state::GONE == 0
 }

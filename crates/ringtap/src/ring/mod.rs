@@ -17,6 +17,7 @@ pub(crate) mod ordering;
 #[cfg(not(loom))]
 pub(crate) mod recover;
 pub(crate) mod reset;
+pub(crate) mod retire;
 pub(crate) mod snapshot;
 pub(crate) mod swap;
 #[cfg(test)]

@@ -8,7 +8,7 @@ use crate::instance::common::Common;
 use ringtap_abi::control::{Counters, Header, HostInfo, PROTOCOL, Part, answer, request, role};
 use ringtap_abi::control::{cpu_of, instance_of, set_cpu, split_event};
 use ringtap_abi::switchboard::MAX_INSTANCES;
-use rustix::fd::BorrowedFd;
+use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::io::Errno;
 use std::sync::Arc;
 
@@ -67,15 +67,14 @@ pub(super) struct Answer {
 /// A descriptor of the host's, borrowed when it is sent.
 #[derive(Clone, Debug)]
 pub(super) enum Descriptor {
-    Buffer { host: Host, cpu: u32, role: Role },
+    Buffer(Arc<OwnedFd>),
     Switchboard(Arc<Common>),
 }
 
 impl Descriptor {
     pub(super) fn get(&self) -> Option<BorrowedFd<'_>> {
         match self {
-            Self::Buffer { host, cpu, role: Role::Writer } => host.read_write(*cpu).ok(),
-            Self::Buffer { host, cpu, role: Role::Reader } => host.read_only(*cpu).ok(),
+            Self::Buffer(fd) => Some(fd.as_fd()),
             Self::Switchboard(common) => Some(common.board().fd()),
         }
     }
@@ -174,7 +173,13 @@ fn answer_request(
         instance.map(|instance| instance.host()).ok_or_else(|| no_instance(instance_of(place)))
     };
     match kind {
-        request::GET_BUFFER => get_buffer(host()?, cpu, role),
+        request::GET_BUFFER => {
+            let claim = session.claims.iter().find(|&&(claimed, _)| claimed == place);
+            match claim {
+                Some((_, claim)) => get_buffer(&claim.host(), cpu, role, true),
+                None => get_buffer(&host()?, cpu, role, false),
+            }
+        }
         request::GET_SWITCHBOARD => switchboard(instances, role),
         request::CLAIM => claim(&host()?, session, place, role),
         request::RELEASE => {
@@ -278,9 +283,14 @@ fn no_instance(bit: usize) -> Refusal {
     refusal(Errno::NOENT, format!("this host has no instance {bit}: it was removed"))
 }
 
-fn get_buffer(host: Host, cpu: u32, role: Role) -> Result<Answer, Refusal> {
-    let len = rustix::fs::fstat(host.read_only(cpu)?).map_or(0, |status| status.st_size.cast_unsigned());
-    Ok(Answer { descriptor: Some(Descriptor::Buffer { host, cpu, role }), ..ok(len) })
+fn get_buffer(host: &Host, cpu: u32, role: Role, is_consumer: bool) -> Result<Answer, Refusal> {
+    let fd = match role {
+        Role::Reader if is_consumer => host.memory_for_consumer(cpu)?,
+        Role::Writer => host.read_write(cpu)?,
+        Role::Reader => host.read_only(cpu)?,
+    };
+    let len = rustix::fs::fstat(&fd).map_or(0, |status| status.st_size.cast_unsigned());
+    Ok(Answer { descriptor: Some(Descriptor::Buffer(fd)), ..ok(len) })
 }
 
 fn switchboard(instances: &Instances, role: Role) -> Result<Answer, Refusal> {

@@ -17,7 +17,9 @@ use ringtap::attach::{AttachError, Connection, Role, SOCKET_VARIABLE};
 use ringtap::clock::ClockId;
 use ringtap::serve::Server;
 use ringtap::tracefs::EventName;
-use ringtap::{Config, Damaged, Host, Input, Item, Lost, Merge, Merged, ReadError, Reader, Start, Stats, Waited};
+use ringtap::{
+    Config, Damaged, Host, Input, Item, Lost, Merge, Merged, ReadError, Reader, Start, Stats, Waited,
+};
 use ringtap_format::{Dialect, Event};
 use std::io::Write;
 use std::path::{Path, PathBuf};
