@@ -172,7 +172,9 @@ impl Control {
 
     /// Removes an instance, unless one of its files is open.
     pub(crate) fn remove(&self, name: &str) -> Result<(), Errno> {
-        if self.find(name).ok_or(Errno::NOENT)?.is_used() {
+        let found = self.find(name).ok_or(Errno::NOENT)?;
+        // A mapping outlives the file that it was made of.
+        if found.is_used() || self.is_mapped(&found.host(), &found.cpus()) {
             return Err(Errno::BUSY);
         }
         self.instances.remove(name).map_err(|error| instance::instance_errno(&error))
