@@ -124,6 +124,26 @@ fn what_is_mapped_cannot_be_resized() {
 }
 
 #[test]
+fn a_mapping_outlives_its_file_and_holds_the_instance() {
+    let Some(mounted) = mounted(64) else { return };
+    let instance = mounted.path("instances/held");
+    fs::create_dir(&instance).unwrap();
+    let raw = instance.join("per_cpu/cpu0/trace_pipe_raw");
+    let raw = rustix::fs::open(raw, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).unwrap();
+    let (protection, flags) = (rustix::mm::ProtFlags::READ, rustix::mm::MapFlags::SHARED);
+    // SAFETY: a new mapping at a place of the kernel's choice touches nothing that exists.
+    let mapped = unsafe { rustix::mm::mmap(std::ptr::null_mut(), 4096, protection, flags, &raw, 0) }.unwrap();
+    drop(raw);
+    let remove = || fs::remove_dir(&instance).map_err(|error| error.raw_os_error());
+    let resize = || fs::write(instance.join("buffer_size_kb"), "32").map_err(|error| error.raw_os_error());
+    let busy = Err(Some(Errno::BUSY.raw_os_error()));
+    assert_eq!((remove(), resize()), (busy, busy));
+    // SAFETY: mapped above, and nobody refers to it.
+    unsafe { rustix::mm::munmap(mapped, 4096) }.unwrap();
+    assert_eq!((resize(), remove()), (Ok(()), Ok(())));
+}
+
+#[test]
 fn who_reads_mapped_sees_what_the_writers_write() {
     let Some(mounted) = mounted(64) else { return };
     on_cpu_0();

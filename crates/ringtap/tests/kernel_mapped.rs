@@ -11,6 +11,10 @@ use std::io::{ErrorKind, Read};
 use std::time::{Duration, Instant};
 
 fn live() -> Option<Tracefs> {
+    // ringtap-cli includes these tests for `ringtap exec`; its other tests fork, which disturbs readers of the kernel's.
+    if env!("CARGO_PKG_NAME") != "ringtap" && std::env::var_os("RINGTAP_TEST_INSIDE").is_none() {
+        return None;
+    }
     let tracefs = Tracefs::find().and_then(|tracefs| tracefs.check_mapping().map(|()| tracefs));
     tracefs.inspect_err(|error| println!("skipped, as it needs the live kernel: {error}")).ok()
 }

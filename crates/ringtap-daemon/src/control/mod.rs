@@ -184,7 +184,8 @@ impl Control {
     /// Removes an instance, unless one of its files is open.
     pub(crate) fn remove(&self, name: &str) -> Result<(), Errno> {
         let instance = self.find(name).ok_or(Errno::NOENT)?;
-        if instance.is_used() {
+        // A mapping outlives the file that it was made of.
+        if instance.is_used() || self.is_mapped(&instance.host(), &instance.cpus()) {
             return Err(Errno::BUSY);
         }
         self.instances.remove(name).map_err(|error| instance::instance_errno(&error))?;

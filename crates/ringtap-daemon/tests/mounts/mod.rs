@@ -7,7 +7,7 @@ use ringtap_abi::Geometry;
 use ringtap_abi::records::{Walk, Words};
 use ringtap_abi::subbuf::{HEADER_LEN, PageCommit};
 use ringtap_daemon::control::Control;
-use ringtap_daemon::fs::{Mount, Ownership, Tree};
+use ringtap_daemon::fs::{Mount, MountError, Ownership, Tree};
 use rustix::fd::OwnedFd;
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
@@ -35,7 +35,10 @@ pub(crate) fn mounted(buffer_kib: u64) -> Option<Mounted> {
     let instances = Instances::new(&config).unwrap();
     let tree = Tree::new(Control::new(instances.clone()), Ownership::default());
     let mount = Mount::new(&tree, &directory);
-    let mount = mount.inspect_err(|error| println!("skipped, as a FUSE cannot be mounted: {error}"));
+    let mount = mount.inspect_err(|error| {
+        assert!(matches!(error, MountError::NoFuse(_) | MountError::NotPermitted { .. }), "{error}");
+        println!("skipped, as a FUSE cannot be mounted: {error}");
+    });
     let mounted = Mounted { mount: mount.ok(), instances, directory };
     let can_map = mounted.mount.as_ref()?.can_map();
     if !can_map {
