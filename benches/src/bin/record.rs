@@ -197,7 +197,10 @@ fn record_theirs(options: &[&str], file: &Path, messages: u32) -> Result<Cost> {
     let ran = run(&mut command, is_ready, messages);
     let _ = fs::remove_dir(&folder);
     let _ = fs::remove_file(file.with_extension("scratch"));
-    let (cpu_s, output) = ran?;
+    let (cpu_s, _) = ran?;
+    // The counters of its CPUs are in its file.
+    let dump = Command::new("trace-cmd").args(["dump", "--options", "-i"]).arg(file).output()?;
+    let output = String::from_utf8_lossy(&dump.stdout);
     let sum = |key: &str| -> u64 {
         let numbers = output.lines().filter_map(|line| line.strip_prefix(key)?.trim().parse::<u64>().ok());
         numbers.sum()

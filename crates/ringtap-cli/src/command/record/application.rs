@@ -219,14 +219,17 @@ mod tests {
 
     #[test]
     fn a_files_clock_tells_what_the_hosts_line_tells() {
-        for (ticks_per_ns, up) in [(2.45, 1u64 << 50), (0.0192, 1 << 40), (1.0, 1 << 45)] {
-            let mult = ((1.0 / ticks_per_ns) * 4_294_967_296.0) as u64;
+        // Counters of 2.45 GHz, 19.2 MHz and 1 GHz, and their ticks in an hour.
+        for (mult, up, hour) in [
+            (1_753_047_672, 1u64 << 50, 8_820_000_000_000),
+            (223_696_213_333, 1 << 40, 69_120_000_000),
+            (1 << 32, 1 << 45, 3_600_000_000_000),
+        ] {
             let line = Conversion { ticks0: up, ns0: 77_000_000_000, mult };
             let clock = clock_of(line);
-            // An hour later.
-            for later in [0, 1_000_000, (3.6e12 * ticks_per_ns) as u64] {
+            for later in [0, 1_000_000, hour] {
                 let (exact, told) = (line.ns(up + later), clock.ns(up + later));
-                assert!(exact.abs_diff(told) < 10_000, "{ticks_per_ns}: {exact} {told}");
+                assert!(exact.abs_diff(told) < 10_000, "{mult}: {exact} {told}");
             }
         }
         assert_eq!(clock_of(Conversion::IDENTITY), Clock::default());

@@ -53,15 +53,16 @@ impl Progress {
 
     /// Shows where things stand; `fill` is the largest share of a buffer that was found full, in percent.
     pub(super) fn show(&mut self, counts: Counts, bytes: u64, fill: u64) {
-        let seconds = self.shown.elapsed().as_secs_f64().max(0.001);
+        let us = self.shown.elapsed().as_micros().max(1);
         let (before, bytes_before) = self.before;
-        let events = counts.events.saturating_sub(before.events) as f64 / seconds;
-        let speed = bytes.saturating_sub(bytes_before) as f64 / seconds / 1e6;
+        let events = u128::from(counts.events.saturating_sub(before.events)) * 1_000_000 / us;
+        // Bytes a microsecond are MB a second.
+        let speed = bytes.saturating_sub(bytes_before) as f64 / us as f64;
         let lost = grouped(counts.lost);
         let time = self.start.elapsed().as_secs();
         anstream::eprint!(
             "{ANEW}{time} s  {} events/s  {speed:.1} MB/s  lost {lost}  fill {fill}%",
-            grouped(events as u64)
+            grouped(u64::try_from(events).unwrap_or(u64::MAX))
         );
         let _ = std::io::stderr().flush();
         (self.shown, self.before) = (Instant::now(), (counts, bytes));
