@@ -97,6 +97,20 @@ pub mod request {
     /// comes then, with its number. Any other request meanwhile takes the wait back: it is answered first, with the
     /// generation as it is.
     pub const AWAIT: u32 = 14;
+    /// Asks for the instance with the lowest bit from `value` on. Answer: its bit, and as body a [`super::HostInfo`] and
+    /// its name; an empty body after the last one. The top instance has bit 0 and no name.
+    pub const NEXT_INSTANCE: u32 = 15;
+    /// Reads a file of the host's tree, from byte `value` on. The body is its path; the answer's the bytes, none behind
+    /// the end.
+    pub const TREE_READ: u32 = 32;
+    /// Writes to a file of the tree. The body is its path, `\0`, and the bytes.
+    pub const TREE_WRITE: u32 = 33;
+    /// Lists a directory of the tree, from byte `value` of the list on: a name a line.
+    pub const TREE_LIST: u32 = 34;
+    /// Makes a directory of the tree.
+    pub const TREE_MKDIR: u32 = 35;
+    /// Removes a directory of the tree.
+    pub const TREE_RMDIR: u32 = 36;
 }
 
 /// What a host answers.
@@ -123,6 +137,8 @@ pub struct HostInfo {
     pub clock: u32,
     /// How full a buffer is when readers are woken, in percent.
     pub buffer_percent: u32,
+    /// The host's number, as in its [`crate::switchboard::Head`].
+    pub host_id: [u64; 2],
 }
 
 /// A CPU's counters, in the order of the `ringtap` crate's `Stats`.

@@ -25,6 +25,7 @@
 //! * [`control`]: the messages on a host's socket.
 //! * [`switchboard`]: which events are on, where: shared by all processes of a host, besides the buffers.
 //! * [`predicate`]: filters as byte code, which writers evaluate.
+//! * [`rules`]: where filters, triggers, lists of pids and histograms lie.
 //!
 //! # Versions
 //!
@@ -39,6 +40,7 @@ pub mod geometry;
 pub mod meta;
 pub mod predicate;
 pub mod records;
+pub mod rules;
 pub mod subbuf;
 pub mod switchboard;
 pub mod sync;

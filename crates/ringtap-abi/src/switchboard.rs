@@ -6,8 +6,8 @@
 //!  64 KiB  tasks       who the thread ids were                     writers write, once a thread
 //! 512 KiB  words       one 64-bit word an event id                 host writes, writers read with each event
 //!   1 MiB  settings    the host's own state, twice                 host writes, a successor reads
-//!   2 MiB  rules       byte code of filters and triggers           host writes, writers read where RULES is set
-//!   4 MiB  formats     a log of event declarations                 host appends, a successor reads
+//!   2 MiB  rules       filters, triggers, pids, histograms         see `rules`; writers look where RULES is set
+//! 198 MiB  formats     a log of event declarations                 host appends, a successor reads
 //! ```
 //!
 //! **An event's word** says where the event goes. Bit i, for i below [`MAX_INSTANCES`], is set while the event is on
@@ -55,11 +55,11 @@ pub const SETTINGS_LEN: usize = 512 << 10;
 /// Byte offset of the rules.
 pub const RULES_OFFSET: usize = 2 << 20;
 /// Bytes of the rules.
-pub const RULES_LEN: usize = 2 << 20;
+pub const RULES_LEN: usize = crate::rules::LEN;
 /// Bytes that every process maps: all before the formats.
 pub const MAPPED_LEN: usize = FORMATS_OFFSET;
 /// Byte offset of the formats.
-pub const FORMATS_OFFSET: usize = 4 << 20;
+pub const FORMATS_OFFSET: usize = (RULES_OFFSET + RULES_LEN).next_multiple_of(1 << 20);
 /// Bytes of the formats: all that a host takes, and their names.
 pub const FORMATS_LEN: usize = 80 << 20;
 /// Bytes of the memfd. Untouched pages take no memory.

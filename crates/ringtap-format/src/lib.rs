@@ -59,6 +59,7 @@ mod symbols;
 mod target;
 pub mod text;
 pub mod trace_dat;
+pub mod trigger;
 mod value;
 
 pub use constants::Constants;

@@ -209,6 +209,28 @@ fn broken_filters() {
 }
 
 #[test]
+fn broken_triggers() {
+    const TRIGGERS: &[&str] = &[
+        "traceoff:3 if prev_pid == 1",
+        "!enable_event:sched:sched_waking:5 if prev_comm ~ \"a*\"",
+        "hist:keys=prev_comm,prev_pid.hex:values=next_pid,next_prio.hex:sort=next_pid.descending,prev_pid:size=256",
+        "hist:keys=common_pid.execname,common_stacktrace,prev_prio.buckets=3:name=x:clear if prev_pid == 1",
+        "hist:key=prev_state.sym-offset,common_timestamp.usecs,cpu.log2:pause",
+    ];
+    let mut random = random("broken_triggers");
+    let bytes = capture();
+    let file = TraceDat::open(&bytes.as_slice()).unwrap();
+    let (formats, _) = file.events(Dialect::Kernel, false, Constants::new());
+    let event = formats.by_name(None, "sched_switch").unwrap();
+    for text in TRIGGERS {
+        check_trigger(text, event);
+    }
+    for _ in 0..rounds(20_000) {
+        check_trigger(&mutated(TRIGGERS[random.below(TRIGGERS.len())], &mut random), event);
+    }
+}
+
+#[test]
 fn expressions_that_ask_for_endless_work() {
     let doubling: String = (0..60).map(|n| format!("int v{} = v{n} + v{n}; ", n + 1)).collect();
     let record = [0xff; 96];

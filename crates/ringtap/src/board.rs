@@ -6,10 +6,13 @@
 //! the kernel's, by zeros that nobody can write to. Whoever still looks finds the event off.
 
 use crate::map::{MapError, failed};
+use crate::rules::HasRegion;
 use ringtap_abi::control::Part;
+use ringtap_abi::rules::{self, Region};
 use ringtap_abi::switchboard::{
     Entry, FORMATS_LEN, FORMATS_OFFSET, FormatHead, Head, INSTANCES_OFFSET, LEN, MAGIC, MAPPED_LEN,
-    MAX_INSTANCES, TASKS, TASKS_OFFSET, Task, VERSION, WORDS, WORDS_LEN, WORDS_OFFSET, format_entry_len,
+    MAX_INSTANCES, RULES_OFFSET, TASKS, TASKS_OFFSET, Task, VERSION, WORDS, WORDS_LEN, WORDS_OFFSET,
+    format_entry_len,
 };
 use ringtap_abi::sync::AtomicU64;
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -124,6 +127,12 @@ impl Board {
         unsafe { std::slice::from_raw_parts(self.at(TASKS_OFFSET).cast::<Task>(), TASKS) }
     }
 
+    /// The rules of events.
+    fn rules_words(&self) -> &[AtomicU64] {
+        // SAFETY: as in `head`; the rules end before the formats.
+        unsafe { std::slice::from_raw_parts(self.at(RULES_OFFSET).cast::<AtomicU64>(), rules::WORDS) }
+    }
+
     /// An event's word, to look at while this board is borrowed.
     pub(crate) fn word(&self, id: u16) -> &AtomicU64 {
         &self.words()[usize::from(id)]
@@ -141,6 +150,11 @@ impl Board {
     pub(crate) fn words(&self) -> &[AtomicU64] {
         // SAFETY: as in `head`; the words end before the settings.
         unsafe { std::slice::from_raw_parts(self.at(WORDS_OFFSET).cast::<AtomicU64>(), WORDS) }
+    }
+
+    /// Whether a word's address is one of this board's.
+    pub(crate) fn owns(&self, word: *const AtomicU64) -> bool {
+        self.words().as_ptr_range().contains(&word)
     }
 
     fn at(&self, offset: usize) -> *const u8 {
@@ -167,6 +181,18 @@ impl Board {
     }
 }
 
+impl HasRegion for Board {
+    fn region(&self) -> Region<'_> {
+        Region::new(self.rules_words()).expect("the switchboard has room for all rules")
+    }
+}
+
+impl HasRegion for Arc<Board> {
+    fn region(&self) -> Region<'_> {
+        (**self).region()
+    }
+}
+
 impl Drop for Board {
     fn drop(&mut self) {
         if !*self.is_pinned.get_mut() {
@@ -184,16 +210,23 @@ impl Drop for Board {
     }
 }
 
+/// The hosts' switchboards that this process has mapped.
+static MAPPED: Mutex<Vec<Weak<Board>>> = Mutex::new(Vec::new());
+
+/// A host's switchboard, where this process has it mapped.
+pub(crate) fn find(host_id: [u64; 2]) -> Option<Arc<Board>> {
+    let mapped = MAPPED.lock().unwrap_or_else(PoisonError::into_inner);
+    mapped.iter().filter_map(Weak::upgrade).find(|known| known.host_id() == host_id)
+}
+
 /// Maps a host's switchboard, or finds it where this process has it mapped already.
 pub(crate) fn shared(fd: OwnedFd) -> Result<Arc<Board>, MapError> {
-    static MAPPED: Mutex<Vec<Weak<Board>>> = Mutex::new(Vec::new());
-    let mut mapped = MAPPED.lock().unwrap_or_else(PoisonError::into_inner);
     let board = Board::open(fd)?;
-    mapped.retain(|board| board.strong_count() > 0);
-    let same = |known: &Arc<Board>| known.host_id() == board.host_id();
-    if let Some(known) = mapped.iter().filter_map(Weak::upgrade).find(same) {
+    if let Some(known) = find(board.host_id()) {
         return Ok(known);
     }
+    let mut mapped = MAPPED.lock().unwrap_or_else(PoisonError::into_inner);
+    mapped.retain(|board| board.strong_count() > 0);
     let board = Arc::new(board);
     mapped.push(Arc::downgrade(&board));
     Ok(board)

@@ -30,6 +30,8 @@ pub enum Start {
     /// Before the oldest event in the ring.
     #[default]
     Oldest,
+    /// Before the oldest event that was not consumed: what the kernel's `trace` file shows.
+    Unread,
     /// Behind the newest event in the ring.
     Newest,
 }
@@ -65,7 +67,31 @@ impl Cursor {
         let conversion = ring.meta().clock.load().unwrap_or(Conversion::NONE);
         let (position, walk) = place(&mapping, start).map_err(|Corrupt| HostError::Damaged(cpu))?;
         let copy = (0..capacity / 4).map(|_| AtomicU32::new(0)).collect();
-        Ok(Self { cpu, mapping, position, copy, walk, skips: false, lost: 0, conversion })
+        let mut cursor = Self { cpu, mapping, position, copy, walk, skips: false, lost: 0, conversion };
+        if start == Start::Unread {
+            cursor.skip_consumed()?;
+        }
+        Ok(cursor)
+    }
+
+    /// Goes to the first event that the consuming reader was not given: it may stand on the reader's page, behind
+    /// others that he was.
+    fn skip_consumed(&mut self) -> Result<(), ReadError> {
+        // Relaxed: the reader may be given more at any time.
+        let next = self.mapping.ring().meta().host.next_index.load(Relaxed);
+        let consumed = self.position.index().and_then(|index| next.checked_sub(index));
+        // No event is shorter than 8 bytes, and no more than the reader's page is both here and consumed.
+        let Some(mut consumed) = consumed.filter(|&count| count <= self.copy.len() as u64 / 2) else {
+            return Ok(());
+        };
+        while consumed > 0 {
+            match self.advance()? {
+                Some(Found::Record(_)) => consumed -= 1,
+                Some(Found::Lost(count)) => consumed = consumed.saturating_sub(count.unwrap_or(0)),
+                Some(Found::Damaged(_)) | None => break,
+            }
+        }
+        Ok(())
     }
 
     /// The CPU whose buffer this is.
@@ -184,7 +210,7 @@ impl Cursor {
 fn place(mapping: &Mapping, start: Start) -> Result<(Position, Walk), Corrupt> {
     let ring = mapping.ring();
     match start {
-        Start::Oldest => Ok((Position::oldest(&ring)?, Walk::new(0, 0))),
+        Start::Oldest | Start::Unread => Ok((Position::oldest(&ring)?, Walk::new(0, 0))),
         Start::Newest => {
             let (position, time) = Position::newest(&ring)?;
             let mut walk = Walk::new(time, position.copied());

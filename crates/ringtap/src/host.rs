@@ -8,12 +8,13 @@ use crate::event::registry::{Event, RegisterError};
 use crate::instance::common::Common;
 use crate::map::{self, MapError, Mapping};
 use crate::ring::reset;
+use crate::ring::snapshot::Copying;
 use crate::ring::swap::{self, Handed, Reader as Swapper};
-use crate::ring::{Corrupt, watermark};
+use crate::ring::{Corrupt, Ring, watermark};
 use crate::rseq::{self, Area, lock, portable::Pinned};
 use crate::stats::{self, Stats};
-use crate::writer::{Pin, Writer};
-use crate::{cpus, wake};
+use crate::writer::{self, Pin, Writer};
+use crate::{cpus, snapshot, wake};
 use ringtap_abi::Geometry;
 use ringtap_abi::meta::{WriterKind, state};
 use ringtap_abi::switchboard::TOP;
@@ -123,18 +124,21 @@ pub struct Host {
 #[derive(Debug)]
 struct Instance {
     /// The index is the CPU.
-    buffers: Vec<Buffer>,
+    buffers: Vec<Arc<Buffer>>,
     clock: ClockId,
     buffer_percent: AtomicU8,
     /// The pair of moments that the stored conversion was drawn through last.
-    calibrated: Mutex<(Pair, Instant)>,
+    /// `None`: the conversion stays what it is.
+    calibrated: Mutex<Option<(Pair, Instant)>>,
+    /// A snapshot's are those of what it was taken of.
     common: Arc<Common>,
     /// Whether its writers write to other instances, too.
     is_top: bool,
+    snapshot: snapshot::Slot,
 }
 
 #[derive(Debug)]
-struct Buffer {
+pub(crate) struct Buffer {
     cpu: u32,
     fd: OwnedFd,
     read_only: OwnedFd,
@@ -200,13 +204,45 @@ impl Host {
         let (conversion, pair) = clock::calibrate(clock);
         let last = cpus::possible().map_err(HostError::Cpus)?.into_iter().max().unwrap_or(0);
         // Numbers that no CPU has get a buffer too, so that the index is the CPU. Untouched, it takes no memory.
-        let buffer =
-            |cpu| Buffer::new(geometry(cpu).map_err(MapError::from)?, cpu, config, clock, conversion);
+        let buffer = |cpu| {
+            Buffer::new(geometry(cpu).map_err(MapError::from)?, cpu, config, clock, conversion).map(Arc::new)
+        };
         let buffers = (0..=last).map(buffer).collect::<Result<_, _>>()?;
-        let calibrated = Mutex::new((pair, Instant::now()));
-        let (common, buffer_percent) = (Arc::clone(common), AtomicU8::new(config.buffer_percent));
-        let instance = Instance { buffers, clock, buffer_percent, calibrated, common, is_top };
+        let instance = Instance {
+            buffers,
+            clock,
+            buffer_percent: AtomicU8::new(config.buffer_percent),
+            calibrated: Mutex::new(Some((pair, Instant::now()))),
+            common: Arc::clone(common),
+            is_top,
+            snapshot: snapshot::Slot::default(),
+        };
         Ok(Self { instance: Arc::new(instance) })
+    }
+
+    /// The same instance with other buffers: a snapshot of it.
+    pub(crate) fn with_buffers(&self, buffers: Vec<Arc<Buffer>>) -> Self {
+        let instance = Instance {
+            buffers,
+            clock: self.instance.clock,
+            buffer_percent: AtomicU8::new(self.buffer_percent()),
+            // Its events were stamped before now.
+            calibrated: Mutex::new(None),
+            common: Arc::clone(&self.instance.common),
+            is_top: false,
+            snapshot: snapshot::Slot::default(),
+        };
+        Self { instance: Arc::new(instance) }
+    }
+
+    /// Where the instance keeps its snapshot.
+    pub(crate) fn snapshot_slot(&self) -> &snapshot::Slot {
+        &self.instance.snapshot
+    }
+
+    /// The buffers; the index is the CPU.
+    pub(crate) fn buffers(&self) -> &[Arc<Buffer>] {
+        &self.instance.buffers
     }
 
     /// A writer of this process.
@@ -221,7 +257,7 @@ impl Host {
         Writer::new(self.mappings(), None)
     }
 
-    fn mappings(&self) -> Vec<Arc<Mapping>> {
+    pub(crate) fn mappings(&self) -> Vec<Arc<Mapping>> {
         self.instance.buffers.iter().map(|buffer| Arc::clone(&buffer.mapping)).collect()
     }
 
@@ -356,23 +392,16 @@ impl Host {
     /// Switches recording on or off, for all writers at once.
     pub fn set_recording(&self, on: bool) {
         for buffer in &self.instance.buffers {
-            let ring = buffer.mapping.ring();
-            let state = &ring.meta().switches.state;
-            if on {
-                state.fetch_and(!state::OFF, Relaxed);
-            } else {
-                state.fetch_or(state::OFF, Relaxed);
-                // As in the kernel: nothing more will come, so nobody waits for it.
-                wake::send_away(&ring);
-            }
+            writer::switch_recording(&buffer.mapping.ring(), on);
         }
     }
 
     /// Whether recording is on.
     #[must_use]
     pub fn is_recording(&self) -> bool {
-        let off =
-            |buffer: &Buffer| buffer.mapping.ring().meta().switches.state.load(Relaxed) & state::OFF != 0;
+        let off = |buffer: &Arc<Buffer>| {
+            buffer.mapping.ring().meta().switches.state.load(Relaxed) & state::OFF != 0
+        };
         !self.instance.buffers.iter().any(off)
     }
 
@@ -381,7 +410,15 @@ impl Host {
     /// # Errors
     /// [`HostError::Busy`] where a buffer could not be emptied, [`HostError::Damaged`].
     pub fn reset(&self) -> Result<(), HostError> {
-        self.instance.buffers.iter().try_for_each(Buffer::reset)
+        self.instance.buffers.iter().try_for_each(|buffer| buffer.reset())
+    }
+
+    /// As [`reset`](Self::reset), for one CPU's buffer.
+    ///
+    /// # Errors
+    /// As there, and [`HostError::NoSuchCpu`].
+    pub fn reset_cpu(&self, cpu: u32) -> Result<(), HostError> {
+        self.buffer(cpu)?.reset()
     }
 
     /// Declares an event: `format` is the text of a kernel `format` file, whose `ID:` line the host fills in.
@@ -427,7 +464,7 @@ impl Host {
     /// Draws the line from ticks to nanoseconds anew where the last one is old.
     pub(crate) fn calibrate(&self) {
         let Ok(mut calibrated) = self.instance.calibrated.try_lock() else { return };
-        let (before, since) = *calibrated;
+        let Some((before, since)) = *calibrated else { return };
         if self.instance.clock != ClockId::Cycles || since.elapsed() < CALIBRATION_AGE {
             return;
         }
@@ -437,11 +474,39 @@ impl Host {
                 buffer.mapping.ring().meta().clock.store(line);
             }
         }
-        *calibrated = (now, Instant::now());
+        *calibrated = Some((now, Instant::now()));
+    }
+
+    /// The buffer's memory.
+    pub(crate) fn mapping(&self, cpu: u32) -> Result<&Mapping, HostError> {
+        Ok(&self.buffer(cpu)?.mapping)
+    }
+
+    /// Whether the reader page is the one being written.
+    pub(crate) fn holds_tail(&self, cpu: u32, ring: &Ring<'_>) -> Result<bool, Corrupt> {
+        let Ok(buffer) = self.buffer(cpu) else { return Err(Corrupt) };
+        Ok(buffer.reader().holds(ring.tail()?))
+    }
+
+    /// Data bytes on the reader page that were not handed out.
+    pub(crate) fn unread_on_page(&self, cpu: u32, ring: &Ring<'_>) -> Result<u32, Corrupt> {
+        let Ok(buffer) = self.buffer(cpu) else { return Err(Corrupt) };
+        Ok(buffer.reader().unread_on_page(ring)?.bytes)
+    }
+
+    /// Where the buffers' list is: two handles of the same say the same.
+    pub(crate) fn address(&self) -> *const () {
+        Arc::as_ptr(&self.instance).cast()
+    }
+
+    /// Full sub-buffers that nobody has read.
+    pub(crate) fn dirty(&self, cpu: u32, ring: &Ring<'_>) -> Result<u64, Corrupt> {
+        let Ok(buffer) = self.buffer(cpu) else { return Err(Corrupt) };
+        watermark::dirty(ring, &buffer.reader())
     }
 
     fn buffer(&self, cpu: u32) -> Result<&Buffer, HostError> {
-        self.instance.buffers.get(cpu as usize).ok_or(HostError::NoSuchCpu(cpu))
+        self.instance.buffers.get(cpu as usize).map(Arc::as_ref).ok_or(HostError::NoSuchCpu(cpu))
     }
 }
 
@@ -454,7 +519,6 @@ impl Buffer {
         conversion: Conversion,
     ) -> Result<Self, HostError> {
         let (fd, mapping) = map::create(geometry, cpu)?;
-        let read_only = map::read_only(fd.as_fd())?;
         let ring = mapping.ring();
         let default = if rseq::available() { WriterKind::Rseq } else { WriterKind::Locked };
         ring.meta().identity.writer_kind.store(config.writer.unwrap_or(default) as u32, Relaxed);
@@ -465,8 +529,56 @@ impl Buffer {
         bits |= if config.mode == Mode::Discard { state::DISCARD } else { 0 };
         bits |= if config.absolute_stamps { state::ABSOLUTE } else { 0 };
         ring.meta().switches.state.store(bits, Relaxed);
-        let reader = Mutex::new(Swapper::new(&ring));
-        Ok(Self { cpu, fd, read_only, mapping: Arc::new(mapping), reader, consumer: AtomicU32::new(0) })
+        let reader = Swapper::new(&ring);
+        Self::with_reader(cpu, fd, mapping, reader)
+    }
+
+    /// The CPU whose ring this is.
+    pub(crate) fn cpu(&self) -> u32 {
+        self.cpu
+    }
+
+    /// Memory of the same kind and sizes, empty and switched off.
+    fn blank(&self) -> Result<(OwnedFd, Mapping), HostError> {
+        let (fd, mapping) = map::create(self.mapping.geometry(), self.cpu)?;
+        let (from, ring) = (self.mapping.ring(), mapping.ring());
+        let (from, to) = (from.meta(), ring.meta());
+        to.identity.writer_kind.store(from.identity.writer_kind.load(Relaxed), Relaxed);
+        to.clock.id.store(from.clock.id.load(Relaxed), Relaxed);
+        if let Some(conversion) = from.clock.load() {
+            to.clock.store(conversion);
+        }
+        to.switches.state.store(from.switches.state.load(Relaxed) | state::OFF, Relaxed);
+        Ok((fd, mapping))
+    }
+
+    fn with_reader(cpu: u32, fd: OwnedFd, mapping: Mapping, reader: Swapper) -> Result<Self, HostError> {
+        let read_only = map::read_only(fd.as_fd())?;
+        let (mapping, reader) = (Arc::new(mapping), Mutex::new(reader));
+        Ok(Self { cpu, fd, read_only, mapping, reader, consumer: AtomicU32::new(0) })
+    }
+
+    /// An empty buffer of the same sizes, switched off.
+    pub(crate) fn emptied(&self) -> Result<Self, HostError> {
+        let (fd, mapping) = self.blank()?;
+        let reader = Swapper::new(&mapping.ring());
+        Self::with_reader(self.cpu, fd, mapping, reader)
+    }
+
+    /// A copy of what the buffer holds now, switched off. `pace` is called behind each page.
+    pub(crate) fn copied(&self, mut pace: impl FnMut(&Copying<'_, '_>)) -> Result<Self, HostError> {
+        let (fd, mapping) = self.blank()?;
+        let ring = self.mapping.ring();
+        let mut copy = || {
+            // While the lock is held nothing is handed out.
+            let mut copying = Copying::begin(ring, &self.reader(), mapping.ring())?;
+            while copying.step()? {
+                pace(&copying);
+            }
+            copying.finish()
+        };
+        let reader = copy().map_err(|Corrupt| HostError::Damaged(self.cpu))?;
+        Self::with_reader(self.cpu, fd, mapping, reader)
     }
 
     /// What the consuming reader holds. A panic of another thread changes nothing about what it says.

@@ -40,11 +40,17 @@ mod record;
 mod ring;
 mod rseq;
 #[cfg(not(loom))]
+pub mod rules;
+#[cfg(not(loom))]
 pub mod serve;
+#[cfg(not(loom))]
+mod snapshot;
 #[cfg(not(loom))]
 mod spot;
 #[cfg(not(loom))]
 mod stats;
+#[cfg(not(loom))]
+pub mod subbufs;
 pub mod thread;
 #[cfg(not(loom))]
 pub mod tracefs;

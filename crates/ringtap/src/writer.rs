@@ -64,6 +64,18 @@ struct Buffer {
     _counter: Arc<Mapping>,
 }
 
+/// Switches a buffer's recording.
+pub(crate) fn switch_recording(ring: &Ring<'_>, on: bool) {
+    let state = &ring.meta().switches.state;
+    if on {
+        state.fetch_and(!state::OFF, Relaxed);
+    } else {
+        state.fetch_or(state::OFF, Relaxed);
+        // As in the kernel: nothing more will come, so nobody waits for it.
+        wake::send_away(ring);
+    }
+}
+
 impl Writer {
     /// Where the hot path's assembly finds the number.
     #[cfg_attr(
@@ -102,6 +114,16 @@ impl Writer {
     #[inline(always)]
     pub fn write_to(&self, route: Route, payload: &[u8]) -> Result<(), Refused> {
         if route.word == TOP { self.write(payload) } else { self.write_to_many(route, payload) }
+    }
+
+    /// As [`write_to`](Self::write_to), for an event whose size is known at compile time, as with
+    /// [`write_array`](Self::write_array).
+    ///
+    /// # Errors
+    /// As [`write_to`](Self::write_to).
+    #[inline(always)]
+    pub fn write_array_to<const N: usize>(&self, route: Route, payload: &[u8; N]) -> Result<(), Refused> {
+        if route.word == TOP { self.write_array(payload) } else { self.write_to_many(route, payload) }
     }
 
     #[cold]
@@ -148,15 +170,12 @@ impl Writer {
     /// As [`write`](Self::write).
     #[inline(always)]
     pub fn write_array<const N: usize>(&self, payload: &[u8; N]) -> Result<(), Refused> {
-        if self.is_off_here() {
-            return self.write_elsewhere(payload);
-        }
         if const { !write::is_plain(N) } {
-            return self.write_slow(payload);
+            return self.write_here(payload);
         }
         let words = in_registers(payload);
         // SAFETY: they are this payload's.
-        match unsafe { self.write_plain::<N>(words) } {
+        match if self.is_off_here() { Plain::Not } else { unsafe { self.write_plain::<N>(words) } } {
             Plain::Committed => Ok(()),
             Plain::CommittedForSleepers => {
                 self.wake_sleepers();
@@ -167,7 +186,8 @@ impl Writer {
         }
     }
 
-    /// The hot path once more where the thread can be told a better spot, else the slow one. It takes the words that
+    /// The hot path once more where the thread can be told a better spot, else the slow one, or that of the buffers
+    /// in these ones' place. It takes the words that
     /// the hot path took, so that only what comes here is ever stored to memory.
     ///
     /// # Safety
@@ -181,7 +201,7 @@ impl Writer {
         p2: MaybeUninit<u64>,
     ) -> Result<(), Refused> {
         let words = [p0, p1, p2];
-        if self.find_spot() {
+        if !self.is_off_here() && self.find_spot() {
             // SAFETY: as the caller says.
             match unsafe { self.write_plain::<N>(words) } {
                 Plain::Committed => return Ok(()),
@@ -194,7 +214,7 @@ impl Writer {
         }
         if N <= IN_REGISTERS {
             // SAFETY: it is no longer than that.
-            return self.write_slow(&unsafe { from_registers::<N>(words) });
+            return self.write_here(&unsafe { from_registers::<N>(words) });
         }
         // SAFETY: of a longer one, the first is the address.
         let address = unsafe { p0.assume_init() };
@@ -202,19 +222,28 @@ impl Writer {
         let payload = std::ptr::with_exposed_provenance::<[u8; N]>(address as usize);
         // SAFETY: its provenance was exposed there, and the caller says that it lives.
         let payload = unsafe { &*payload };
-        self.write_slow(payload)
+        self.write_here(payload)
+    }
+
+    /// Where the hot path is none.
+    fn write_here(&self, payload: &[u8]) -> Result<(), Refused> {
+        if self.is_off_here() { self.write_elsewhere(payload) } else { self.write_slow(payload) }
     }
 
     /// Looks whether the hot path may write on this CPU now, and did not know where: after a migration, behind
     /// another thread's turn of the page, or another writer's use of the spot.
     fn find_spot(&self) -> bool {
-        self.note_task();
         let Some(area) = Area::of_thread() else { return false };
         let cpu = area.cpu();
         let Ok(buffer) = self.buffer(cpu) else { return false };
         let Ok(tail) = buffer.ring.tail() else { return false };
         let w = Commit::unpack(buffer.ring.desc(tail.page()).w.load(Relaxed));
-        buffer.is_plain && !w.is_closed() && self.remember(area, buffer, cpu, tail)
+        let is_found = buffer.is_plain && !w.is_closed() && self.remember(area, buffer, cpu, tail);
+        if is_found {
+            // A forked child finds its spot without ever writing slowly.
+            self.note_task();
+        }
+        is_found
     }
 
     /// Tells the host who this thread is, once.
@@ -224,6 +253,7 @@ impl Writer {
         }
     }
 
+    /// The hot path may write there from now on.
     fn remember(&self, area: &Area, buffer: &Buffer, cpu: u32, tail: Place) -> bool {
         u32::try_from(self.number)
             .is_ok_and(|number| spot::remember(area, number, &buffer.ring, cpu, tail.page()))
@@ -278,6 +308,14 @@ impl Writer {
     #[must_use]
     pub fn is_off(&self) -> bool {
         self.is_off_here() && self.with_successor(Self::is_off).unwrap_or(true)
+    }
+
+    /// Switches recording in the buffers that this writer writes into: as the host does, for all writers.
+    #[cold]
+    pub(crate) fn set_recording(&self, on: bool) {
+        if self.with_successor(|writer| writer.set_recording(on)).is_none() {
+            self.buffers.iter().for_each(|buffer| switch_recording(&buffer.ring, on));
+        }
     }
 
     /// Whether these buffers take no events.

@@ -370,7 +370,7 @@ fn a_host_that_answers_nonsense_is_an_error() {
         .expect("it can be bound");
     rustix::net::listen(&socket, 8).expect("it can listen");
     let ok = Header { kind: answer::OK, cpu: 0, value: 0 };
-    let greeting = [ok.bytes(), &[5, 0, 0, 0, 50, 0, 0, 0], &[1]].concat();
+    let greeting = [ok.bytes(), &[5, 0, 0, 0, 50, 0, 0, 0], &[3; 16], &[1]].concat();
     let answers = |answers: Vec<Vec<u8>>| {
         let connect = || {
             let connection =
@@ -396,7 +396,7 @@ fn a_host_that_answers_nonsense_is_an_error() {
         (vec![vec![0; MAX_PACKET + 1]], "its answer is too short or too long"),
         (vec![vec![7; 32]], "its answer is of an unknown kind"),
         (vec![ok.bytes().to_vec()], "its greeting is too short"),
-        (vec![[ok.bytes(), &[0; 8]].concat()], "its CPUs are none, or more than Linux can have"),
+        (vec![[ok.bytes(), &[0; 24]].concat()], "its CPUs are none, or more than Linux can have"),
         (vec![[ok.bytes(), &[0xff; 8000]].concat()], "its CPUs are none, or more than Linux can have"),
         (vec![greeting.clone(), ok.bytes().to_vec()], "it gave no descriptor"),
     ] {

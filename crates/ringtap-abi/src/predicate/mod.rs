@@ -267,6 +267,28 @@ pub struct Field {
 }
 
 impl Field {
+    /// To bits 6 and 8 to 47 of a word; the others are 0.
+    #[must_use]
+    pub const fn pack(self) -> u64 {
+        (self.signed as u64) << 6
+            | (self.source as u64) << 8
+            | (self.size as u64) << 16
+            | (self.offset as u64) << 32
+    }
+
+    /// From those bits, if they are a field.
+    #[must_use]
+    #[inline]
+    pub fn unpack(word: u64) -> Option<Self> {
+        let [low, source, size_low, size_high, offset_low, offset_high, ..] = word.to_le_bytes();
+        Some(Self {
+            source: *Source::ALL.get(usize::from(source))?,
+            signed: low & 1 << 6 != 0,
+            offset: u16::from_le_bytes([offset_low, offset_high]),
+            size: u16::from_le_bytes([size_low, size_high]),
+        })
+    }
+
     /// The integer, its sign extended; `None` where the payload is too short or this is no number.
     #[must_use]
     #[inline]
@@ -349,31 +371,18 @@ impl Step {
     /// To its two words.
     #[must_use]
     pub const fn pack(self) -> [u64; 2] {
-        let code = self.test.code() as u64
-            | (self.field.signed as u64) << 6
-            | (self.branch_if as u64) << 7
-            | (self.field.source as u64) << 8
-            | (self.field.size as u64) << 16
-            | (self.field.offset as u64) << 32
-            | (self.target as u64) << 48;
-        [code, self.operand]
+        let code = self.test.code() as u64 | (self.branch_if as u64) << 7 | (self.target as u64) << 48;
+        [code | self.field.pack(), self.operand]
     }
 
     /// From its two words, if they are a step.
     #[must_use]
     #[inline]
     pub fn unpack(words: [u64; 2]) -> Option<Self> {
-        let [low, source, size_low, size_high, offset_low, offset_high, target_low, target_high] =
-            words[0].to_le_bytes();
-        let field = Field {
-            source: *Source::ALL.get(usize::from(source))?,
-            signed: low & 1 << 6 != 0,
-            offset: u16::from_le_bytes([offset_low, offset_high]),
-            size: u16::from_le_bytes([size_low, size_high]),
-        };
+        let [low, .., target_low, target_high] = words[0].to_le_bytes();
         Some(Self {
             test: Test::of_code(low & 0x3f)?,
-            field,
+            field: Field::unpack(words[0])?,
             branch_if: low & 1 << 7 != 0,
             target: u16::from_le_bytes([target_low, target_high]),
             operand: words[1],
@@ -543,8 +552,10 @@ fn pooled(operand: u64, header: Header) -> Option<(usize, usize)> {
     (end <= header.words as usize).then_some((place, len))
 }
 
+/// The bytes of a C string: up to its NUL, or all where it has none.
+#[must_use]
 #[inline]
-fn until_nul(bytes: &[u8]) -> &[u8] {
+pub fn until_nul(bytes: &[u8]) -> &[u8] {
     match bytes.iter().position(|&byte| byte == 0) {
         Some(end) => &bytes[..end],
         None => bytes,

@@ -104,3 +104,13 @@ impl Drop for Temporary {
         let _ = fs::remove_dir_all(&self.0);
     }
 }
+
+/// Says why, once, and returns true where `ringtap exec` cannot be had, or its files not be mapped.
+pub(crate) fn cannot_exec() -> bool {
+    let probe = ringtap().args(["exec", "true"]).output().unwrap();
+    let is_missing = !probe.status.success() || !probe.stderr.is_empty();
+    if is_missing {
+        println!("skipped, as it needs root and FUSE: {}", String::from_utf8_lossy(&probe.stderr));
+    }
+    is_missing
+}

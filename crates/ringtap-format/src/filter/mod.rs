@@ -17,7 +17,7 @@
 
 mod cpus;
 mod error;
-mod lower;
+pub(crate) mod lower;
 mod parse;
 mod predicate;
 

@@ -14,7 +14,7 @@ pub use json::JsonLines;
 pub(crate) use json::fields as json_fields;
 #[cfg(any(feature = "chrome", feature = "ctf"))]
 pub(crate) use json::string as json_string;
-pub use trace::TraceText;
+pub use trace::{Columns, TraceText};
 pub use trace_cmd::TraceCmdText;
 
 use crate::symbols::{Strings, Symbols, Tasks};

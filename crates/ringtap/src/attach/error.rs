@@ -1,5 +1,6 @@
 //! Why a process could not attach, or lost its host.
 
+use crate::host::HostError;
 use crate::map::MapError;
 use rustix::io::Errno;
 use std::path::PathBuf;
@@ -62,6 +63,13 @@ pub enum AttachError {
     /// A text is too long to be sent.
     #[error("{0} bytes do not fit in a request: shorten the format text")]
     TooLong(usize),
+    /// The process's own buffers cannot be made.
+    #[error("failed to make buffers for the time before there is a host")]
+    Early {
+        /// Why not.
+        #[source]
+        source: HostError,
+    },
     /// What the host gave is no switchboard.
     #[error("the host's switchboard cannot be mapped")]
     Switchboard {
@@ -114,6 +122,12 @@ impl AttachError {
     #[must_use]
     pub fn is_gone(&self) -> bool {
         matches!(self, Self::NoSocket { .. } | Self::Dead { .. } | Self::Gone | Self::Stalled(_))
+    }
+
+    /// Whether the host has no such instance, file or event.
+    #[must_use]
+    pub fn is_missing(&self) -> bool {
+        self.is_refused(Errno::NOENT)
     }
 
     fn is_refused(&self, expected: Errno) -> bool {

@@ -4,7 +4,7 @@ use super::format::{self, Print};
 use super::layout::{self, Field};
 use super::registry::RegisterError;
 use super::switch::{Route, Switch, Word};
-use crate::attach::{AttachError, Connection};
+use crate::attach::{AttachError, Attachment, Connection};
 use crate::host::Host;
 use crate::instance::Instances;
 
@@ -20,13 +20,13 @@ pub trait Register {
     /// Where the event cannot be registered, such as when another description has its name.
     fn register_event(&self, system: &str, name: &str, format: &str) -> Result<u16, Self::Error>;
 
-    /// The word by which a registered event is switched; `None` where nobody switches it: then it is always on.
+    /// Registers an event, and returns its id with the word by which it is switched; `None` where nobody switches it:
+    /// then it is always on.
     ///
     /// # Errors
-    /// Where the word cannot be reached.
-    fn word(&self, id: u16) -> Result<Option<Word>, Self::Error> {
-        let _ = id;
-        Ok(None)
+    /// As [`register_event`](Self::register_event).
+    fn declare(&self, system: &str, name: &str, format: &str) -> Result<(u16, Option<Word>), Self::Error> {
+        Ok((self.register_event(system, name, format)?, None))
     }
 
     /// Is told of each switch that was registered here, so that it can be moved where the host is replaced.
@@ -42,8 +42,9 @@ impl Register for Host {
         self.register_event(system, name, format)
     }
 
-    fn word(&self, id: u16) -> Result<Option<Word>, RegisterError> {
-        Ok(Some(self.common().word(id)))
+    fn declare(&self, system: &str, name: &str, format: &str) -> Result<(u16, Option<Word>), RegisterError> {
+        let id = self.register_event(system, name, format)?;
+        Ok((id, Some(self.common().word(id))))
     }
 }
 
@@ -54,8 +55,9 @@ impl Register for Instances {
         self.register_event(system, name, format)
     }
 
-    fn word(&self, id: u16) -> Result<Option<Word>, RegisterError> {
-        Ok(Some(self.common().word(id)))
+    fn declare(&self, system: &str, name: &str, format: &str) -> Result<(u16, Option<Word>), RegisterError> {
+        let id = self.register_event(system, name, format)?;
+        Ok((id, Some(self.common().word(id))))
     }
 }
 
@@ -66,8 +68,25 @@ impl Register for Connection {
         self.register_event(system, name, format)
     }
 
-    fn word(&self, id: u16) -> Result<Option<Word>, AttachError> {
-        Ok(Some(Word::new(self.board()?.word_for_ever(id))))
+    fn declare(&self, system: &str, name: &str, format: &str) -> Result<(u16, Option<Word>), AttachError> {
+        let id = self.register_event(system, name, format)?;
+        Ok((id, Some(Word::new(self.board()?.word_for_ever(id)))))
+    }
+}
+
+impl Register for Attachment {
+    type Error = AttachError;
+
+    fn register_event(&self, system: &str, name: &str, format: &str) -> Result<u16, AttachError> {
+        self.declare(system, name, format).map(|(id, _)| id)
+    }
+
+    fn declare(&self, system: &str, name: &str, format: &str) -> Result<(u16, Option<Word>), AttachError> {
+        self.declare_event(system, name, format)
+    }
+
+    fn remember(&self, switch: &'static Switch, system: &str, name: &str, format: &str) {
+        self.remember_switch(switch, system, name, format);
     }
 }
 
@@ -179,11 +198,11 @@ impl Declared {
         let (system, name) = (self.system, self.name);
         let refused = |source: R::Error| EventError::Refused { system, name, source: Box::new(source) };
         let format = self.format(None);
-        let given = with.register_event(system, name, &format).map_err(refused)?;
+        let (given, word) = with.declare(system, name, &format).map_err(refused)?;
         if given == 0 {
             return Err(EventError::NoId { system, name });
         }
-        let word = with.word(given).map_err(refused)?.unwrap_or_else(|| Word::always_on(given));
+        let word = word.unwrap_or_else(|| Word::always_on(given));
         let other = |held| EventError::OtherId { system, name, given, held };
         self.switch.register(word).map_err(other)?;
         with.remember(&self.switch, system, name, &format);

@@ -5,7 +5,7 @@
 //! processes of one program.
 //!
 //! Ids below [`FIRST_ID`] are left to the kernel's internal events, which its tools know by number: of these,
-//! `ftrace:print` and `ftrace:raw_data` are always there.
+//! `ftrace:print`, `ftrace:user_stack` and `ftrace:raw_data` are always there.
 
 use crate::serve::limits::{FORMAT_LEN, FORMATS_LEN, NAME_LEN};
 use std::collections::{BTreeMap, HashMap};
@@ -16,6 +16,8 @@ use std::sync::Arc;
 pub const FIRST_ID: u16 = 32;
 /// Id of `ftrace:print`, as in the kernel: an address and a text.
 pub const PRINT_ID: u16 = 5;
+/// Id of `ftrace:user_stack`, as in the kernel: a process and return addresses of its stack.
+pub const USER_STACK_ID: u16 = 13;
 /// Id of `ftrace:raw_data`, as in the kernel: a number and bytes.
 pub const RAW_DATA_ID: u16 = 19;
 
@@ -106,6 +108,12 @@ impl Default for Registry {
             formats_len: 0,
         };
         registry.insert(PRINT_ID, "ftrace", "print", &kernel_format("print", PRINT_FIELDS));
+        registry.insert(
+            USER_STACK_ID,
+            "ftrace",
+            "user_stack",
+            &kernel_format("user_stack", USER_STACK_FIELDS),
+        );
         registry.insert(RAW_DATA_ID, "ftrace", "raw_data", &kernel_format("raw_data", RAW_DATA_FIELDS));
         registry
     }
@@ -258,6 +266,13 @@ const PRINT_FIELDS: (&[Field], &str) = (
     "\"%ps: %s\", (void *)REC->ip, REC->buf",
 );
 
+const USER_STACK_FIELDS: (&[Field], &str) = (
+    &[("unsigned int tgid", 8, 4, false), ("unsigned long caller[8]", 16, 64, false)],
+    "\"\\t=> %ps\\n\\t=> %ps\\n\\t=> %ps\\n\" \"\\t=> %ps\\n\\t=> %ps\\n\\t=> %ps\\n\" \"\\t=> %ps\\n\\t=> %ps\\n\", \
+     (void *)REC->caller[0], (void *)REC->caller[1], (void *)REC->caller[2], (void *)REC->caller[3], \
+     (void *)REC->caller[4], (void *)REC->caller[5], (void *)REC->caller[6], (void *)REC->caller[7]",
+);
+
 const RAW_DATA_FIELDS: (&[Field], &str) = (
     &[("unsigned int id", 8, 4, false), ("char buf[]", 12, 0, false)],
     "\"id:%04x %08x\", REC->id, (int)REC->buf[0]",
@@ -285,7 +300,7 @@ mod tests {
     #[test]
     fn the_kernels_events_have_the_kernels_formats() {
         let registry = Registry::default();
-        for name in ["print", "raw_data"] {
+        for name in ["print", "user_stack", "raw_data"] {
             let ours = registry.find("ftrace", name).expect("it is always there");
             let path = format!("/sys/kernel/tracing/events/ftrace/{name}/format");
             match std::fs::read_to_string(&path) {
@@ -294,7 +309,8 @@ mod tests {
             }
         }
         assert_eq!(registry.next_after(0).map(|event| event.id), Some(PRINT_ID));
-        assert_eq!(registry.next_after(PRINT_ID).map(|event| event.id), Some(RAW_DATA_ID));
+        assert_eq!(registry.next_after(PRINT_ID).map(|event| event.id), Some(USER_STACK_ID));
+        assert_eq!(registry.next_after(USER_STACK_ID).map(|event| event.id), Some(RAW_DATA_ID));
         assert!(registry.next_after(RAW_DATA_ID).is_none());
     }
 
@@ -312,7 +328,7 @@ mod tests {
             text.starts_with("name: stop\nID: 33\nformat:\n\tfield:unsigned short common_type;"),
             "{text}"
         );
-        assert_eq!(registry.events().count(), 5);
+        assert_eq!(registry.events().count(), 6);
     }
 
     #[test]
@@ -352,7 +368,7 @@ mod tests {
         let long = good.replace("\"\"", &format!("\"{}\"", "x".repeat(FORMAT_LEN)));
         let error = registry.declare("app", "start", &long).expect_err("too long");
         assert!(matches!(error, RegisterError::TooLong { .. }));
-        assert_eq!(registry.events().count(), 2);
+        assert_eq!(registry.events().count(), 3);
     }
 
     #[test]

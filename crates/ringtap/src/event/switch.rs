@@ -111,6 +111,11 @@ impl Switch {
         (!home.is_null()).then(|| id_of(home))
     }
 
+    /// The address of the registered event's word; null while it is not registered.
+    pub(crate) fn home(&self) -> *const AtomicU64 {
+        self.home.load(Relaxed)
+    }
+
     /// Points the switch at a registered event's word, unless it belongs to another id: then that is the error. A
     /// word of another host under the same id replaces the old one.
     pub(crate) fn register(&self, word: Word) -> Result<(), u16> {

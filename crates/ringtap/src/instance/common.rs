@@ -1,10 +1,13 @@
 //! What all instances of a host have in common: events, switchboard, this process's writers.
 
+use super::awaited::Awaited;
 use super::targets::Targets;
 use crate::board::Board;
 use crate::event::registry::{RegisterError, Registry};
 use crate::event::switch::Word;
 use crate::map::MapError;
+use crate::rules::{PidList, Publisher, Rules, RulesError};
+use ringtap_abi::switchboard::RULES;
 use ringtap_abi::sync::AtomicU64;
 use rustix::fd::OwnedFd;
 use std::sync::atomic::Ordering::{Relaxed, Release};
@@ -15,8 +18,10 @@ pub(crate) struct Common {
     registry: Mutex<Registry>,
     board: Arc<Board>,
     targets: Arc<Targets>,
+    rules: Publisher<Arc<Board>>,
     /// The word of an event that is declared from now on.
     new_events: AtomicU64,
+    awaited: Awaited,
     /// Eventfds of those who tell the attached processes of changes.
     tellers: Mutex<Vec<Weak<OwnedFd>>>,
 }
@@ -26,8 +31,10 @@ impl Common {
     pub(crate) fn new(new_events: u64) -> Result<Self, MapError> {
         let board = Arc::new(Board::create()?);
         let targets = Arc::new(Targets::new(Arc::clone(&board)));
+        let rules = Publisher::new(Arc::clone(&board));
         let new_events = AtomicU64::new(new_events);
-        Ok(Self { registry: Mutex::default(), board, targets, new_events, tellers: Mutex::default() })
+        let (registry, awaited, tellers) = (Mutex::default(), Awaited::default(), Mutex::default());
+        Ok(Self { registry, board, targets, rules, new_events, awaited, tellers })
     }
 
     /// What is declared. A declaration is complete or absent, so a panic of another thread changes nothing.
@@ -39,11 +46,60 @@ impl Common {
         &self.board
     }
 
+    /// Who publishes the rules of events; [`set_rules`](Self::set_rules) and [`set_pids`](Self::set_pids) keep the
+    /// words in step with them.
+    pub(crate) fn rules(&self) -> &Publisher<Arc<Board>> {
+        &self.rules
+    }
+
+    /// Replaces an event's rules in an instance.
+    pub(crate) fn set_rules(&self, instance: usize, id: u16, rules: Rules) -> Result<(), RulesError> {
+        self.rules.set(instance, id, rules, |has_rules| self.mark(id, has_rules))
+    }
+
+    /// Replaces an instance's list of pids.
+    pub(crate) fn set_pids(
+        &self,
+        instance: usize,
+        list: PidList,
+        pids: Option<&[u32]>,
+    ) -> Result<(), RulesError> {
+        self.rules.set_pids(instance, list, pids)?;
+        for (id, word) in (0..=u16::MAX).zip(self.board.words()) {
+            if word.load(Relaxed) != 0 {
+                self.rules.mark(id, |has_rules| self.mark(id, has_rules));
+            }
+        }
+        Ok(())
+    }
+
+    /// Has the event's writers look at its rules, or look no more. Lists of pids count for all events.
+    fn mark(&self, id: u16, has_rules: bool) {
+        // Relaxed: a rule counts from whenever a writer sees it.
+        if has_rules || self.rules.region().has_pid_lists() {
+            self.board.word(id).fetch_or(RULES, Relaxed);
+        } else {
+            self.board.word(id).fetch_and(!RULES, Relaxed);
+        }
+    }
+
+    /// Takes an instance's rules away, and its lists of pids.
+    pub(crate) fn forget_rules(&self, instance: usize) {
+        for list in [PidList::Only, PidList::Not] {
+            // An instance that there is can have no list.
+            let _ = self.set_pids(instance, list, None);
+        }
+        for id in self.rules.events(instance) {
+            // Where there is no room even for the smaller block, the rules stay, and nothing is on that they are about.
+            let _ = self.set_rules(instance, id, Rules::default());
+        }
+    }
+
     pub(crate) fn targets(&self) -> &Arc<Targets> {
         &self.targets
     }
 
-    /// Declares an event. A new one is on where new events are.
+    /// Declares an event. A new one is on where new events are, and where it is awaited.
     pub(crate) fn declare(&self, system: &str, name: &str, format: &str) -> Result<u16, RegisterError> {
         let mut registry = self.registry();
         if let Some(event) = registry.find(system, name) {
@@ -56,7 +112,7 @@ impl Common {
             // The log has room for all that the registry takes.
             self.board.log_format(id, &text);
         }
-        self.board.word(id).store(self.new_events.load(Relaxed), Relaxed);
+        self.switch(id, self.new_events.load(Relaxed) | self.awaited.word(system, name), true);
         Ok(id)
     }
 
@@ -70,7 +126,8 @@ impl Common {
         let word = self.board.word(id);
         // Relaxed: an event about to be written while it is switched may be either.
         if on {
-            word.fetch_or(bits, Relaxed)
+            let rules = if bits != 0 && self.rules.region().has_pid_lists() { RULES } else { 0 };
+            word.fetch_or(bits | rules, Relaxed)
         } else {
             word.fetch_and(!bits, Relaxed)
         };
@@ -83,6 +140,11 @@ impl Common {
         } else {
             self.new_events.fetch_and(!bits, Relaxed);
         }
+    }
+
+    /// Who awaits which events.
+    pub(crate) fn awaited(&self) -> &Awaited {
+        &self.awaited
     }
 
     pub(crate) fn new_events(&self) -> u64 {

@@ -34,22 +34,27 @@
 //! # }
 //! ```
 
+mod awaited;
 pub(crate) mod common;
 mod named;
 pub(crate) mod targets;
 pub(crate) mod tasks;
 
+pub use awaited::{MAX_AWAITED, Pattern, PatternError};
 pub use named::Instance;
 pub use tasks::Task;
 
 use crate::event::registry::{Event, RegisterError};
 use crate::host::{Config, Host, HostError};
+use crate::rules::{Counter, Hist, HistRow, HistTotals, RulesError};
 use crate::writer::Writer;
 use common::Common;
 use named::Named;
+use ringtap_abi::rules::hist::Shape;
 use ringtap_abi::switchboard::{MAX_INSTANCES, NAME_LEN};
 use std::sync::atomic::Ordering::Release;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 /// Why instances could not be made, found or changed.
 #[derive(Debug, thiserror::Error)]
@@ -90,9 +95,15 @@ pub enum InstanceError {
         /// The reader.
         pid: u32,
     },
+    /// There is no room for one more pattern.
+    #[error("this host awaits {MAX_AWAITED} patterns of events, which is all it keeps: forget some first")]
+    TooManyAwaited,
     /// Its buffers could not be made or changed.
     #[error(transparent)]
     Host(#[from] HostError),
+    /// An event's filter or triggers, or a list of pids, were refused.
+    #[error(transparent)]
+    Rules(#[from] RulesError),
 }
 
 /// The instances of a host. Clones are handles of the same host.
@@ -266,6 +277,52 @@ impl Instances {
     #[must_use]
     pub fn generation(&self) -> u32 {
         self.inner.common.generation()
+    }
+
+    /// Makes a counter for a trigger that is to act so often at most.
+    ///
+    /// # Errors
+    /// [`InstanceError::Rules`] where there are too many.
+    pub fn new_counter(&self, count: u32) -> Result<Counter, InstanceError> {
+        Ok(self.inner.common.rules().new_counter(count)?)
+    }
+
+    /// How often a counter's trigger may still act.
+    #[must_use]
+    pub fn left(&self, counter: Counter) -> u32 {
+        self.inner.common.rules().left(counter)
+    }
+
+    /// Forgets a counter that is in no rules any more.
+    pub fn free_counter(&self, counter: Counter) {
+        self.inner.common.rules().free_counter(counter);
+    }
+
+    /// Makes an empty histogram, for the triggers of any events to count in.
+    ///
+    /// # Errors
+    /// [`InstanceError::Rules`] where it is not possible, or there is no room.
+    pub fn new_hist(&self, shape: &Shape) -> Result<Hist, InstanceError> {
+        Ok(self.inner.common.rules().new_hist(shape)?)
+    }
+
+    /// What a histogram holds, in no order, while writers go on.
+    #[must_use]
+    pub fn read_hist(&self, hist: Hist) -> (Vec<HistRow>, HistTotals) {
+        self.inner.common.rules().read_hist(hist)
+    }
+
+    /// Forgets a histogram that is in no rules any more.
+    pub fn free_hist(&self, hist: Hist) {
+        self.inner.common.rules().free_hist(hist);
+    }
+
+    /// The instances of which triggers ask for a snapshot, each once for all that asked since the last call. Waits for
+    /// the first one at most this long.
+    #[must_use]
+    pub fn wait_for_snapshot_requests(&self, timeout: Duration) -> Vec<Instance> {
+        let asked = self.inner.common.rules().wait_for_snapshot_requests(timeout);
+        (0..MAX_INSTANCES).filter(|bit| asked >> bit & 1 == 1).filter_map(|bit| self.at(bit)).collect()
     }
 
     /// Draws the clocks' conversions anew where they are old.

@@ -1,9 +1,12 @@
 //! One instance: its present buffers, and what can be set.
 
 use super::InstanceError;
+use super::awaited::Pattern;
 use super::common::Common;
 use crate::clock::ClockId;
+use crate::event::registry::FIRST_ID;
 use crate::host::{Config, Host, HostError, Mode};
+use crate::rules::{PidList, Rules, RulesError};
 use ringtap_abi::switchboard::MAX_INSTANCES;
 use std::sync::atomic::Ordering::{Relaxed, Release};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -81,9 +84,11 @@ impl Named {
         present.is_removed = true;
         present.host.set_recording(false);
         self.common.switch_new_events(self.bits(), false);
+        self.common.awaited().clear(self.bits());
         for word in self.common.board().words().iter().filter(|word| word.load(Relaxed) & self.bits() != 0) {
             word.fetch_and(!self.bits(), Relaxed);
         }
+        self.common.forget_rules(self.bit);
         self.common.targets().set(self.bit, None);
         let entry = self.common.board().entry(self.bit);
         entry.name_len.store(0, Relaxed);
@@ -272,6 +277,47 @@ impl Instance {
         self.named.common.board().word(id).load(Relaxed) & self.named.bits() != 0
     }
 
+    /// Replaces what an event does here besides being recorded, and which of its records are: in all attached processes
+    /// at once, all of it or none. Rules count whether the event is on or off.
+    ///
+    /// # Errors
+    /// [`InstanceError::Rules`], [`InstanceError::Removed`].
+    pub fn set_rules(&self, id: u16, rules: Rules) -> Result<(), InstanceError> {
+        self.rules_with(|common, bit| common.set_rules(bit, id, rules))
+    }
+
+    /// An event's rules.
+    #[must_use]
+    pub fn rules(&self, id: u16) -> Rules {
+        self.named.common.rules().rules(self.named.bit, id)
+    }
+
+    /// Records the events of these threads only, or those of all others: the kernel's `set_event_pid` and
+    /// `set_event_notrace_pid`. `None` takes the list away.
+    ///
+    /// # Errors
+    /// [`InstanceError::Rules`], [`InstanceError::Removed`].
+    pub fn set_pids(&self, list: PidList, pids: Option<&[u32]>) -> Result<(), InstanceError> {
+        self.rules_with(|common, bit| common.set_pids(bit, list, pids))
+    }
+
+    /// The threads of a list; `None` where there is none.
+    #[must_use]
+    pub fn pids(&self, list: PidList) -> Option<Vec<u32>> {
+        self.named.common.rules().pids(self.named.bit, list)
+    }
+
+    fn rules_with(
+        &self,
+        change: impl FnOnce(&Common, usize) -> Result<(), RulesError>,
+    ) -> Result<(), InstanceError> {
+        let present = self.named.present();
+        if present.is_removed {
+            return Err(InstanceError::Removed { name: self.named.name.clone() });
+        }
+        Ok(change(&self.named.common, self.named.bit)?)
+    }
+
     /// Whether events that are declared from now on are on in this instance at once; they are not, where nothing is
     /// said.
     pub fn set_new_events(&self, on: bool) {
@@ -279,6 +325,39 @@ impl Instance {
         if !present.is_removed {
             self.named.common.switch_new_events(self.named.bits(), on);
         }
+    }
+
+    /// Switches these events on: those that are declared, and others as soon as they are.
+    ///
+    /// # Errors
+    /// [`InstanceError::Removed`], [`InstanceError::TooManyAwaited`].
+    pub fn await_events(&self, pattern: &Pattern) -> Result<(), InstanceError> {
+        let (named, present) = (&self.named, self.named.present());
+        if present.is_removed {
+            return Err(InstanceError::Removed { name: named.name.clone() });
+        }
+        if !named.common.awaited().add(pattern.clone(), named.bits()) {
+            return Err(InstanceError::TooManyAwaited);
+        }
+        // A declaration that comes from now on finds the pattern; one that came before is found here.
+        let registry = named.common.registry();
+        for event in registry.events().filter(|event| event.id >= FIRST_ID) {
+            if pattern.names(&event.system, &event.name) {
+                named.common.switch(event.id, named.bits(), true);
+            }
+        }
+        Ok(())
+    }
+
+    /// What is awaited in this instance.
+    #[must_use]
+    pub fn awaited(&self) -> Vec<Pattern> {
+        self.named.common.awaited().of(self.named.bits())
+    }
+
+    /// Awaits nothing any more; events that are on stay on.
+    pub fn await_none(&self) {
+        self.named.common.awaited().clear(self.named.bits());
     }
 
     /// Whether events that are declared from now on are on in this instance.

@@ -10,17 +10,25 @@
 use super::tasks;
 use crate::board::Board;
 use crate::event::Route;
+use crate::rseq::Area;
+use crate::rules::{self, Actor, HasRegion};
+use crate::thread;
 use crate::{Refused, Writer};
 use ringtap_abi::switchboard::{MAX_INSTANCES, RULES};
+use std::cell::Cell;
 use std::ptr;
-use std::sync::atomic::Ordering::{Release, SeqCst};
+use std::sync::atomic::Ordering::{Acquire, Relaxed, Release, SeqCst};
 use std::sync::atomic::{AtomicPtr, AtomicU64};
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// The writers of a process for one host.
 #[derive(Debug)]
 pub(crate) struct Targets {
-    board: Arc<Board>,
+    /// The host's switchboard: the last of `boards`.
+    board: AtomicPtr<Board>,
+    /// All switchboards that were in use here, kept until nobody writes any more. A host that starts anew has
+    /// another, which happens seldom.
+    boards: Mutex<Vec<Arc<Board>>>,
     /// The index is the instance's bit. The top instance has one here once its buffers were replaced: until then all
     /// have it at hand.
     slots: [Slot; MAX_INSTANCES],
@@ -47,12 +55,27 @@ unsafe impl Send for Retired {}
 impl Targets {
     pub(crate) fn new(board: Arc<Board>) -> Self {
         let slot = || Slot { users: AtomicU64::new(0), writer: AtomicPtr::new(ptr::null_mut()) };
-        Self { board, slots: std::array::from_fn(|_| slot()), retired: Mutex::default() }
+        let pointer = AtomicPtr::new(Arc::as_ptr(&board).cast_mut());
+        let boards = Mutex::new(vec![board]);
+        Self { board: pointer, boards, slots: std::array::from_fn(|_| slot()), retired: Mutex::default() }
+    }
+
+    /// Takes another host's switchboard.
+    pub(crate) fn set_board(&self, board: &Arc<Board>) {
+        let mut boards = self.boards.lock().unwrap_or_else(PoisonError::into_inner);
+        boards.push(Arc::clone(board));
+        // Release: whoever finds the board finds it mapped.
+        self.board.store(Arc::as_ptr(board).cast_mut(), Release);
+    }
+
+    fn board(&self) -> &Board {
+        // SAFETY: `boards` keeps it as long as `self` lives. Acquire: see `set_board`.
+        unsafe { &*self.board.load(Acquire) }
     }
 
     /// Notes the calling thread among the host's tasks.
     pub(crate) fn note_task(&self) {
-        tasks::note(&self.board);
+        tasks::note(self.board());
     }
 
     /// Lends an instance's writer; `None` where this process knows none.
@@ -70,21 +93,24 @@ impl Targets {
     /// Writes an event into each instance that its word names. Instances that this process has not yet heard of
     /// are left out.
     pub(crate) fn write(&self, top: &Writer, route: Route, payload: &[u8]) -> Result<(), Refused> {
-        let mut result = None;
-        let mut rest = route.word & !RULES;
-        while rest != 0 {
-            let instance = rest.trailing_zeros() as usize;
-            rest &= rest - 1;
-            let written = match instance {
-                0 => Some(top.write(payload)),
-                _ => self.with(instance, |writer| writer.write(payload)),
+        let acting = Acting { targets: self, top, result: Cell::new(None) };
+        if route.word & RULES != 0 {
+            let event = rules::Event {
+                id: route.id,
+                on: route.word & !RULES,
+                payload,
+                pid: thread::id(),
+                cpu: Area::of_thread().map_or_else(thread::cpu, Area::cpu),
             };
-            // The first refusal stays; else that it was written.
-            if !matches!(result, Some(Err(_))) {
-                result = written.or(result);
+            rules::write(&self.board().region(), &event, &acting);
+        } else {
+            let mut rest = route.word;
+            while rest != 0 {
+                acting.write(rest.trailing_zeros() as usize, payload);
+                rest &= rest - 1;
             }
         }
-        result.unwrap_or(Err(Refused::Off))
+        acting.result.get().unwrap_or(Err(Refused::Off))
     }
 
     /// Replaces an instance's writer.
@@ -110,6 +136,55 @@ impl Targets {
             }
             is_used
         });
+    }
+}
+
+/// Writes an event, and does what its rules call for.
+struct Acting<'t> {
+    targets: &'t Targets,
+    top: &'t Writer,
+    /// What has become of what was written.
+    result: Cell<Option<Result<(), Refused>>>,
+}
+
+impl Acting<'_> {
+    fn with<R>(&self, instance: usize, then: impl FnOnce(&Writer) -> R) -> Option<R> {
+        if instance == 0 { Some(then(self.top)) } else { self.targets.with(instance, then) }
+    }
+}
+
+impl Actor for Acting<'_> {
+    fn write(&self, instance: usize, payload: &[u8]) {
+        let written = self.with(instance, |writer| writer.write(payload));
+        // The first refusal stays; else that it was written.
+        if !matches!(self.result.get(), Some(Err(_))) {
+            self.result.set(written.or(self.result.get()));
+        }
+    }
+
+    fn is_recording(&self, instance: usize) -> bool {
+        self.with(instance, |writer| !writer.is_off()).unwrap_or(false)
+    }
+
+    fn set_recording(&self, instance: usize, on: bool) {
+        self.with(instance, |writer| writer.set_recording(on));
+    }
+
+    fn is_on(&self, instance: usize, event: u16) -> bool {
+        // Relaxed, here and below: an event about to be written while it is switched may be either.
+        self.targets.board().word(event).load(Relaxed) >> instance & 1 == 1
+    }
+
+    fn set_on(&self, instance: usize, event: u16, on: bool) {
+        let board = self.targets.board();
+        let word = board.word(event);
+        if on {
+            // Lists of pids count for events that were off when they were made.
+            let rules = if board.region().has_pid_lists() { RULES } else { 0 };
+            word.fetch_or(1 << instance | rules, Relaxed);
+        } else {
+            word.fetch_and(!(1 << instance), Relaxed);
+        }
     }
 }
 

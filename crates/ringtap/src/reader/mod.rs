@@ -135,6 +135,13 @@ impl Reader {
         Ok(found.map(|found| self.lend(found)))
     }
 
+    /// As [`next`](Self::next), of what was handed out already: `None` behind its last item. For who ends, and leaves
+    /// nothing behind that was consumed and not looked at.
+    pub fn next_at_hand(&mut self) -> Option<Item<'_>> {
+        let record = self.walk.next(&self.pages.words(self.page.id)).ok().flatten()?;
+        Some(self.lend(Found::Record(record)))
+    }
+
     /// Finds the next item. What was found before is gone then.
     #[inline]
     pub(crate) fn advance(&mut self) -> Result<Option<Found>, ReadError> {

@@ -49,6 +49,12 @@ pub(crate) struct Chunk {
     pub(crate) begins: Option<u64>,
     /// Data bytes of the page that are in the copy now.
     pub(crate) end: u32,
+    /// Index of the page's first event.
+    pub(crate) first: u64,
+    /// How far the page was committed.
+    pub(crate) w: Commit,
+    /// Time of the last event in the copy, where the tail had left the page before; of a later one where not.
+    pub(crate) last: u64,
 }
 
 /// What looking for a position found.
@@ -63,6 +69,17 @@ enum Search {
 }
 
 impl Position {
+    /// Stands at this ring position, where event `index` is expected: what was overwritten before it is found is
+    /// missed.
+    pub(super) fn at(seq: u64, index: u64) -> Self {
+        Self { seq, page: None, copied: 0, index: Some(index), patience: PATIENCE }
+    }
+
+    /// The ring position being read.
+    pub(super) fn seq(&self) -> u64 {
+        self.seq
+    }
+
     /// Stands before the oldest event in the ring.
     pub(crate) fn oldest(ring: &Ring<'_>) -> Result<Self, Corrupt> {
         let seq = ring.oldest(ring.tail()?.seq()).max(u64::from(ring.geometry().ring_subbufs()));
@@ -105,6 +122,11 @@ impl Position {
             }
         }
         Err(Corrupt)
+    }
+
+    /// Index of the next event expected; `None` where no page was found yet.
+    pub(crate) fn index(&self) -> Option<u64> {
+        self.index
     }
 
     /// Data bytes of the current page that were copied.
@@ -158,6 +180,7 @@ impl Position {
         let begins = self.copied == 0;
         let time = ring.data().header(found.page).time_stamp.load(Relaxed);
         ring.data().copy_out(found.page, self.copied, w.offset(), copy);
+        let last = ring.desc(found.page).stamp[w.parity()].load(Relaxed);
         if !still_holds(ring, found) {
             return None;
         }
@@ -169,7 +192,7 @@ impl Position {
         let lost = if begins { found.first.wrapping_sub(expected) } else { 0 };
         self.copied = w.offset();
         self.index = Some(found.first.wrapping_add(u64::from(w.entries())));
-        Some(Chunk { lost, begins: begins.then_some(time), end: w.offset() })
+        Some(Chunk { lost, begins: begins.then_some(time), end: w.offset(), first: found.first, w, last })
     }
 
     /// Looks for the sub-buffer that holds the position.

@@ -15,6 +15,7 @@ pub(crate) mod cursor;
 mod data;
 pub(crate) mod ordering;
 pub(crate) mod reset;
+pub(crate) mod snapshot;
 pub(crate) mod swap;
 #[cfg(test)]
 #[allow(

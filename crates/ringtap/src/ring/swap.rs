@@ -37,6 +37,8 @@ pub(crate) struct Reader {
     read_bytes: u64,
     /// Events lost right before the reader page.
     lost: u64,
+    /// All events overwritten since the last reset, where that is known beforehand: in a copy, whose gaps may lie anywhere.
+    overrun: Option<u64>,
 }
 
 /// What was committed to the reader page and not handed out.
@@ -71,7 +73,46 @@ impl Reader {
             read: 0,
             read_bytes: 0,
             lost: 0,
+            overrun: None,
         }
+    }
+
+    /// What this reader would hold in a copy of the ring: page 0 with what is unread of the reader page, if anything,
+    /// at position `seq` - 1, and the rest from position `seq` on. `copied` of the `written` events are in the copy.
+    pub(super) fn of_copy(&self, seq: u64, has_page: bool, written: u64, copied: u64) -> Self {
+        let (handed_bytes, handed_events) =
+            if has_page { (self.handed_bytes, self.handed_events) } else { (0, 0) };
+        Self {
+            page: SubbufId(0),
+            seq: if has_page { seq - 1 } else { 0 },
+            handed_bytes,
+            handed_events,
+            next_seq: seq,
+            lost: 0,
+            overrun: Some(
+                written
+                    .wrapping_sub(self.base_index)
+                    .wrapping_sub(self.read)
+                    .wrapping_add(u64::from(handed_events))
+                    .wrapping_sub(copied),
+            ),
+            ..*self
+        }
+    }
+
+    /// The reader page, while it is one.
+    pub(super) fn page(&self) -> Option<SubbufId> {
+        (self.seq != 0).then_some(self.page)
+    }
+
+    /// Index of the first event not yet handed out.
+    pub(super) fn next_index(&self) -> u64 {
+        self.next_index
+    }
+
+    /// How much of the reader page was handed out, in data bytes.
+    pub(super) fn handed_bytes(&self) -> u32 {
+        self.handed_bytes
     }
 
     /// The next position that a swap would take.
@@ -242,7 +283,7 @@ fn mark_lost(ring: &Ring<'_>, reader: &Reader) {
 }
 
 /// Rewrites the kernel's part of the meta-page, as each GET_READER does.
-fn update_meta(ring: &Ring<'_>, reader: &Reader) -> Result<(), Corrupt> {
+pub(super) fn update_meta(ring: &Ring<'_>, reader: &Reader) -> Result<(), Corrupt> {
     reader.publish(ring);
     // In this order: writers go on meanwhile, and what is left must never come out as less than nothing.
     let overrun = overrun(ring, reader)?;
@@ -259,6 +300,9 @@ fn update_meta(ring: &Ring<'_>, reader: &Reader) -> Result<(), Corrupt> {
 
 /// Events overwritten since the last reset, those that no swap has noticed yet included.
 pub(crate) fn overrun(ring: &Ring<'_>, reader: &Reader) -> Result<u64, Corrupt> {
+    if let Some(overrun) = reader.overrun {
+        return Ok(overrun);
+    }
     let noticed = reader.next_index.wrapping_sub(reader.base_index).wrapping_sub(reader.read);
     Ok(noticed.wrapping_add(unnoticed(ring, reader)?))
 }

@@ -1,6 +1,7 @@
 //! One connection: reads requests, and holds the one answer that could not be sent yet.
 
 use super::requests::{self, Answer, Cost, Session};
+use super::tree::{Peer, Tree};
 use super::{limits, packet};
 use crate::instance::Instances;
 use ringtap_abi::control::{Header, answer};
@@ -21,9 +22,9 @@ pub(super) struct Client {
 }
 
 impl Client {
-    pub(super) fn new(socket: OwnedFd, pid: u32) -> Self {
+    pub(super) fn new(socket: OwnedFd, peer: Peer) -> Self {
         let deadline = Some(Instant::now() + limits::PATIENCE);
-        Self { socket, session: Session::new(pid), unsent: None, deadline, over: false }
+        Self { socket, session: Session::new(peer), unsent: None, deadline, over: false }
     }
 
     /// Whether the connection is to be closed.
@@ -36,7 +37,7 @@ impl Client {
     }
 
     /// Answers some requests.
-    pub(super) fn turn(&mut self, instances: &Instances, buffer: &mut [u8]) {
+    pub(super) fn turn(&mut self, instances: &Instances, tree: Option<&dyn Tree>, buffer: &mut [u8]) {
         if let Some(unsent) = self.unsent.take() {
             self.send(unsent);
         }
@@ -57,7 +58,7 @@ impl Client {
             if let Some(answer) = self.session.end_wait(instances) {
                 self.send(answer);
             }
-            let (answer, cost) = requests::answer(instances, &mut self.session, request);
+            let (answer, cost) = requests::answer(instances, tree, &mut self.session, request);
             if let Some(answer) = answer {
                 self.send(answer);
             }
@@ -117,9 +118,9 @@ mod tests {
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
         let pair = rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None);
         let (ours, theirs) = pair.expect("sockets can be made");
-        let mut client = Client::new(ours, 1);
+        let mut client = Client::new(ours, Peer { uid: 0, gid: 0, pid: 1 });
         ask(&theirs, request::HELLO, PROTOCOL, role::READER);
-        client.turn(host, &mut [0; MAX_PACKET]);
+        client.turn(host, None, &mut [0; MAX_PACKET]);
         assert_eq!(answers(&theirs), 1);
         assert!(client.deadline.is_none());
         (client, theirs)
@@ -149,7 +150,7 @@ mod tests {
         for (kind, share) in [(request::WAKE_ALL, limits::REQUESTS_PER_TURN), (request::STATS, 1)] {
             (0..2 * share).for_each(|_| ask(&theirs, kind, 0, 0));
             for _ in 0..2 {
-                client.turn(&host, buffer);
+                client.turn(&host, None, buffer);
                 assert_eq!(answers(&theirs), share);
             }
         }
@@ -165,16 +166,16 @@ mod tests {
                 break;
             }
             ask(&theirs, request::WAKE_ALL, 0, 0);
-            client.turn(&host, buffer);
+            client.turn(&host, None, buffer);
         }
         assert_eq!(client.waits_for(), PollFlags::OUT, "its socket is full");
         ask(&theirs, request::WAKE_ALL, 0, 0);
-        client.turn(&host, buffer);
+        client.turn(&host, None, buffer);
         assert!(client.unsent.is_some(), "nothing has changed");
         assert!(!client.is_over(Instant::now()));
         assert!(client.is_over(Instant::now() + limits::PATIENCE));
         assert!(answers(&theirs) > 0);
-        client.turn(&host, buffer);
+        client.turn(&host, None, buffer);
         assert!(client.unsent.is_none() && client.deadline.is_none(), "it listens again");
         assert_eq!(answers(&theirs), 2);
     }

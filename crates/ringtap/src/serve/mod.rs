@@ -23,6 +23,9 @@ pub(crate) mod packet;
 mod requests;
 mod run;
 pub(crate) mod socket;
+mod tree;
+
+pub use tree::{Peer, Tree, TreeCall, TreeRefusal};
 
 use crate::host::Host;
 use crate::instance::Instances;
@@ -75,6 +78,17 @@ pub enum ServeError {
         /// The directory.
         path: PathBuf,
     },
+    /// The socket cannot be given to the group.
+    #[error("failed to open {path} to the group {group}: run as one of its members, or as root")]
+    Group {
+        /// The group's number.
+        group: u32,
+        /// The socket's path.
+        path: PathBuf,
+        /// The kernel's answer.
+        #[source]
+        source: std::io::Error,
+    },
     /// The kernel refused.
     #[error("failed to {action} {path}")]
     System {
@@ -125,6 +139,22 @@ fn is_foreign(directory: &Path) -> bool {
     }
 }
 
+/// How a host serves.
+#[derive(Clone, Default)]
+pub struct Options {
+    /// A group whose members may attach as the host's user may. Its directory must let them pass.
+    pub group: Option<u32>,
+    /// Answers requests about files.
+    pub tree: Option<Arc<dyn Tree>>,
+}
+
+impl std::fmt::Debug for Options {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let tree = self.tree.as_ref().map(|_| "a tree");
+        f.debug_struct("Options").field("group", &self.group).field("tree", &tree).finish()
+    }
+}
+
 /// A host's socket. Dropped, it ends all connections and removes the socket's file.
 ///
 /// Writers that are attached go on without it, as long as somebody maps the memory.
@@ -156,12 +186,20 @@ impl Instances {
     /// # Errors
     /// [`ServeError`] says what is in the way.
     pub fn serve(&self, path: impl AsRef<Path>) -> Result<Server, ServeError> {
-        let path = path.as_ref();
-        let listener = Arc::new(Listener::bind(path)?);
-        self.serve_on(&listener).inspect_err(|_| listener.remove())
+        self.serve_with(path, Options::default())
     }
 
-    fn serve_on(&self, listener: &Arc<Listener>) -> Result<Server, ServeError> {
+    /// As [`serve`](Self::serve), to more users, or with files.
+    ///
+    /// # Errors
+    /// [`ServeError`] says what is in the way.
+    pub fn serve_with(&self, path: impl AsRef<Path>, options: Options) -> Result<Server, ServeError> {
+        let path = path.as_ref();
+        let listener = Arc::new(Listener::bind(path, options.group)?);
+        self.serve_on(&listener, options).inspect_err(|_| listener.remove())
+    }
+
+    fn serve_on(&self, listener: &Arc<Listener>, options: Options) -> Result<Server, ServeError> {
         let failed = |action| {
             move |source: std::io::Error| ServeError::System {
                 action,
@@ -175,8 +213,9 @@ impl Instances {
         };
         let (stop, news) = (eventfd()?, eventfd()?);
         self.common().tell(&news);
-        let turns = run::Loop::new(self.clone(), Arc::clone(listener), Arc::clone(&stop), news);
-        let thread = spawn_without_signals(move || turns.run()).map_err(failed("start a thread for"))?;
+        let turns = run::Loop::new(self.clone(), options, Arc::clone(listener), Arc::clone(&stop), news);
+        let thread = spawn_without_signals("ringtap-serve", move || turns.run())
+            .map_err(failed("start a thread for"))?;
         Ok(Server { listener: Arc::clone(listener), stop, thread: Some(thread), pid: std::process::id() })
     }
 }
@@ -206,14 +245,17 @@ impl Drop for Server {
 }
 
 /// Starts the loop's thread with all signals blocked: the application's handlers belong on its own threads.
-fn spawn_without_signals(run: impl FnOnce() + Send + 'static) -> std::io::Result<JoinHandle<()>> {
+pub(crate) fn spawn_without_signals(
+    name: &str,
+    run: impl FnOnce() + Send + 'static,
+) -> std::io::Result<JoinHandle<()>> {
     let mut all = std::mem::MaybeUninit::uninit();
     let mut before = std::mem::MaybeUninit::uninit();
     // SAFETY: fills the set that it is given.
     unsafe { libc::sigfillset(all.as_mut_ptr()) };
     // SAFETY: reads the set that was filled, and fills the other.
     unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, all.as_ptr(), before.as_mut_ptr()) };
-    let thread = std::thread::Builder::new().name("ringtap-serve".into()).spawn(run);
+    let thread = std::thread::Builder::new().name(name.into()).spawn(run);
     // SAFETY: reads the set that the call before filled.
     unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, before.as_ptr(), std::ptr::null_mut()) };
     thread

@@ -1,11 +1,13 @@
 //! What a host answers to each request.
 
+use super::tree::{self, Peer, Tree};
 use crate::event::registry::RegisterError;
 use crate::host::{Claim, Host, HostError};
 use crate::instance::Instances;
 use crate::instance::common::Common;
 use ringtap_abi::control::{Counters, Header, HostInfo, PROTOCOL, Part, answer, request, role};
 use ringtap_abi::control::{cpu_of, instance_of, set_cpu, split_event};
+use ringtap_abi::switchboard::MAX_INSTANCES;
 use rustix::fd::BorrowedFd;
 use rustix::io::Errno;
 use std::sync::Arc;
@@ -13,7 +15,7 @@ use std::sync::Arc;
 /// What a connection is and has.
 #[derive(Debug)]
 pub(super) struct Session {
-    pid: u32,
+    peer: Peer,
     /// `None` before HELLO.
     role: Option<Role>,
     /// The buffers that it consumes, and where they are: one for each CPU of an instance at most.
@@ -29,8 +31,8 @@ pub(super) enum Role {
 }
 
 impl Session {
-    pub(super) fn new(pid: u32) -> Self {
-        Self { pid, role: None, claims: Vec::new(), awaiting: None }
+    pub(super) fn new(peer: Peer) -> Self {
+        Self { peer, role: None, claims: Vec::new(), awaiting: None }
     }
 
     /// Whether HELLO was said and accepted.
@@ -89,7 +91,7 @@ pub(super) enum Cost {
 }
 
 /// Why a request is refused.
-struct Refusal {
+pub(super) struct Refusal {
     errno: Errno,
     reason: String,
     is_last: bool,
@@ -120,7 +122,7 @@ impl From<RegisterError> for Refusal {
     }
 }
 
-fn refusal(errno: Errno, reason: impl Into<String>) -> Refusal {
+pub(super) fn refusal(errno: Errno, reason: impl Into<String>) -> Refusal {
     Refusal { errno, reason: reason.into(), is_last: false }
 }
 
@@ -132,6 +134,7 @@ fn violation(errno: Errno, reason: impl Into<String>) -> Refusal {
 /// Answers a packet; `None` is one that was too long.
 pub(super) fn answer(
     instances: &Instances,
+    tree: Option<&dyn Tree>,
     session: &mut Session,
     packet: Option<&[u8]>,
 ) -> (Option<Answer>, Cost) {
@@ -142,12 +145,17 @@ pub(super) fn answer(
     };
     let cost = match header.kind {
         request::STATS | request::RESET | request::REGISTER | request::NEXT_EVENT => Cost::High,
+        kind if tree::is_call(kind) => Cost::High,
         _ => Cost::Low,
     };
     if header.kind == request::AWAIT && session.is_open() {
         // Whoever has never looked knows generation 0.
         session.awaiting = Some(u32::try_from(header.value).unwrap_or(0));
         return (session.take_news(instances), Cost::Low);
+    }
+    if tree::is_call(header.kind) && session.is_open() {
+        let answer = tree::answer(tree, session.peer, header.kind, header.value, body);
+        return (Some(answer.unwrap_or_else(refused)), cost);
     }
     (Some(answer_request(instances, session, &header, body).unwrap_or_else(refused)), cost)
 }
@@ -198,6 +206,7 @@ fn answer_request(
         }
         request::REGISTER => register(instances, body),
         request::NEXT_EVENT => Ok(next_event(instances, value)),
+        request::NEXT_INSTANCE => Ok(next_instance(instances, value)),
         request::HELLO => {
             Err(refusal(Errno::INVAL, "this connection has said HELLO already: open another one"))
         }
@@ -233,13 +242,32 @@ fn hello(instances: &Instances, session: &mut Session, header: &Header) -> Resul
         }
     });
     let host = instances.top().host();
-    let info = HostInfo { clock: host.clock() as u32, buffer_percent: host.buffer_percent().into() };
+    let info = info(&host);
     let cpus = host.cpus();
     let mut bitmap = vec![0; cpus.iter().max().map_or(0, |&last| last as usize / 8 + 1)];
     for cpu in cpus {
         set_cpu(&mut bitmap, cpu);
     }
     Ok(Answer { body: [info.bytes(), &bitmap].concat(), ..ok(0) })
+}
+
+fn info(host: &Host) -> HostInfo {
+    HostInfo {
+        clock: host.clock() as u32,
+        buffer_percent: host.buffer_percent().into(),
+        host_id: host.common().board().host_id(),
+    }
+}
+
+fn next_instance(instances: &Instances, from: u64) -> Answer {
+    let from = usize::try_from(from).unwrap_or(MAX_INSTANCES);
+    match (from..MAX_INSTANCES).find_map(|bit| instances.at(bit)) {
+        Some(instance) => {
+            let body = [info(&instance.host()).bytes(), instance.name().as_bytes()].concat();
+            Answer { body, ..ok(instance.bit() as u64) }
+        }
+        None => ok(0),
+    }
 }
 
 fn no_instance(bit: usize) -> Refusal {
@@ -263,7 +291,7 @@ fn claim(host: &Host, session: &mut Session, place: u32, role: Role) -> Result<A
     if role != Role::Reader {
         return Err(refusal(Errno::PERM, "a writer's connection cannot consume: attach as a reader"));
     }
-    session.claims.push((place, host.claim(cpu_of(place), session.pid.max(1))?));
+    session.claims.push((place, host.claim(cpu_of(place), session.peer.pid.max(1))?));
     Ok(ok(0))
 }
 
@@ -291,7 +319,7 @@ pub(super) fn no_room_for_descriptor() -> Answer {
     refused(refusal(Errno::TOOMANYREFS, reason))
 }
 
-fn ok(value: u64) -> Answer {
+pub(super) fn ok(value: u64) -> Answer {
     let header = Header { kind: answer::OK, cpu: 0, value };
     Answer { header, body: Vec::new(), descriptor: None, is_last: false }
 }

@@ -1,8 +1,10 @@
 //! The loop: one thread that waits for whatever comes first, and gives each client its share of a turn.
 
+use super::Options;
 use super::client::{Client, refuse};
 use super::limits;
 use super::socket::{self, Listener};
+use super::tree::Tree;
 use crate::instance::Instances;
 use ringtap_abi::control::MAX_PACKET;
 use rustix::event::{PollFd, PollFlags, Timespec};
@@ -25,6 +27,9 @@ pub(super) struct Loop {
     clients: Vec<Client>,
     /// Who may attach, besides root.
     owner: u32,
+    /// Whose members may attach, too.
+    group: Option<u32>,
+    tree: Option<Arc<dyn Tree>>,
     /// No connection is taken before.
     accept_after: Option<Instant>,
     /// Takes the largest packet.
@@ -43,13 +48,26 @@ struct Ready {
 impl Loop {
     pub(super) fn new(
         instances: Instances,
+        options: Options,
         listener: Arc<Listener>,
         stop: Arc<OwnedFd>,
         news: Arc<OwnedFd>,
     ) -> Self {
+        let Options { group, tree } = options;
         let owner = rustix::process::geteuid().as_raw();
         let packet = vec![0; MAX_PACKET].into();
-        Self { instances, listener, stop, news, clients: Vec::new(), owner, accept_after: None, packet }
+        Self {
+            instances,
+            listener,
+            stop,
+            news,
+            clients: Vec::new(),
+            owner,
+            group,
+            tree,
+            accept_after: None,
+            packet,
+        }
     }
 
     pub(super) fn run(mut self) {
@@ -68,7 +86,7 @@ impl Loop {
             }
         };
         for (client, _) in self.clients.iter_mut().zip(&ready.clients).filter(|(_, ready)| **ready) {
-            client.turn(&self.instances, &mut self.packet);
+            client.turn(&self.instances, self.tree.as_deref(), &mut self.packet);
         }
         if ready.news {
             // Whatever comes from here on is signalled again.
@@ -124,7 +142,8 @@ impl Loop {
     /// Makes a connection a client, or says why not.
     fn admit(&mut self, socket: OwnedFd) {
         let Ok(peer) = socket::peer(&socket) else { return };
-        if peer.uid != self.owner && peer.uid != 0 {
+        let is_member = || self.group.is_some_and(|group| socket::is_member(&socket, peer, group));
+        if peer.uid != self.owner && peer.uid != 0 && !is_member() {
             let reason = format!(
                 "user {} may not attach: this host serves user {} and root; run as one of them",
                 peer.uid, self.owner
@@ -136,6 +155,6 @@ impl Loop {
                 format!("this host has {} clients, which is all it takes: end some first", limits::CLIENTS);
             return refuse(&socket, Errno::USERS, &reason);
         }
-        self.clients.push(Client::new(socket, peer.pid));
+        self.clients.push(Client::new(socket, peer));
     }
 }
