@@ -48,7 +48,7 @@ pub enum Number {
 }
 
 /// The line that an event lies on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Track {
     /// A thread's.
     Thread(i32),

@@ -165,10 +165,10 @@ struct Drawing {
     model: Model,
     cpus: BTreeMap<u32, (Row, Option<Running>)>,
     /// A row for each depth of each track that is drawn.
-    tracks: HashMap<Track, Vec<Row>>,
+    tracks: BTreeMap<Track, Vec<Row>>,
     names: HashMap<Track, String>,
     /// Since when, and by what name, spans are open.
-    open: HashMap<Track, Vec<(u64, String)>>,
+    open: BTreeMap<Track, Vec<(u64, String)>>,
     /// Where losses were drawn last.
     lost_at: f64,
     height: f64,
@@ -208,7 +208,7 @@ impl Drawing {
             cpus,
             tracks,
             names: HashMap::new(),
-            open: HashMap::new(),
+            open: BTreeMap::new(),
             lost_at: f64::NEG_INFINITY,
             height: height + ROW / 2.0,
         };
