@@ -71,9 +71,8 @@ impl Tree {
         path: impl AsRef<Path>,
         group: Option<u32>,
     ) -> Result<serve::Server, serve::ServeError> {
-        let mut options = serve::Options::default();
-        options.group = group;
-        options.tree = Some(Arc::new(Socket::new(self.clone())));
+        let tree: Arc<dyn serve::Tree> = Arc::new(Socket::new(self.clone()));
+        let options = serve::Options { group, tree: Some(tree) };
         self.control().instances().serve_with(path, options)
     }
 }
