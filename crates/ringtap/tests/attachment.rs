@@ -5,9 +5,10 @@ mod attach_common;
 use attach_common::{Other, Place, become_nobody, eventually, format_of, role, say, wait_for_parent};
 use ringtap::attach::{Attachment, Connection, Early, Role};
 use ringtap::serve::{Options, Peer, Tree, TreeCall, TreeRefusal};
-use ringtap::{Config, Instance, Instances, Refused, Writer};
+use ringtap::{Config, Instance, Instances, Item, Mode, Refused, Stats, Writer};
 use std::io::BufRead;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 
 ringtap::event! {
@@ -41,6 +42,8 @@ fn process() {
             say("ready");
             obey(&attachment);
         }
+        "write at full speed" => write_until_told(&socket),
+        "read until told" => read_until_told(&socket),
         "fork" => fork_and_obey(&socket),
         "nobody of its group" => {
             // SAFETY: changes what the process may do, and no memory.
@@ -85,6 +88,63 @@ fn write(writer: &Writer, count: u32) -> String {
         }
     }
     format!("{taken} {off} {busy}")
+}
+
+/// Whether the parent has closed the pipe.
+fn watch_parent() -> Arc<AtomicBool> {
+    let over = Arc::new(AtomicBool::new(false));
+    let told = Arc::clone(&over);
+    std::thread::spawn(move || {
+        wait_for_parent();
+        told.store(true, Relaxed);
+    });
+    over
+}
+
+/// Says how many events were written, how many dropped, and how many refused otherwise.
+fn write_until_told(socket: &Path) {
+    let attachment = Attachment::attach(socket).expect("it can attach");
+    Step::register(&attachment).expect("nothing refuses it");
+    let (writer, process, over) = (attachment.writer(), std::process::id(), watch_parent());
+    say("ready");
+    let (mut written, mut dropped, mut busy, mut number) = (0u64, 0u64, 0u64, 0);
+    while !over.load(Relaxed) {
+        match (Step { process, number }).try_write(&writer) {
+            Ok(()) => written += 1,
+            Err(Refused::Retired | Refused::Full) => dropped += 1,
+            Err(Refused::Busy) => busy += 1,
+            Err(other) => panic!("{other}"),
+        }
+        number += 1;
+    }
+    say(format!("{written} {dropped} {busy}"));
+}
+
+/// Says how many events were read, and how many were told as lost.
+fn read_until_told(socket: &Path) {
+    let connection = Arc::new(Connection::connect(socket, Role::Reader).expect("it can attach"));
+    let mut readers = connection.readers().expect("nobody else reads");
+    let over = watch_parent();
+    say("ready");
+    let (mut read, mut lost) = (0, 0);
+    loop {
+        let was_over = over.load(Relaxed);
+        let mut found = false;
+        for reader in &mut readers {
+            while let Some(item) = reader.next().expect("the ring is sound") {
+                found = true;
+                match item {
+                    Item::Record(_) => read += 1,
+                    Item::Lost(some) => lost += some.count.expect("ringtap knows how many"),
+                    other => panic!("{other:?}"),
+                }
+            }
+        }
+        if was_over && !found {
+            break;
+        }
+    }
+    say(format!("{read} {lost}"));
 }
 
 /// The child writes when its parent lets it, and both follow the host.
@@ -163,6 +223,67 @@ fn instances_that_are_made_later_reach_attached_processes() {
         assert_eq!(order(&mut others[0], "on"), "false", "at once, without a message");
     }
     others.into_iter().for_each(Other::finish);
+}
+
+fn numbers<const N: usize>(other: &mut Other) -> [u64; N] {
+    let said = other.hear().expect("it says how many");
+    let numbers = said.split(' ').map(|number| number.parse().expect("a number")).collect::<Vec<_>>();
+    numbers.try_into().expect("as many")
+}
+
+fn sum(instance: &Instance, count: impl Fn(&Stats) -> u64) -> u64 {
+    let host = instance.host();
+    host.cpus().iter().map(|&cpu| count(&host.stats(cpu).expect("it is undamaged"))).sum()
+}
+
+/// Processes that write as fast as they can, a process that reads, and sizes that change all the while.
+#[test]
+fn sizes_change_while_processes_write_and_read() {
+    for mode in [Mode::Overwrite, Mode::Discard] {
+        let (instances, place) = (instances(), Place::new());
+        let _server = instances.serve(place.socket()).expect("it can serve");
+        let top = instances.top();
+        top.set_new_events(true);
+        let mut reader = Other::start("read until told", &place.socket());
+        reader.expect("ready");
+        let mut writers: Vec<_> =
+            (0..3).map(|_| Other::start("write at full speed", &place.socket())).collect();
+        writers.iter_mut().for_each(|other| other.expect("ready"));
+        let cpus = top.host().cpus();
+        for round in 0u32..30 {
+            let before = written(&top);
+            match round % 5 {
+                0 => top.set_subbuf_size(4096 << (round / 5 % 3)).expect("possible"),
+                1 => top.set_size(Some(cpus[round as usize % cpus.len()]), 7).expect("possible"),
+                _ => top.set_size(None, [500, 3, 64][round as usize % 3]).expect("possible"),
+            }
+            // Full rings in discard mode wait for the reader.
+            eventually("they write on", || written(&top) > before);
+            if round == 10 {
+                top.set_mode(mode);
+            }
+        }
+        top.set_mode(Mode::Overwrite);
+        let mut all = [0; 3];
+        for mut writer in writers {
+            writer.go_on();
+            let said = numbers::<3>(&mut writer);
+            (0..3).for_each(|what| all[what] += said[what]);
+            writer.finish();
+        }
+        reader.go_on();
+        let [read, lost] = numbers(&mut reader);
+        reader.finish();
+        let [ok, dropped, busy] = all;
+        println!("{mode:?}: {ok} written, {read} read, {lost} lost, {dropped} dropped, {busy} busy");
+        assert_eq!(sum(&top, Stats::written), ok);
+        assert_eq!(sum(&top, |stats| stats.dropped_events), dropped);
+        assert_eq!(sum(&top, |stats| stats.commit_overrun), busy);
+        assert_eq!(sum(&top, |stats| stats.entries), 0, "all was read");
+        assert_eq!(sum(&top, |stats| stats.read_events), read);
+        assert_eq!(read + sum(&top, |stats| stats.overrun), ok);
+        assert!(lost <= ok - read, "{lost}");
+    }
 }
 
 #[test]

@@ -13,6 +13,7 @@
 
 use super::error::AttachError;
 use super::link::Link;
+use super::mapped::Mapped;
 use super::{Connection, Role, TIMEOUT, fork, place, request};
 use crate::board::Board;
 use crate::event::registry::RegisterError;
@@ -20,11 +21,9 @@ use crate::event::switch::{Switch, Word};
 use crate::host::{Config, Host};
 use crate::instance::common::Common;
 use crate::instance::targets::Targets;
-use crate::map::Mapping;
 use crate::serve::spawn_without_signals;
 use crate::writer::Writer;
 use ringtap_abi::control::PROTOCOL;
-use ringtap_abi::meta::state;
 use ringtap_abi::switchboard::{MAX_INSTANCES, TOP};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec};
 use rustix::fd::{AsFd, AsRawFd, OwnedFd};
@@ -114,7 +113,7 @@ impl Known {
         }
         link.ask_with(&request(request::OFFER_SWITCHBOARD, 0, 0), &[], Some(self.board.fd()))?;
         for (bit, mapped) in (0u16..).zip(&self.instances) {
-            let descriptors = mapped.iter().flat_map(|mapped| &mapped.descriptors);
+            let descriptors = mapped.iter().flat_map(Mapped::descriptors);
             for (cpu, descriptor) in (0u32..).zip(descriptors) {
                 let epoch = mapped.as_ref().map_or(0, |mapped| mapped.epoch);
                 let header = request(request::OFFER_BUFFER, place(bit, cpu), epoch);
@@ -122,28 +121,6 @@ impl Known {
             }
         }
         link.ask(&request(request::OFFER_END, 0, 0), &[]).map(|_| ())
-    }
-}
-
-/// An instance's buffers.
-#[derive(Debug)]
-struct Mapped {
-    epoch: u64,
-    mappings: Vec<Arc<Mapping>>,
-    /// What can be offered to a host in this one's place. The index is the CPU.
-    descriptors: Vec<OwnedFd>,
-}
-
-impl Mapped {
-    /// Sends this process's writers to the buffers in these ones' place.
-    fn retire(&self) {
-        retire(&self.mappings);
-    }
-}
-
-fn retire(mappings: &[Arc<Mapping>]) {
-    for mapping in mappings {
-        mapping.ring().meta().switches.state.fetch_or(state::RETIRED | state::OFF, Relaxed);
     }
 }
 
@@ -223,11 +200,10 @@ impl Attachment {
         let shared = self.shared();
         let state = shared.state.lock();
         let top = state.known.as_ref().and_then(|known| known.instances[0].as_ref());
-        let mappings = match (top, &shared.early) {
-            (Some(top), _) => top.mappings.clone(),
-            (None, early) => early.as_ref().expect("without a host, there are early buffers").mappings(),
-        };
-        Writer::new(mappings, Some(Arc::clone(&shared.targets)))
+        match (top, &shared.early) {
+            (Some(top), _) => Writer::of_lanes(Arc::clone(&top.lanes), Some(Arc::clone(&shared.targets))),
+            (None, early) => early.as_ref().expect("without a host, there are early buffers").writer(),
+        }
     }
 
     /// Whether there is a host, and its instances are known.
@@ -431,18 +407,26 @@ impl Shared {
             let entry = known.board.entry(bit.into());
             // S5: as above.
             let epoch = entry.epoch.load(Acquire);
-            if place.as_ref().map_or(0, |mapped| mapped.epoch) == epoch {
-                continue;
-            }
+            let lineage = entry.lineage.load(Relaxed);
             // Where it is replaced meanwhile, the generation grows, and it is looked at again.
-            let (descriptors, mappings) = match connection.map_all(bit) {
-                Ok(mapped) => mapped,
-                Err(error) if error.is_missing() && bit > 0 => (Vec::new(), Vec::new()),
+            let mapped = match place {
+                None if epoch == 0 => continue,
+                Some(mapped) if mapped.epoch == epoch && !mapped.is_ahead() => continue,
+                Some(mapped) if mapped.lineage == lineage => {
+                    mapped.follow(connection, bit).map(|()| mapped.epoch = epoch).map(|()| None)
+                }
+                _ => Mapped::new(connection, bit, epoch, lineage).map(Some),
+            };
+            let mapped = match mapped {
+                Ok(None) => continue,
+                Ok(Some(mapped)) => mapped,
+                Err(error) if error.is_missing() && bit > 0 => Mapped::nothing(epoch, lineage),
                 Err(error) => return Err(error),
             };
-            let writer = (!mappings.is_empty()).then(|| Writer::new(mappings.clone(), None));
-            self.targets.set(bit.into(), writer);
-            *place = Some(Mapped { epoch, mappings, descriptors });
+            let lanes = Some(&mapped.lanes).filter(|lanes| !lanes.is_empty());
+            self.targets.set(bit.into(), lanes.map(|lanes| Writer::of_lanes(Arc::clone(lanes), None)));
+            // What the host has forgotten of them it cannot retire.
+            place.replace(mapped).iter().for_each(Mapped::retire);
         }
         Ok(())
     }
@@ -451,7 +435,7 @@ impl Shared {
     fn leave(&self, old: Option<&Known>) {
         old.iter().flat_map(|known| known.instances.iter().flatten()).for_each(Mapped::retire);
         if let Some(early) = &self.early {
-            retire(&early.mappings());
+            early.retire();
         }
     }
 

@@ -8,6 +8,7 @@ mod attachment;
 mod error;
 mod fork;
 mod link;
+mod mapped;
 
 pub use attachment::{Attachment, Early};
 pub use error::AttachError;
@@ -243,12 +244,13 @@ impl Connection {
     /// # Errors
     /// [`AttachError`].
     pub fn descriptor(&self, cpu: u32) -> Result<OwnedFd, AttachError> {
-        self.descriptor_in(self.instance, cpu)
+        self.descriptor_after(self.instance, cpu, 0)
     }
 
-    fn descriptor_in(&self, instance: u16, cpu: u32) -> Result<OwnedFd, AttachError> {
+    /// The descriptor behind the file of the inode `known`, where one is about to follow that.
+    fn descriptor_after(&self, instance: u16, cpu: u32, known: u64) -> Result<OwnedFd, AttachError> {
         let mut link = self.link();
-        let reply = link.ask(&request(request::GET_BUFFER, place(instance, cpu), 0), &[])?;
+        let reply = link.ask(&request(request::GET_BUFFER, place(instance, cpu), known), &[])?;
         reply.descriptor.ok_or(AttachError::Protocol("it gave no descriptor"))
     }
 
@@ -387,12 +389,8 @@ impl Connection {
     }
 
     fn map_in(&self, instance: u16, cpu: u32, access: Access) -> Result<(OwnedFd, Mapping), AttachError> {
-        let descriptor = self.descriptor_in(instance, cpu)?;
-        let mapping =
-            map::open(descriptor.as_fd(), access).map_err(|source| AttachError::Map { cpu, source })?;
-        if mapping.ring().meta().identity.cpu.load(Relaxed) != cpu {
-            return Err(AttachError::Protocol("it gave the buffer of another CPU"));
-        }
+        let descriptor = self.descriptor_after(instance, cpu, 0)?;
+        let mapping = map_descriptor(&descriptor, cpu, access)?;
         Ok((descriptor, mapping))
     }
 
@@ -410,6 +408,15 @@ impl Connection {
     pub fn role(&self) -> Role {
         self.role
     }
+}
+
+/// Maps a buffer that must be this CPU's.
+fn map_descriptor(descriptor: &OwnedFd, cpu: u32, access: Access) -> Result<Mapping, AttachError> {
+    let mapping = map::open(descriptor.as_fd(), access).map_err(|source| AttachError::Map { cpu, source })?;
+    if mapping.ring().meta().identity.cpu.load(Relaxed) != cpu {
+        return Err(AttachError::Protocol("it gave the buffer of another CPU"));
+    }
+    Ok(mapping)
 }
 
 /// An instance's CPU. All that is no CPU number of a packet names none.

@@ -36,6 +36,7 @@
 
 mod awaited;
 pub(crate) mod common;
+pub(crate) mod followers;
 mod named;
 pub(crate) mod targets;
 pub(crate) mod tasks;

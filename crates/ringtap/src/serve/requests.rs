@@ -5,6 +5,7 @@ use crate::event::registry::RegisterError;
 use crate::host::{Claim, Host, HostError};
 use crate::instance::Instances;
 use crate::instance::common::Common;
+use crate::instance::followers::Follower;
 use ringtap_abi::control::{Counters, Header, HostInfo, PROTOCOL, Part, answer, request, role};
 use ringtap_abi::control::{cpu_of, instance_of, set_cpu, split_event};
 use ringtap_abi::switchboard::MAX_INSTANCES;
@@ -22,6 +23,8 @@ pub(super) struct Session {
     claims: Vec<(u32, Claim)>,
     /// The generation that it knows, while it waits for another.
     awaiting: Option<u32>,
+    /// What it knew when it last said so.
+    follower: Option<Follower>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,7 +35,7 @@ pub(super) enum Role {
 
 impl Session {
     pub(super) fn new(peer: Peer) -> Self {
-        Self { peer, role: None, claims: Vec::new(), awaiting: None }
+        Self { peer, role: None, claims: Vec::new(), awaiting: None, follower: None }
     }
 
     /// Whether HELLO was said and accepted.
@@ -149,7 +152,9 @@ pub(super) fn answer(
     };
     if header.kind == request::AWAIT && session.is_open() {
         // Whoever has never looked knows generation 0.
-        session.awaiting = Some(u32::try_from(header.value).unwrap_or(0));
+        let known = u32::try_from(header.value).unwrap_or(0);
+        session.awaiting = Some(known);
+        session.follower = Some(Follower::new(instances.common().followers(), known));
         return (session.take_news(instances), Cost::Low);
     }
     if tree::is_call(header.kind) && session.is_open() {
@@ -176,8 +181,8 @@ fn answer_request(
         request::GET_BUFFER => {
             let claim = session.claims.iter().find(|&&(claimed, _)| claimed == place);
             match claim {
-                Some((_, claim)) => get_buffer(&claim.host(), cpu, role, true),
-                None => get_buffer(&host()?, cpu, role, false),
+                Some((_, claim)) => get_buffer(&claim.host(), cpu, role, Wanted::Consumed),
+                None => get_buffer(&host()?, cpu, role, Wanted::After(value)),
             }
         }
         request::GET_SWITCHBOARD => switchboard(instances, role),
@@ -283,11 +288,20 @@ fn no_instance(bit: usize) -> Refusal {
     refusal(Errno::NOENT, format!("this host has no instance {bit}: it was removed"))
 }
 
-fn get_buffer(host: &Host, cpu: u32, role: Role, is_consumer: bool) -> Result<Answer, Refusal> {
-    let fd = match role {
-        Role::Reader if is_consumer => host.memory_for_consumer(cpu)?,
-        Role::Writer => host.read_write(cpu)?,
-        Role::Reader => host.read_only(cpu)?,
+/// Which of a CPU's buffers is asked for.
+enum Wanted {
+    /// The one that the client consumes.
+    Consumed,
+    /// The one behind the file of this inode, where it is for writing.
+    After(u64),
+}
+
+fn get_buffer(host: &Host, cpu: u32, role: Role, wanted: Wanted) -> Result<Answer, Refusal> {
+    let fd = match (role, wanted) {
+        (Role::Reader, Wanted::Consumed) => host.memory_for_consumer(cpu)?,
+        (Role::Reader, Wanted::After(_)) => host.read_only(cpu)?,
+        (Role::Writer, Wanted::After(known)) => host.read_write(cpu, known)?,
+        (Role::Writer, Wanted::Consumed) => host.read_write(cpu, 0)?,
     };
     let len = rustix::fs::fstat(&fd).map_or(0, |status| status.st_size.cast_unsigned());
     Ok(Answer { descriptor: Some(Descriptor::Buffer(fd)), ..ok(len) })
