@@ -112,6 +112,11 @@ pub mod request {
     pub const OFFER_BUFFER: u32 = 18;
     /// That was all. The answer says whether the host goes on with it; the connection ends.
     pub const OFFER_END: u32 = 19;
+    /// Carries a buffer that the client wrote before there was a host, and that nobody writes any more; its CPU in `cpu`.
+    /// Writers alone.
+    pub const HAND_OVER: u32 = 20;
+    /// That was all. The host makes an instance of them, whose name is the body. Answer: its bit.
+    pub const HAND_OVER_END: u32 = 21;
     /// Reads a file of the host's tree, from byte `value` on. The body is its path; the answer's the bytes, none behind
     /// the end.
     pub const TREE_READ: u32 = 32;

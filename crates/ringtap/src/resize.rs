@@ -95,6 +95,21 @@ impl Host {
         self.strict().store(strict, Relaxed);
     }
 
+    /// Ends writing to the buffers for good.
+    pub(crate) fn end(&self) -> Result<(), HostError> {
+        let _turn = self.resizing();
+        self.buffers().iter().try_for_each(|buffer| buffer.retire())
+    }
+
+    /// Whether nothing is written to the buffers any more.
+    pub(crate) fn check_ended(&self) -> Result<(), HostError> {
+        let is_ended = |buffer: &Arc<Buffer>| retire::is_retired(&buffer.mapping().ring()) == Ok(true);
+        self.buffers()
+            .iter()
+            .find(|buffer| !is_ended(buffer))
+            .map_or(Ok(()), |buffer| Err(HostError::Busy(buffer.cpu())))
+    }
+
     /// Resizes the buffers of one CPU or of all: `size` says what becomes of a size, `None` that it cannot be. Where it
     /// fails nothing has changed, but where [`HostError::Busy`] names a CPU: those before it were resized.
     fn resize(

@@ -16,6 +16,11 @@ ringtap::event! {
     pub struct Step as attachment:step { process: u32, number: u32 }
 }
 
+ringtap::event! {
+    /// Declared before the step, so that the step's id is not the first.
+    pub struct Before<'t> as attachment:before { text: &'t str }
+}
+
 /// What the other processes do.
 #[test]
 #[ignore = "a process of the other tests"]
@@ -44,6 +49,16 @@ fn process() {
         }
         "write at full speed" => write_until_told(&socket),
         "read until told" => read_until_told(&socket),
+        "hand over early" => {
+            let config = Config { ring_subbufs: 64, ..Config::default() };
+            let attachment =
+                Attachment::attach_early(&socket, Early::HandOver(config)).expect("it needs no host");
+            Before::register(&attachment).expect("nothing refuses it");
+            Step::register(&attachment).expect("nothing refuses it");
+            Before { text: "early" }.write(&attachment.writer());
+            say("ready");
+            obey(&attachment);
+        }
         "fork" => fork_and_obey(&socket),
         "nobody of its group" => {
             // SAFETY: changes what the process may do, and no memory.
@@ -319,6 +334,52 @@ fn what_was_written_before_the_host_is_kept_where_that_was_asked() {
     eventually("it has attached", || order(&mut other, "attached") == "true");
     assert_eq!(order(&mut other, "write 5"), "5 0 0");
     assert_eq!((written(&instances.top()), order(&mut other, "early")), (5, "10".into()));
+    other.finish();
+}
+
+#[test]
+fn what_was_written_before_the_host_is_handed_over_where_that_was_asked() {
+    const EVENTS: u32 = 5000;
+    let place = Place::new();
+    let mut other = Other::start("hand over early", &place.socket());
+    other.expect("ready");
+    let order_to_write = format!("write {EVENTS}");
+    assert_eq!(order(&mut other, &order_to_write), format!("{EVENTS} 0 0"));
+    let instances = instances();
+    instances.top().set_new_events(true);
+    // Among the host's events, the process's own ids are others', and exchanged.
+    let first = instances.register_event("app", "first", &format_of("first", "u64 a")).expect("new");
+    let _server = instances.serve(place.socket()).expect("it can serve");
+    eventually("it has handed over", || !instances.list().is_empty());
+    assert_eq!(order(&mut other, "write 5"), "5 0 0");
+    assert_eq!(written(&instances.top()), 5);
+    let early = instances.get(&format!("early-{}", other.pid())).expect("it is named after the process");
+    assert_eq!(written(&early), u64::from(EVENTS) + 1);
+    let id = |name| instances.event("attachment", name).expect("it was declared").id;
+    let (step, before) = (id("step"), id("before"));
+    assert!(first != step && first != before);
+    let connection = Connection::connect(place.socket(), Role::Reader).expect("it can attach");
+    let connection = connection.of_instance(early.name()).expect("it answers").expect("it is there");
+    let (mut numbers, mut texts, mut lost) = (Vec::new(), 0, 0);
+    for mut reader in Arc::new(connection).readers().expect("nobody else reads") {
+        while let Some(item) = reader.next().expect("the ring is sound") {
+            match item {
+                Item::Record(record) if record.payload.u16_at(0) == Some(step) => {
+                    assert_eq!(record.payload.u32_at(8), Some(other.pid()));
+                    numbers.push(record.payload.u32_at(12).expect("it is there"));
+                }
+                Item::Record(record) if record.payload.u16_at(0) == Some(before) => texts += 1,
+                Item::Lost(some) => lost += some.count.expect("ringtap knows how many"),
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+    // The thread may have been moved between CPUs.
+    numbers.sort_unstable();
+    assert_eq!((numbers, texts, lost), ((0..EVENTS).collect(), 1, 0));
+    // The host goes on as if it had been an ordinary instance.
+    instances.remove(early.name()).expect("nobody reads it any more");
+    assert_eq!(order(&mut other, "write 5"), "5 0 0");
     other.finish();
 }
 

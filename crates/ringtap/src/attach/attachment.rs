@@ -14,7 +14,7 @@
 use super::error::AttachError;
 use super::link::Link;
 use super::mapped::Mapped;
-use super::{Connection, Role, TIMEOUT, fork, place, request};
+use super::{Connection, Role, TIMEOUT, early, fork, place, request};
 use crate::board::Board;
 use crate::event::registry::RegisterError;
 use crate::event::switch::{Switch, Word};
@@ -50,6 +50,9 @@ pub enum Early {
     /// All events are on, and go to buffers of the process's own, made like this. The host's buffers replace them when
     /// it comes; [`Attachment::early`] still has them.
     Keep(Config),
+    /// As with `Keep`; and when the host comes, it is given the buffers: as the instance `early-PID`, in which all those
+    /// events are read as others are. It takes no more events. What a forked child wrote early is its parent's to give.
+    HandOver(Config),
 }
 
 /// A process's attachment to a host. Clones are handles of the same; with the last one it ends, and writers go on
@@ -80,6 +83,8 @@ pub(super) struct Shared {
     targets: Arc<Targets>,
     /// The process's own buffers, where it began without a host.
     early: Option<Host>,
+    /// What the host is to be given of that; `None` where it is not, or not any more.
+    to_hand_over: fork::Lock<Option<early::Ids>>,
     /// Declarations for which there was no host to ask.
     local: OnceLock<Common>,
     /// An eventfd: the last handle is gone.
@@ -165,10 +170,11 @@ impl Attachment {
     /// [`AttachError`] where the process cannot make what it needs itself.
     pub fn attach_early(path: impl AsRef<Path>, early: Early) -> Result<Self, AttachError> {
         let failed = |source| AttachError::Early { source };
+        let hands_over = matches!(early, Early::HandOver(_));
         let (config, on) = match early {
             // Memory that writers can look at, and that no event is written to.
             Early::Off => (Config { ring_subbufs: 2, off: true, ..Config::default() }, 0),
-            Early::Keep(config) => (config, TOP),
+            Early::Keep(config) | Early::HandOver(config) => (config, TOP),
         };
         let common = Arc::new(Common::new(on).map_err(|error| failed(error.into()))?);
         let host = Host::with(&config, &common, None, true).map_err(failed)?;
@@ -176,6 +182,7 @@ impl Attachment {
             host.retire();
         }
         let shared = Shared::new(path.as_ref(), Arc::clone(common.targets()), Some(host))?;
+        *shared.to_hand_over.lock() = hands_over.then(early::Ids::default);
         Self::start(shared, None)
     }
 
@@ -218,7 +225,8 @@ impl Attachment {
         self.shared().state.lock().trouble.clone()
     }
 
-    /// The process's own buffers, where it began with [`Early::Keep`]: what was written before there was a host.
+    /// The process's own buffers, where it began with [`Early::Keep`] or [`Early::HandOver`]: what was written before there
+    /// was a host. Those that are handed over are the host's to read.
     #[must_use]
     pub fn early(&self) -> Option<&Host> {
         self.shared().early.as_ref().filter(|host| host.common().new_events() != 0)
@@ -271,6 +279,7 @@ impl Shared {
             path: path.to_owned(),
             targets,
             early,
+            to_hand_over: fork::Lock::default(),
             local: OnceLock::new(),
             stop: stop.map_err(|errno| system("make an eventfd")(errno.into()))?,
             state: fork::Lock::default(),
@@ -398,7 +407,21 @@ impl Shared {
         (state.is_attached, state.trouble) = (true, None);
         drop(state);
         self.move_switches(connection)?;
+        self.hand_over(connection)?;
         Ok(generation)
+    }
+
+    /// Gives the host what was written before it came, where that was asked. What it refuses stays here.
+    fn hand_over(&self, connection: &Connection) -> Result<(), AttachError> {
+        let mut ids = self.to_hand_over.lock();
+        let (Some(known), Some(early)) = (&mut *ids, &self.early) else { return Ok(()) };
+        match early::hand_over(early, known, connection) {
+            Err(error) if error.is_gone() => return Err(error),
+            Err(error) => self.state.lock().trouble = Some(error.to_string()),
+            Ok(()) => {}
+        }
+        *ids = None;
+        Ok(())
     }
 
     /// Maps the instances whose buffers are not those that are known.
@@ -425,8 +448,7 @@ impl Shared {
             };
             let lanes = Some(&mapped.lanes).filter(|lanes| !lanes.is_empty());
             self.targets.set(bit.into(), lanes.map(|lanes| Writer::of_lanes(Arc::clone(lanes), None)));
-            // What the host has forgotten of them it cannot retire.
-            place.replace(mapped).iter().for_each(Mapped::retire);
+            *place = Some(mapped);
         }
         Ok(())
     }
@@ -471,6 +493,9 @@ impl Shared {
         unsafe { self.state.renew() };
         // SAFETY: as above.
         unsafe { self.switches.renew() };
+        // SAFETY: as above.
+        unsafe { self.to_hand_over.renew() };
+        *self.to_hand_over.lock() = None;
         let socket = self.socket.swap(-1, Relaxed);
         if socket >= 0 {
             // SAFETY: the link's own, whose thread is not here: nobody uses this copy.

@@ -5,6 +5,7 @@
 //! performs. Every call ends in bounded time, with an error where the host is dead or stopped.
 
 mod attachment;
+mod early;
 mod error;
 mod fork;
 mod link;
@@ -27,7 +28,7 @@ use link::{Link, Reply};
 use ringtap_abi::control::split_event;
 use ringtap_abi::control::{Counters, Header, HostInfo, PROTOCOL, Part, at, cpus_of, request, role};
 use ringtap_abi::switchboard::MAX_INSTANCES;
-use rustix::fd::{AsFd, OwnedFd};
+use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -328,6 +329,19 @@ impl Connection {
         let mut link = self.link();
         let reply = link.ask(&request(request::REGISTER, 0, 0), body.as_bytes())?;
         u16::try_from(reply.value).map_err(|_| AttachError::Protocol("its event id is above 65,535"))
+    }
+
+    /// Hands over buffers that nobody writes any more: the host makes an instance of this name.
+    fn hand_over<'f>(
+        &self,
+        name: &str,
+        buffers: impl Iterator<Item = (u32, BorrowedFd<'f>)>,
+    ) -> Result<(), AttachError> {
+        let mut link = self.link();
+        for (cpu, descriptor) in buffers {
+            link.ask_with(&request(request::HAND_OVER, cpu, 0), &[], Some(descriptor))?;
+        }
+        link.ask(&request(request::HAND_OVER_END, 0, 0), name.as_bytes()).map(|_| ())
     }
 
     /// The event with the lowest id above `id`; `None` after the last one.

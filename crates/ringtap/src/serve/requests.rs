@@ -23,6 +23,8 @@ pub(super) struct Session {
     claims: Vec<(u32, Claim)>,
     /// The generation that it knows, while it waits for another.
     awaiting: Option<u32>,
+    /// What it hands over, so far: the CPUs and their buffers.
+    handed: Vec<(u32, OwnedFd)>,
     /// What it knew when it last said so.
     follower: Option<Follower>,
 }
@@ -35,7 +37,7 @@ pub(super) enum Role {
 
 impl Session {
     pub(super) fn new(peer: Peer) -> Self {
-        Self { peer, role: None, claims: Vec::new(), awaiting: None, follower: None }
+        Self { peer, role: None, claims: Vec::new(), awaiting: None, handed: Vec::new(), follower: None }
     }
 
     /// Whether HELLO was said and accepted.
@@ -139,6 +141,7 @@ pub(super) fn answer(
     tree: Option<&dyn Tree>,
     session: &mut Session,
     packet: Option<&[u8]>,
+    descriptor: Option<OwnedFd>,
 ) -> (Option<Answer>, Cost) {
     let Some((header, body)) = packet.and_then(Header::split) else {
         let reason =
@@ -147,6 +150,7 @@ pub(super) fn answer(
     };
     let cost = match header.kind {
         request::STATS | request::RESET | request::REGISTER | request::NEXT_EVENT => Cost::High,
+        request::HAND_OVER_END => Cost::High,
         kind if tree::is_call(kind) => Cost::High,
         _ => Cost::Low,
     };
@@ -160,6 +164,10 @@ pub(super) fn answer(
     if tree::is_call(header.kind) && session.is_open() {
         let answer = tree::answer(tree, session.peer, header.kind, header.value, body);
         return (Some(answer.unwrap_or_else(refused)), cost);
+    }
+    if header.kind == request::HAND_OVER && session.is_open() {
+        let taken = take_handed(instances, session, header.cpu, descriptor);
+        return (Some(taken.unwrap_or_else(refused)), cost);
     }
     (Some(answer_request(instances, session, &header, body).unwrap_or_else(refused)), cost)
 }
@@ -215,6 +223,7 @@ fn answer_request(
             Ok(ok(0))
         }
         request::REGISTER => register(instances, body),
+        request::HAND_OVER_END => hand_over(instances, session, body),
         request::NEXT_EVENT => Ok(next_event(instances, value)),
         request::NEXT_INSTANCE => Ok(next_instance(instances, value)),
         request::HELLO => {
@@ -328,6 +337,28 @@ fn register(instances: &Instances, body: &[u8]) -> Result<Answer, Refusal> {
         || refusal(Errno::INVAL, "the body declares no event: send system, name and format as lines");
     let (system, name, format) = split_event(body).ok_or_else(no_event)?;
     Ok(ok(instances.register_event(system, name, format)?.into()))
+}
+
+/// Keeps a buffer until all of them are there.
+fn take_handed(
+    instances: &Instances,
+    session: &mut Session,
+    cpu: u32,
+    descriptor: Option<OwnedFd>,
+) -> Result<Answer, Refusal> {
+    let no_buffer =
+        || refusal(Errno::INVAL, "this is no buffer to be handed over: send one for each CPU, as a writer");
+    let has_room = session.handed.len() < instances.top().host().cpus().len();
+    let fd = descriptor.filter(|_| has_room && session.role == Some(Role::Writer)).ok_or_else(no_buffer)?;
+    session.handed.push((cpu, fd));
+    Ok(ok(0))
+}
+
+fn hand_over(instances: &Instances, session: &mut Session, body: &[u8]) -> Result<Answer, Refusal> {
+    let name = std::str::from_utf8(body).map_err(|_| refusal(Errno::INVAL, "the name is not UTF-8"))?;
+    let fds = std::mem::take(&mut session.handed);
+    let made = instances.take_in(name, fds).map_err(|error| refusal(Errno::INVAL, error.to_string()))?;
+    Ok(ok(made.bit() as u64))
 }
 
 fn next_event(instances: &Instances, after: u64) -> Answer {
