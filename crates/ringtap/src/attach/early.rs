@@ -52,10 +52,10 @@ fn rewrite(ring: &Ring<'_>, changes: &BTreeMap<u16, u16>) -> Result<(), Corrupt>
             if record.len < 4 {
                 continue;
             }
-            let [first, second, third, fourth] = ring.data().load(page, at).to_ne_bytes();
-            if let Some(id) = changes.get(&u16::from_ne_bytes([first, second])) {
-                let [first, second] = id.to_ne_bytes();
-                ring.data().store(page, at, u32::from_ne_bytes([first, second, third, fourth]));
+            let [first, second, rest @ ..] = ring.data().load(page, at).to_le_bytes();
+            if let Some(id) = changes.get(&u16::from_le_bytes([first, second])) {
+                let ([first, second], [third, fourth]) = (id.to_le_bytes(), rest);
+                ring.data().store(page, at, u32::from_le_bytes([first, second, third, fourth]));
             }
         }
     }
