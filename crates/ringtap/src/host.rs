@@ -370,6 +370,7 @@ impl Host {
         Writer::of_lanes(Arc::clone(&self.instance.writers), None)
     }
 
+    #[cfg(test)]
     pub(crate) fn mappings(&self) -> Vec<Arc<Mapping>> {
         self.buffers().iter().map(|buffer| Arc::clone(&buffer.mapping)).collect()
     }
@@ -391,10 +392,11 @@ impl Host {
 
     /// Tells writers that these buffers were replaced, and readers that nothing more will come.
     pub(crate) fn retire(&self) {
-        for buffer in self.buffers() {
-            let ring = buffer.mapping.ring();
-            ring.meta().switches.state.fetch_or(state::RETIRED | state::OFF, Relaxed);
-            wake::send_away(&ring);
+        for (lane, writers) in self.instance.lanes.iter().zip(self.instance.writers.iter()) {
+            writers.retire_all();
+            for buffer in [lane.front(), lane.newest()] {
+                wake::send_away(&buffer.mapping.ring());
+            }
         }
     }
 
@@ -605,9 +607,10 @@ impl Host {
         Ok(Arc::clone(&self.lane(cpu)?.chain().tell().read_only))
     }
 
-    /// A descriptor of the buffer that is written, which can be mapped read-write.
-    pub(crate) fn read_write(&self, cpu: u32) -> Result<Arc<OwnedFd>, HostError> {
-        Ok(Arc::clone(&self.lane(cpu)?.newest().fd))
+    /// A descriptor of the buffer that is written, which can be mapped read-write; or of the one that is about to follow
+    /// it, for a writer who knows it by this inode.
+    pub(crate) fn read_write(&self, cpu: u32, known: u64) -> Result<Arc<OwnedFd>, HostError> {
+        Ok(Arc::clone(&self.lane(cpu)?.chain().for_writer(known).fd))
     }
 
     /// A descriptor as [`read_only`](Self::read_only)'s of the buffer that replaced this one, if any did.

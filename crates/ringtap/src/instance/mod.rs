@@ -36,6 +36,7 @@
 
 mod awaited;
 pub(crate) mod common;
+pub(crate) mod followers;
 mod named;
 pub(crate) mod targets;
 pub(crate) mod tasks;
@@ -230,6 +231,25 @@ impl Instances {
     /// # Errors
     /// [`InstanceError`].
     pub fn create_with(&self, name: &str, config: &Config) -> Result<Instance, InstanceError> {
+        self.add(name, config, |common| Host::with(config, common, None, false))
+    }
+
+    /// Makes an instance of buffers that a process wrote before it had a host. Nobody writes them any more.
+    pub(crate) fn take_in(&self, name: &str, fds: Vec<(u32, OwnedFd)>) -> Result<Instance, InstanceError> {
+        let common = &self.inner.common;
+        let percent = self.inner.config.buffer_percent;
+        check_name(name)?;
+        let host = Host::adopt(fds, common, percent, false)?;
+        host.check_ended()?;
+        self.add(name, &host.stated_config(), |_| Ok(host))
+    }
+
+    fn add(
+        &self,
+        name: &str,
+        config: &Config,
+        make: impl FnOnce(&Arc<Common>) -> Result<Host, HostError>,
+    ) -> Result<Instance, InstanceError> {
         check_name(name)?;
         let common = &self.inner.common;
         let mut table = self.table();
@@ -240,7 +260,7 @@ impl Instances {
         if free >= MAX_INSTANCES {
             return Err(InstanceError::TooMany);
         }
-        let host = Host::with(config, common, None, false)?;
+        let host = make(common)?;
         common.targets().set(free, Some(host.writer()));
         let named = Arc::new(Named::new(name.to_owned(), free, config.clone(), host, common));
         if free == table.len() {
