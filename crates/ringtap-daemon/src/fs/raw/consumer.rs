@@ -6,8 +6,8 @@
 #![forbid(unsafe_code)]
 
 use super::image::{Copied, Progress};
-use ringtap::{Host, HostError};
 use ringtap::subbufs::{ReaderPage, SubbufReader};
+use ringtap::{Host, HostError};
 use rustix::io::Errno;
 
 /// The errno of a host's refusal.

@@ -24,9 +24,9 @@ use consumer::Source;
 pub(super) use consumer::{Consumer, errno};
 use process::Finder;
 pub(super) use process::anybody_maps;
-pub(super) use snapshot::RawSnapshot;
 use ringtap::subbufs::Watch;
 use rustix::io::Errno;
+pub(super) use snapshot::RawSnapshot;
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
