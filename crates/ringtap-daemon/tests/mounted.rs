@@ -161,9 +161,10 @@ impl Meta {
 
     fn word(&self, offset: usize) -> u32 {
         assert!(offset + 4 <= self.len);
-        // SAFETY: within the mapping, which lives as long as this does; others write there, as to an atomic.
-        unsafe { &*self.at.add(offset).cast::<std::sync::atomic::AtomicU32>() }
-            .load(std::sync::atomic::Ordering::Acquire)
+        // SAFETY: within the mapping, as asserted.
+        let word = unsafe { self.at.add(offset) }.cast::<std::sync::atomic::AtomicU32>();
+        // SAFETY: the mapping lives as long as this does, and others write there as to an atomic.
+        unsafe { &*word }.load(std::sync::atomic::Ordering::Acquire)
     }
 
     fn get_reader(&self) {
