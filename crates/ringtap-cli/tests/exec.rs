@@ -230,7 +230,12 @@ fn a_stream_is_live() {
     let count = seen.values().map(Vec::len).sum::<usize>();
     // What the buffers hold when the command ends, trace-cmd does not wait for.
     assert!(count > WRITERS * 1000, "{}", said(&output));
-    assert!(seen.values().all(|events| events.is_sorted_by(|a, b| a < b)), "{seen:?}");
+    // It prints CPU by CPU, so a writer that moved to another one is not in order; but no event comes twice.
+    for (writer, mut events) in seen {
+        events.sort_unstable();
+        let twice: Vec<_> = events.windows(2).filter(|pair| pair[0] == pair[1]).collect();
+        assert!(twice.is_empty(), "writer {writer}: {twice:?}");
+    }
 }
 
 #[test]

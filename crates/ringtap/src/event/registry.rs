@@ -399,14 +399,14 @@ mod tests {
     #[test]
     fn restored_events_keep_their_ids_and_new_ones_come_behind() {
         let mut registry = Registry::default();
-        for (id, name) in [(40, "b"), (35, "a")] {
+        for (id, name) in [(FIRST_ID + 8, "b"), (FIRST_ID + 3, "a")] {
             registry.restore(id, "app", name, &format(name, "u32 a")).expect("it was declared once");
         }
-        for (id, name) in [(40, "c"), (50, "a"), (5, "d")] {
+        for (id, name) in [(FIRST_ID + 8, "c"), (FIRST_ID + 18, "a"), (5, "d")] {
             assert!(registry.restore(id, "app", name, &format(name, "u32 a")).is_err(), "{id} {name}");
         }
-        assert_eq!(registry.declare("app", "a", &format("a", "u32 a")), Ok(35));
-        assert_eq!(registry.declare("app", "c", &format("c", "u32 a")), Ok(41));
+        assert_eq!(registry.declare("app", "a", &format("a", "u32 a")), Ok(FIRST_ID + 3));
+        assert_eq!(registry.declare("app", "c", &format("c", "u32 a")), Ok(FIRST_ID + 9));
     }
 
     #[test]
