@@ -211,9 +211,9 @@ impl Other {
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();
-        let input = child.stdin.take();
-        let mut said = String::new();
-        let mut lines = BufReader::new(child.stdout.take().unwrap());
+        let (input, output) = (child.stdin.take(), child.stdout.take().unwrap());
+        let (begun, mut said) = (Self { child, input }, String::new());
+        let mut lines = BufReader::new(output);
         loop {
             said.clear();
             assert!(lines.read_line(&mut said).unwrap() > 0, "a {role} did not begin");
@@ -221,7 +221,7 @@ impl Other {
                 let said = said.to_owned();
                 // Reads to the end, so that it can say more; with the process it ends.
                 std::thread::spawn(move || drop(lines.read_to_end(&mut Vec::new())));
-                return (Self { child, input }, said);
+                return (begun, said);
             }
         }
     }
