@@ -217,12 +217,14 @@ impl Instances {
         self.at(0).expect("the top instance is always there")
     }
 
-    /// Makes an instance, in which all events are off.
+    /// Makes an instance, in which all events are off. Its buffers are in memory alone, also where the top instance's are
+    /// persistent: give it a directory of its own with [`create_with`](Self::create_with).
     ///
     /// # Errors
     /// [`InstanceError`].
     pub fn create(&self, name: &str) -> Result<Instance, InstanceError> {
-        self.create_with(name, &self.inner.config)
+        // One host has the directory of persistent buffers: named instances are in memory alone.
+        self.create_with(name, &Config { directory: None, ..self.inner.config.clone() })
     }
 
     /// As [`create`](Self::create), with buffers as this configuration says.
@@ -300,7 +302,7 @@ impl Instances {
     /// # Errors
     /// [`RegisterError`] names what is wrong, or what differs from an event declared under this name.
     pub fn register_event(&self, system: &str, name: &str, format: &str) -> Result<u16, RegisterError> {
-        self.inner.common.declare(system, name, format)
+        self.top().host().register_event(system, name, format)
     }
 
     /// All events declared, in the order of their ids.

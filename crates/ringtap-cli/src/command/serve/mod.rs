@@ -1,6 +1,7 @@
 //! `ringtap serve`: a host that others attach to, and whose buffers are files.
 
 pub mod buffers;
+mod host;
 
 use crate::outcome::Outcome;
 use crate::signals::Signals;
@@ -17,7 +18,8 @@ Examples:
   Files that group 100 may read:       ringtap serve --mount /tmp/tracing -o gid=100,mode=750
 
 Applications find the socket in RINGTAP_SOCKET. It runs until Ctrl-C or SIGTERM, and leaves nothing
-mounted. Where it was killed, the next one on the same directory takes away what is left.";
+mounted. Where it was killed, programs that are attached trace on; the next one on the same socket goes
+on with their buffers, instances and settings, and takes away what is left on the same directory.";
 
 /// How often it is looked whether we are to stop, or were unmounted.
 const LOOK_AGAIN: Duration = Duration::from_millis(200);
@@ -73,16 +75,16 @@ pub fn parse_ownership(text: &str) -> Result<Ownership, String> {
 /// # Errors
 /// The directory, the socket or the memory cannot be had; or somebody unmounted the directory.
 pub fn run(args: &Args) -> Result<Outcome> {
-    let tree = args.buffers.tree(args.options)?;
-    until_stopped(&tree, args.mount.as_deref(), args.socket.as_deref(), args.group.as_deref())
+    let Args { mount, socket, group, options, buffers } = args;
+    until_stopped((buffers, *options), mount.as_deref(), socket.as_deref(), group.as_deref())
 }
 
-/// Serves a tree until we are asked to stop.
+/// Serves a host with these buffers until we are asked to stop.
 ///
 /// # Errors
 /// As [`run`].
 pub fn until_stopped(
-    tree: &Tree,
+    (buffers, ownership): (&buffers::Args, Ownership),
     directory: Option<&Path>,
     socket: Option<&Path>,
     group: Option<&str>,
@@ -93,8 +95,8 @@ pub fn until_stopped(
         Some(socket) => socket.to_owned(),
         None => ringtap::serve::default_path("default").context("cannot choose a socket")?,
     };
-    let _server = tree.serve(&socket, group).context("cannot serve")?;
-    let mount = directory.map(|directory| mounted(tree, directory)).transpose()?;
+    let (tree, _server) = host::serve(buffers, ownership, &socket, group)?;
+    let mount = directory.map(|directory| mounted(&tree, directory)).transpose()?;
     anstream::eprintln!("ringtap: applications attach with RINGTAP_SOCKET={}", socket.display());
     loop {
         signals.sleep(LOOK_AGAIN);
