@@ -178,8 +178,11 @@ impl Instances {
             let percent = u8::try_from(entry.buffer_percent.load(Relaxed)).unwrap_or(50).min(100);
             let is_whole = own.iter().all(|offered| offered.epoch == epoch);
             let fds = own.into_iter().map(|offered| (offered.cpu, offered.fd));
-            let host = Host::adopt(fds.collect(), &common, percent, bit == 0)
-                .and_then(|host| if is_whole { Ok(host) } else { Err(HostError::Damaged(0)) });
+            let host = {
+                let directory = config.directory.as_deref().filter(|_| bit == 0);
+                Host::adopt(fds.collect(), &common, percent, bit == 0, directory)
+            }
+            .and_then(|host| if is_whole { Ok(host) } else { Err(HostError::Damaged(0)) });
             let named = match host {
                 Ok(host) => {
                     if bit > 0 {
@@ -302,7 +305,9 @@ impl Instances {
     /// # Errors
     /// [`RegisterError`] names what is wrong, or what differs from an event declared under this name.
     pub fn register_event(&self, system: &str, name: &str, format: &str) -> Result<u16, RegisterError> {
-        self.top().host().register_event(system, name, format)
+        let hosts: Vec<_> = self.table().iter().flatten().map(|named| named.host()).collect();
+        let persistent: Vec<_> = hosts.into_iter().filter(Host::is_persistent).collect();
+        self.top().host().declare_kept(&persistent, system, name, format)
     }
 
     /// All events declared, in the order of their ids.

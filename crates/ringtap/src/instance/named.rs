@@ -153,6 +153,12 @@ impl Instance {
         self.named.host()
     }
 
+    /// Whether its present buffers are files, which outlive the host: see [`recover`](crate::recover).
+    #[must_use]
+    pub fn is_persistent(&self) -> bool {
+        self.host().is_persistent()
+    }
+
     /// How its present buffers were made.
     #[must_use]
     pub fn config(&self) -> Config {

@@ -6,7 +6,6 @@ use ringtap::{Config, Instances, Mode};
 use ringtap_abi::Geometry;
 use ringtap_daemon::control::Control;
 use ringtap_daemon::fs::{Ownership, Tree};
-use std::path::PathBuf;
 
 /// What was typed.
 #[derive(Clone, Debug, clap::Args)]
@@ -21,13 +20,14 @@ pub struct Args {
     /// Refuse new events when a buffer is full, instead of overwriting the oldest
     #[arg(long)]
     discard: bool,
-    /// Keep the buffers as files in this directory, for `ringtap recover` after a crash
-    #[arg(long, value_name = "DIR")]
-    directory: Option<PathBuf>,
 }
 
 impl Args {
-    pub(super) fn config(&self) -> Result<Config> {
+    /// As a host's configuration.
+    ///
+    /// # Errors
+    /// Impossible sizes.
+    pub fn config(&self) -> Result<Config> {
         let bytes = u64::from(self.buffer_size) * 1024;
         let geometry =
             Geometry::for_bytes(self.subbuf_size * 1024, bytes).context("the buffers are impossible")?;
@@ -37,7 +37,6 @@ impl Args {
             mode: if self.discard { Mode::Discard } else { Mode::Overwrite },
             // Readers of a tracefs expect nanoseconds, as the kernel's own clock counts them.
             clock: Some(ClockId::Mono),
-            directory: self.directory.clone(),
             ..Config::default()
         })
     }

@@ -1,7 +1,7 @@
 //! The host that is served: made anew, or taken over from one that was killed.
 
-use super::buffers;
 use anyhow::{Context, Result};
+use ringtap::Config;
 use ringtap::serve::{self, Peer, Server, TreeCall, TreeRefusal};
 use ringtap_daemon::control::Control;
 use ringtap_daemon::fs::{Ownership, Socket, Tree};
@@ -24,7 +24,7 @@ impl serve::Tree for Later {
 /// # Errors
 /// The socket or the memory cannot be had.
 pub(super) fn serve(
-    buffers: &buffers::Args,
+    config: &Config,
     ownership: Ownership,
     socket: &Path,
     group: Option<u32>,
@@ -33,12 +33,17 @@ pub(super) fn serve(
     let mut options = serve::Options::default();
     options.group = group;
     options.tree = Some(Arc::clone(&later) as Arc<dyn serve::Tree>);
-    let served = serve::take_over(socket, &buffers.config()?, options);
+    let served = serve::take_over(socket, config, options);
     let (instances, server) = served.context("cannot serve")?;
     let is_taken_over = instances.saved_settings().is_some();
     let control = Control::new(instances);
     if is_taken_over {
         anstream::eprintln!("ringtap: took over the buffers of a host that was killed here, as they are");
+    }
+    if let Some(directory) =
+        config.directory.as_deref().filter(|_| !control.instances().top().is_persistent())
+    {
+        anstream::eprintln!("ringtap: they are not in {}, which stays as it is", directory.display());
     }
     for what in control.not_restored() {
         anstream::eprintln!("ringtap: not restored: {what}");

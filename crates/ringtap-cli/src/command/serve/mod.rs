@@ -6,6 +6,7 @@ mod host;
 use crate::outcome::Outcome;
 use crate::signals::Signals;
 use anyhow::{Context, Result, bail};
+use ringtap::Config;
 use ringtap_daemon::fs::{Mount, Ownership, Tree};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -15,6 +16,7 @@ Examples:
   A tracefs of applications' events:   ringtap serve --mount /tmp/tracing
   With a socket of its own:            ringtap serve --mount /tmp/tracing --socket /run/app/ringtap.sock
   A socket only:                       ringtap serve --socket /run/app/ringtap.sock
+  Buffers that survive a crash:        ringtap serve --directory /var/lib/ringtap
   Files that group 100 may read:       ringtap serve --mount /tmp/tracing -o gid=100,mode=750
 
 Applications find the socket in RINGTAP_SOCKET. It runs until Ctrl-C or SIGTERM, and leaves nothing
@@ -40,6 +42,9 @@ pub struct Args {
     /// Who owns the files, and the mode of the directory, as tracefs takes them: uid=, gid=, mode=
     #[arg(short, long, value_name = "OPTIONS", default_value = "", value_parser = parse_ownership, hide_default_value = true)]
     options: Ownership,
+    /// Keep the top instance's buffers as files in this directory, for `ringtap recover` after a crash
+    #[arg(long, value_name = "DIR")]
+    directory: Option<PathBuf>,
     #[command(flatten)]
     buffers: buffers::Args,
 }
@@ -75,8 +80,9 @@ pub fn parse_ownership(text: &str) -> Result<Ownership, String> {
 /// # Errors
 /// The directory, the socket or the memory cannot be had; or somebody unmounted the directory.
 pub fn run(args: &Args) -> Result<Outcome> {
-    let Args { mount, socket, group, options, buffers } = args;
-    until_stopped((buffers, *options), mount.as_deref(), socket.as_deref(), group.as_deref())
+    let Args { mount, socket, group, options, directory, buffers } = args;
+    let config = Config { directory: directory.clone(), ..buffers.config()? };
+    until_stopped((&config, *options), mount.as_deref(), socket.as_deref(), group.as_deref())
 }
 
 /// Serves a host with these buffers until we are asked to stop.
@@ -84,7 +90,7 @@ pub fn run(args: &Args) -> Result<Outcome> {
 /// # Errors
 /// As [`run`].
 pub fn until_stopped(
-    (buffers, ownership): (&buffers::Args, Ownership),
+    (config, ownership): (&Config, Ownership),
     directory: Option<&Path>,
     socket: Option<&Path>,
     group: Option<&str>,
@@ -95,7 +101,7 @@ pub fn until_stopped(
         Some(socket) => socket.to_owned(),
         None => ringtap::serve::default_path("default").context("cannot choose a socket")?,
     };
-    let (tree, _server) = host::serve(buffers, ownership, &socket, group)?;
+    let (tree, _server) = host::serve(config, ownership, &socket, group)?;
     let mount = directory.map(|directory| mounted(&tree, directory)).transpose()?;
     anstream::eprintln!("ringtap: applications attach with RINGTAP_SOCKET={}", socket.display());
     loop {
