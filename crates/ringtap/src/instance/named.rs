@@ -123,6 +123,9 @@ impl Named {
         if let Some(pid) = present.host.consumer() {
             return Err(InstanceError::InUse { name: self.name.clone(), pid });
         }
+        if present.host.is_persistent() {
+            return Err(HostError::Persistent.into());
+        }
         let off = !present.host.is_recording();
         let config = Config { off, ..config };
         let host = Host::with(&config, &self.common, Some(&sizes), self.is_top())?;
@@ -205,6 +208,12 @@ impl Instance {
     #[must_use]
     pub fn host(&self) -> Host {
         self.named.host()
+    }
+
+    /// Whether its present buffers are files, which outlive the host: see [`recover`](crate::recover).
+    #[must_use]
+    pub fn is_persistent(&self) -> bool {
+        self.host().is_persistent()
     }
 
     /// How its present buffers were made.
@@ -407,6 +416,22 @@ impl Instance {
             }
         }
         Ok(())
+    }
+
+    /// As [`await_events`](Self::await_events), and leaves those that are declared as they are.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn await_new_events(&self, pattern: &Pattern) -> Result<(), InstanceError> {
+        let (named, present) = (&self.named, self.named.present());
+        if present.is_removed {
+            return Err(InstanceError::Removed { name: named.name.clone() });
+        }
+        if named.common.awaited().add(pattern.clone(), named.bits()) {
+            Ok(())
+        } else {
+            Err(InstanceError::TooManyAwaited)
+        }
     }
 
     /// What is awaited in this instance.
