@@ -30,9 +30,8 @@ pub(super) fn serve(
     group: Option<u32>,
 ) -> Result<(Tree, Server)> {
     let later = Arc::new(Later::default());
-    let mut options = serve::Options::default();
-    options.group = group;
-    options.tree = Some(Arc::clone(&later) as Arc<dyn serve::Tree>);
+    let tree = Arc::clone(&later) as Arc<dyn serve::Tree>;
+    let options = serve::Options { group, tree: Some(tree) };
     let served = serve::take_over(socket, config, options);
     let (instances, server) = served.context("cannot serve")?;
     let is_taken_over = instances.saved_settings().is_some();
