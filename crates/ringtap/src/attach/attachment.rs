@@ -99,6 +99,8 @@ pub(super) struct Shared {
 struct State {
     known: Option<Known>,
     is_attached: bool,
+    /// And the events that were declared before look at its switchboard.
+    is_settled: bool,
     trouble: Option<String>,
 }
 
@@ -213,10 +215,10 @@ impl Attachment {
         }
     }
 
-    /// Whether there is a host, and its instances are known.
+    /// Whether there is a host, its instances are known, and it switches the events declared so far.
     #[must_use]
     pub fn is_attached(&self) -> bool {
-        self.shared().state.lock().is_attached
+        self.shared().state.lock().is_settled
     }
 
     /// What keeps the process from its host, when it was last tried.
@@ -240,7 +242,7 @@ impl Attachment {
         format: &str,
     ) -> Result<(u16, Option<Word>), AttachError> {
         let shared = self.shared();
-        if self.is_attached() {
+        if shared.state.lock().is_attached {
             let declared = shared.request(|connection| {
                 let id = connection.register_event(system, name, format)?;
                 Ok((id, Some(Word::new(connection.board()?.word_for_ever(id)))))
@@ -321,7 +323,7 @@ impl Shared {
             let end = self.follow(&connected);
             self.socket.store(-1, Relaxed);
             let mut state = self.state.lock();
-            state.is_attached = false;
+            (state.is_attached, state.is_settled) = (false, false);
             match end {
                 End::Stopped => return,
                 End::Lost(error) => state.trouble = Some(error.to_string()),
@@ -408,6 +410,7 @@ impl Shared {
         drop(state);
         self.move_switches(connection)?;
         self.hand_over(connection)?;
+        self.state.lock().is_settled = true;
         Ok(generation)
     }
 
