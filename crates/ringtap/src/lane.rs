@@ -107,6 +107,11 @@ impl Lane {
     }
 }
 
+/// Whether a retired buffer has nothing that is unread.
+fn is_empty(buffer: &Buffer) -> Result<bool, Corrupt> {
+    Ok(stats::of(&buffer.mapping().ring(), &buffer.reader(), 0)?.entries == 0)
+}
+
 impl Chain {
     pub(crate) fn front(&self) -> &Arc<Buffer> {
         self.older.front().unwrap_or(&self.newest)
@@ -181,7 +186,12 @@ impl Chain {
             self.spend(given_up, has_consumer)?;
         }
         self.pending = None;
-        self.older.push_back(std::mem::replace(&mut self.newest, buffer));
+        let old = std::mem::replace(&mut self.newest, buffer);
+        // Whoever comes next need not be led through a ring that nobody reads and that has nothing to read.
+        if !has_consumer && is_empty(&old)? {
+            return self.spend(old, false);
+        }
+        self.older.push_back(old);
         Ok(())
     }
 
