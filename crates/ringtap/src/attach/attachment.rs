@@ -98,9 +98,9 @@ pub(super) struct Shared {
 #[derive(Debug, Default)]
 struct State {
     known: Option<Known>,
-    is_attached: bool,
+    has_host: bool,
     /// And the events that were declared before look at its switchboard.
-    is_settled: bool,
+    is_attached: bool,
     trouble: Option<String>,
 }
 
@@ -218,7 +218,7 @@ impl Attachment {
     /// Whether there is a host, its instances are known, and it switches the events declared so far.
     #[must_use]
     pub fn is_attached(&self) -> bool {
-        self.shared().state.lock().is_settled
+        self.shared().state.lock().is_attached
     }
 
     /// What keeps the process from its host, when it was last tried.
@@ -242,7 +242,7 @@ impl Attachment {
         format: &str,
     ) -> Result<(u16, Option<Word>), AttachError> {
         let shared = self.shared();
-        if shared.state.lock().is_attached {
+        if shared.state.lock().has_host {
             let declared = shared.request(|connection| {
                 let id = connection.register_event(system, name, format)?;
                 Ok((id, Some(Word::new(connection.board()?.word_for_ever(id)))))
@@ -323,7 +323,7 @@ impl Shared {
             let end = self.follow(&connected);
             self.socket.store(-1, Relaxed);
             let mut state = self.state.lock();
-            (state.is_attached, state.is_settled) = (false, false);
+            (state.has_host, state.is_attached) = (false, false);
             match end {
                 End::Stopped => return,
                 End::Lost(error) => state.trouble = Some(error.to_string()),
@@ -406,11 +406,11 @@ impl Shared {
         } else if let Some(known) = &mut state.known {
             self.map_instances(known, connection)?;
         }
-        (state.is_attached, state.trouble) = (true, None);
+        (state.has_host, state.trouble) = (true, None);
         drop(state);
         self.move_switches(connection)?;
         self.hand_over(connection)?;
-        self.state.lock().is_settled = true;
+        self.state.lock().is_attached = true;
         Ok(generation)
     }
 
@@ -467,7 +467,7 @@ impl Shared {
     /// Whether a switch looks at another switchboard than the host's.
     fn is_behind(&self, switch: &Switch) -> bool {
         let state = self.state.lock();
-        state.is_attached && state.known.as_ref().is_some_and(|known| !known.board.owns(switch.home()))
+        state.has_host && state.known.as_ref().is_some_and(|known| !known.board.owns(switch.home()))
     }
 
     /// Declares with the host what was declared elsewhere, and points its switches here.
