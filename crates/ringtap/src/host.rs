@@ -17,7 +17,7 @@ use crate::stats::Stats;
 use crate::writer::{self, Pin, Writer};
 use crate::{cpus, snapshot, wake};
 use ringtap_abi::Geometry;
-use ringtap_abi::meta::{Switches, WriterKind, state};
+use ringtap_abi::meta::{Rank, Switches, WriterKind, state};
 use ringtap_abi::switchboard::TOP;
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -225,7 +225,7 @@ impl Host {
         }
         let clock = config.clock.unwrap_or_else(clock::cheapest);
         let (conversion, pair) = clock::calibrate(clock);
-        let last = cpus::possible().map_err(HostError::Cpus)?.into_iter().max().unwrap_or(0);
+        let last = last_cpu()?;
         // Numbers that no CPU has get a buffer too, so that the index is the CPU. Untouched, it takes no memory.
         let files = config.directory.as_deref().map(Files::new).transpose()?;
         let buffer = |cpu| {
@@ -305,31 +305,44 @@ impl Host {
         (&self.instance.lanes, &self.instance.writers)
     }
 
-    /// Goes on with a dead host's buffers, which somebody offers: one for each CPU.
+    /// Goes on with buffers that somebody else made: one for each CPU.
     pub(crate) fn adopt(
         mut fds: Vec<(u32, OwnedFd)>,
+        common: &Arc<Common>,
+        buffer_percent: u8,
+    ) -> Result<Self, HostError> {
+        fds.sort_by_key(|&(cpu, _)| cpu);
+        let last = last_cpu()?;
+        if !fds.iter().map(|&(cpu, _)| cpu).eq(0..=last) {
+            return Err(HostError::NoSuchCpu(last));
+        }
+        let lane = |(cpu, fd): (u32, OwnedFd)| {
+            let mapping = Arc::new(map::open(&fd, Access::Write)?);
+            Ok(Lane::new(Arc::new(Buffer::adopt(cpu, fd, mapping)?)))
+        };
+        let lanes = fds.into_iter().map(lane).collect::<Result<_, HostError>>()?;
+        Self::inherit(lanes, common, buffer_percent, false, None)
+    }
+
+    /// Goes on with a dead host's buffers, as lanes; the index is the CPU.
+    pub(crate) fn inherit(
+        lanes: Vec<Lane>,
         common: &Arc<Common>,
         buffer_percent: u8,
         is_top: bool,
         directory: Option<&Path>,
     ) -> Result<Self, HostError> {
-        fds.sort_by_key(|&(cpu, _)| cpu);
-        let last = cpus::possible().map_err(HostError::Cpus)?.into_iter().max().unwrap_or(0);
-        if !fds.iter().map(|&(cpu, _)| cpu).eq(0..=last) {
-            return Err(HostError::NoSuchCpu(last));
-        }
-        let buffers = fds.into_iter().map(|(cpu, fd)| Buffer::adopt(cpu, fd).map(Arc::new));
-        let buffers = buffers.collect::<Result<Vec<_>, _>>()?;
-        let first = buffers.first().map(|buffer| buffer.mapping.ring().meta().clock.id.load(Relaxed));
+        let writers = lanes.iter().map(Lane::mappings).collect();
+        let newest: Vec<_> = lanes.iter().map(Lane::newest).collect();
+        let first = newest.first().map(|buffer| buffer.mapping.ring().meta().clock.id.load(Relaxed));
         let clock = first.and_then(ClockId::from_number).ok_or(HostError::Damaged(0))?;
         let calibrated = Mutex::new(Some((Pair::now(clock), Instant::now())));
         let (common, buffer_percent) = (Arc::clone(common), AtomicU8::new(buffer_percent));
-        let places: Vec<_> = buffers.iter().map(|buffer| buffer.file()).collect();
+        let places: Vec<_> = newest.iter().map(|buffer| buffer.file()).collect();
         let files = directory.and_then(|directory| Files::resume(directory, &places));
-        let (lanes, writers) = lanes(buffers);
         let instance = Instance {
             lanes,
-            writers,
+            writers: writer::lanes_of(writers),
             clock,
             buffer_percent,
             calibrated,
@@ -343,6 +356,11 @@ impl Host {
         let host = Self { instance: Arc::new(instance) };
         host.keep_events().map_err(MapError::events)?;
         Ok(host)
+    }
+
+    /// Says to which set of its instance's buffers these belong.
+    pub(crate) fn set_lineage(&self, lineage: u32) {
+        self.instance.lanes.iter().for_each(|lane| lane.set_lineage(lineage));
     }
 
     /// How buffers like these are made.
@@ -688,6 +706,11 @@ impl Host {
     }
 }
 
+/// The highest number of a CPU that this machine may have.
+pub(crate) fn last_cpu() -> Result<u32, HostError> {
+    Ok(cpus::possible().map_err(HostError::Cpus)?.into_iter().max().unwrap_or(0))
+}
+
 /// Lanes that begin with these buffers.
 fn lanes(buffers: Vec<Arc<Buffer>>) -> (Vec<Lane>, Arc<[writer::Lane]>) {
     let mappings = buffers.iter().map(|buffer| Arc::clone(&buffer.mapping)).collect();
@@ -757,9 +780,14 @@ impl Buffer {
         Ok((fd, mapping))
     }
 
-    fn with_reader(cpu: u32, fd: OwnedFd, mapping: Mapping, reader: Swapper) -> Result<Self, HostError> {
+    fn with_reader(
+        cpu: u32,
+        fd: OwnedFd,
+        mapping: impl Into<Arc<Mapping>>,
+        reader: Swapper,
+    ) -> Result<Self, HostError> {
         let read_only = map::read_only(fd.as_fd())?;
-        let (mapping, reader) = (Arc::new(mapping), Mutex::new(reader));
+        let (mapping, reader) = (mapping.into(), Mutex::new(reader));
         Ok(Self { cpu, fd: Arc::new(fd), read_only: Arc::new(read_only), mapping, reader })
     }
 
@@ -792,13 +820,21 @@ impl Buffer {
     }
 
     /// A dead host's buffer, with all that its consuming reader had not been given.
-    fn adopt(cpu: u32, fd: OwnedFd) -> Result<Self, HostError> {
-        let mapping = map::open(fd.as_fd(), Access::Write)?;
+    pub(crate) fn adopt(cpu: u32, fd: OwnedFd, mapping: Arc<Mapping>) -> Result<Self, HostError> {
         if mapping.ring().meta().identity.cpu.load(Relaxed) != cpu {
             return Err(HostError::NoSuchCpu(cpu));
         }
         let reader = recover::reader(&mapping.ring()).map_err(|Corrupt| HostError::Damaged(cpu))?;
         Self::with_reader(cpu, fd, mapping, reader)
+    }
+
+    /// Its place among those that followed each other.
+    pub(crate) fn rank(&self) -> Rank {
+        Rank::unpack(self.mapping.ring().meta().chain.rank.load(Relaxed))
+    }
+
+    pub(crate) fn set_rank(&self, rank: Rank) {
+        self.mapping.ring().meta().chain.rank.store(rank.pack(), Relaxed);
     }
 
     /// What the consuming reader holds. A panic of another thread changes nothing about what it says.

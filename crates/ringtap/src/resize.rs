@@ -14,8 +14,8 @@
 
 use crate::clock::ClockId;
 use crate::host::{Buffer, Host, HostError};
-use crate::map::MapError;
-use crate::ring::{Corrupt, retire};
+use crate::map::{MapError, Mapping};
+use crate::ring::{Corrupt, Ring, retire};
 use crate::rseq::lock;
 use crate::wake;
 use crate::writer::Pin;
@@ -129,7 +129,7 @@ impl Host {
             let now = old.mapping().geometry();
             let geometry = size(now).ok_or(MapError::Foreign(IMPOSSIBLE))?;
             if geometry != now {
-                pairs.push((Arc::new(old.empty(geometry)?), old));
+                pairs.push((Arc::new(old.following(geometry)?), old));
             }
         }
         let (lanes, writers) = self.lanes();
@@ -203,8 +203,7 @@ fn is_online(cpu: u32) -> bool {
 
 impl Buffer {
     fn kind(&self) -> WriterKind {
-        let kind = self.mapping().ring().meta().identity.writer_kind.load(Relaxed);
-        WriterKind::from_number(kind).unwrap_or(WriterKind::Locked)
+        kind(&self.mapping().ring())
     }
 
     /// Ends writing here, and lets `new` begin where this buffer ends.
@@ -216,35 +215,60 @@ impl Buffer {
         // Before the old ring is retired: from then on the new one is written.
         to.store(from.load(Relaxed), Relaxed);
         self.retire()?;
-        let written = old.written().map_err(|Corrupt| self.damaged())?;
-        let origin = old.meta().host.origin.load(Relaxed).wrapping_add(written);
-        ring.meta().host.origin.store(origin, Relaxed);
+        self.precede(new)?;
         if let Some(conversion) = old.meta().clock.load() {
             ring.meta().clock.store(conversion);
         }
         Ok(())
     }
 
-    /// Retires the ring: as one of its writers, on their CPU where they run sections.
-    fn retire(&self) -> Result<(), HostError> {
-        let ring = self.mapping().ring();
-        for _ in 0..LOCK_TRIES {
-            let pin = (self.kind() == WriterKind::Rseq).then(|| Pin::to(self.cpu()));
-            let pinned = match pin {
-                Some(Some(_)) => Some(self.cpu()),
-                // On a CPU that is offline no section is under way.
-                Some(None) if is_online(self.cpu()) => return Err(HostError::Unreachable(self.cpu())),
-                _ => None,
-            };
-            let Some(held) = lock::acquire(&ring.meta().writer.lock) else { continue };
-            let done = retire::retire(&ring, pinned);
-            drop(held);
-            if done.map_err(|Corrupt| self.damaged())? {
-                return Ok(());
-            }
-        }
-        Err(HostError::Busy(self.cpu()))
+    /// Tells a buffer how many events were written before it, once this one is retired.
+    pub(crate) fn precede(&self, next: &Self) -> Result<(), HostError> {
+        let old = self.mapping().ring();
+        let written = old.written().map_err(|Corrupt| self.damaged())?;
+        let origin = old.meta().host.origin.load(Relaxed).wrapping_add(written);
+        next.mapping().ring().meta().host.origin.store(origin, Relaxed);
+        Ok(())
     }
+
+    /// An empty buffer of these sizes that is to follow this one, switched off.
+    pub(crate) fn following(&self, geometry: Geometry) -> Result<Self, HostError> {
+        let new = self.empty(geometry)?;
+        new.set_rank(self.rank().next());
+        Ok(new)
+    }
+
+    /// Retires the ring: as one of its writers, on their CPU where they run sections.
+    pub(crate) fn retire(&self) -> Result<(), HostError> {
+        self::retire(self.mapping())
+    }
+}
+
+/// Ends writing to a buffer.
+pub(crate) fn retire(mapping: &Mapping) -> Result<(), HostError> {
+    let ring = mapping.ring();
+    let (cpu, kind) = (ring.meta().identity.cpu.load(Relaxed), kind(&ring));
+    for _ in 0..LOCK_TRIES {
+        let pin = (kind == WriterKind::Rseq).then(|| Pin::to(cpu));
+        let pinned = match pin {
+            Some(Some(_)) => Some(cpu),
+            // On a CPU that is offline no section is under way.
+            Some(None) if is_online(cpu) => return Err(HostError::Unreachable(cpu)),
+            _ => None,
+        };
+        let Some(held) = lock::acquire(&ring.meta().writer.lock) else { continue };
+        let done = retire::retire(&ring, pinned);
+        drop(held);
+        if done.map_err(|Corrupt| HostError::Damaged(cpu))? {
+            return Ok(());
+        }
+    }
+    Err(HostError::Busy(cpu))
+}
+
+fn kind(ring: &Ring<'_>) -> WriterKind {
+    let kind = ring.meta().identity.writer_kind.load(Relaxed);
+    WriterKind::from_number(kind).unwrap_or(WriterKind::Locked)
 }
 
 #[cfg(test)]

@@ -131,6 +131,16 @@ pub(crate) fn lanes(mappings: Vec<Arc<Mapping>>) -> Arc<[Lane]> {
     mappings.into_iter().map(|mapping| Lane::new(Buffer::new(mapping, Arc::clone(&first)))).collect()
 }
 
+/// Lanes for buffers that follow each other, the oldest first; the index is the CPU.
+pub(crate) fn lanes_of(mappings: Vec<Vec<Arc<Mapping>>>) -> Arc<[Lane]> {
+    let oldest = mappings.iter().map(|all| Arc::clone(all.first().expect("a CPU has a buffer")));
+    let lanes = lanes(oldest.collect());
+    for (lane, all) in lanes.iter().zip(mappings) {
+        all.into_iter().skip(1).for_each(|mapping| lane.add(mapping));
+    }
+    lanes
+}
+
 /// One CPU's buffer, mapped for writing, with what each event needs at hand.
 #[derive(Debug)]
 struct Buffer {

@@ -120,10 +120,8 @@ impl Known {
         }
         link.ask_with(&request(request::OFFER_SWITCHBOARD, 0, 0), &[], Some(self.board.fd()))?;
         for (bit, mapped) in (0u16..).zip(&self.instances) {
-            let descriptors = mapped.iter().flat_map(Mapped::descriptors);
-            for (cpu, descriptor) in (0u32..).zip(descriptors) {
-                let epoch = mapped.as_ref().map_or(0, |mapped| mapped.epoch);
-                let header = request(request::OFFER_BUFFER, place(bit, cpu), epoch);
+            for (cpu, descriptor) in mapped.iter().flat_map(Mapped::descriptors) {
+                let header = request(request::OFFER_BUFFER, place(bit, cpu), 0);
                 link.ask_with(&header, &[], Some(descriptor.as_fd()))?;
             }
         }
@@ -435,9 +433,13 @@ impl Shared {
             let epoch = entry.epoch.load(Acquire);
             let lineage = entry.lineage.load(Relaxed);
             // Where it is replaced meanwhile, the generation grows, and it is looked at again.
-            let mapped = match place {
+            match place {
                 None if epoch == 0 => continue,
                 Some(mapped) if mapped.epoch == epoch && !mapped.is_ahead() => continue,
+                // Before anything is written there: a host in this one's place waits for those who have it.
+                _ => entry.mapped.fetch_max(epoch, Relaxed),
+            };
+            let mapped = match place {
                 Some(mapped) if mapped.lineage == lineage => {
                     mapped.follow(connection, bit).map(|()| mapped.epoch = epoch).map(|()| None)
                 }
@@ -451,7 +453,13 @@ impl Shared {
             };
             let lanes = Some(&mapped.lanes).filter(|lanes| !lanes.is_empty());
             self.targets.set(bit.into(), lanes.map(|lanes| Writer::of_lanes(Arc::clone(lanes), None)));
-            *place = Some(mapped);
+            // Its host does the same, if it lives.
+            let old = place.replace(mapped);
+            if let (Some(old), Some(new)) = (old, &place)
+                && !old.shares(new)
+            {
+                old.retire();
+            }
         }
         Ok(())
     }

@@ -83,8 +83,12 @@ impl Named {
     }
 
     /// Tells the attached processes that there is another set of buffers here.
-    pub(super) fn announce(&self) {
-        self.common.board().entry(self.bit).lineage.fetch_add(1, Relaxed);
+    pub(super) fn announce(&self, host: &Host) {
+        let lineage = &self.common.board().entry(self.bit).lineage;
+        let next = lineage.load(Relaxed).wrapping_add(1);
+        #[expect(clippy::cast_possible_truncation, reason = "the low half is what buffers keep")]
+        host.set_lineage(next as u32);
+        lineage.store(next, Relaxed);
         self.announce_more();
     }
 
@@ -132,7 +136,7 @@ impl Named {
         self.common.targets().set(self.bit, Some(host.writer_here()));
         let old = std::mem::replace(&mut present.host, host);
         (present.config, present.sizes) = (config, sizes);
-        self.announce();
+        self.announce(&present.host);
         old.retire();
         Ok(())
     }
