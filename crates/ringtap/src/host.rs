@@ -234,22 +234,11 @@ impl Host {
         };
         let buffers = (0..=last).map(buffer).collect::<Result<_, HostError>>();
         let buffers = buffers.inspect_err(|_| files.iter().for_each(Files::discard))?;
-        let calibrated = Mutex::new(Some((pair, Instant::now())));
-        let (common, buffer_percent) = (Arc::clone(common), AtomicU8::new(config.buffer_percent));
-        let snapshot = snapshot::Slot::default();
-        let (lanes, writers) = lanes(buffers);
+        let calibrated = Some((pair, Instant::now()));
         let instance = Instance {
-            lanes,
-            writers,
-            clock,
-            buffer_percent,
-            calibrated,
-            common,
             is_top,
-            snapshot,
-            strict: AtomicBool::new(false),
             files,
-            resizing: Mutex::default(),
+            ..Instance::of(lanes(buffers), clock, calibrated, common, config.buffer_percent)
         };
         let host = Self { instance: Arc::new(instance) };
         host.keep_events().map_err(MapError::events)?;
@@ -258,20 +247,11 @@ impl Host {
 
     /// The same instance with other buffers: a snapshot of it.
     pub(crate) fn with_buffers(&self, buffers: Vec<Arc<Buffer>>) -> Self {
-        let (lanes, writers) = lanes(buffers);
+        let Instance { clock, common, .. } = &*self.instance;
         let instance = Instance {
-            lanes,
-            writers,
-            clock: self.instance.clock,
-            buffer_percent: AtomicU8::new(self.buffer_percent()),
-            // Its events were stamped before now.
-            calibrated: Mutex::new(None),
-            common: Arc::clone(&self.instance.common),
-            is_top: false,
-            snapshot: snapshot::Slot::default(),
             strict: AtomicBool::new(true),
-            files: None,
-            resizing: Mutex::default(),
+            // Its events were stamped before now: no line is drawn anew.
+            ..Instance::of(lanes(buffers), *clock, None, common, self.buffer_percent())
         };
         Self { instance: Arc::new(instance) }
     }
@@ -336,23 +316,12 @@ impl Host {
         let newest: Vec<_> = lanes.iter().map(Lane::newest).collect();
         let first = newest.first().map(|buffer| buffer.mapping.ring().meta().clock.id.load(Relaxed));
         let clock = first.and_then(ClockId::from_number).ok_or(HostError::Damaged(0))?;
-        let calibrated = Mutex::new(Some((Pair::now(clock), Instant::now())));
-        let (common, buffer_percent) = (Arc::clone(common), AtomicU8::new(buffer_percent));
+        let calibrated = Some((Pair::now(clock), Instant::now()));
         let places: Vec<_> = newest.iter().map(|buffer| buffer.file()).collect();
         let files = directory.and_then(|directory| Files::resume(directory, &places));
-        let instance = Instance {
-            lanes,
-            writers: writer::lanes_of(writers),
-            clock,
-            buffer_percent,
-            calibrated,
-            common,
-            is_top,
-            snapshot: snapshot::Slot::default(),
-            strict: AtomicBool::new(false),
-            files,
-            resizing: Mutex::default(),
-        };
+        let lanes = (lanes, writer::lanes_of(writers));
+        let instance =
+            Instance { is_top, files, ..Instance::of(lanes, clock, calibrated, common, buffer_percent) };
         let host = Self { instance: Arc::new(instance) };
         host.keep_events().map_err(MapError::events)?;
         Ok(host)
@@ -709,6 +678,31 @@ impl Host {
 /// The highest number of a CPU that this machine may have.
 pub(crate) fn last_cpu() -> Result<u32, HostError> {
     Ok(cpus::possible().map_err(HostError::Cpus)?.into_iter().max().unwrap_or(0))
+}
+
+impl Instance {
+    /// A named instance of these buffers, in memory; `calibrated` as in the field.
+    fn of(
+        (lanes, writers): (Vec<Lane>, Arc<[writer::Lane]>),
+        clock: ClockId,
+        calibrated: Option<(Pair, Instant)>,
+        common: &Arc<Common>,
+        buffer_percent: u8,
+    ) -> Self {
+        Self {
+            lanes,
+            writers,
+            clock,
+            buffer_percent: AtomicU8::new(buffer_percent),
+            calibrated: Mutex::new(calibrated),
+            common: Arc::clone(common),
+            is_top: false,
+            snapshot: snapshot::Slot::default(),
+            strict: AtomicBool::new(false),
+            files: None,
+            resizing: Mutex::default(),
+        }
+    }
 }
 
 /// Lanes that begin with these buffers.
