@@ -17,7 +17,7 @@ use crate::stats::Stats;
 use crate::writer::{self, Pin, Writer};
 use crate::{cpus, snapshot, wake};
 use ringtap_abi::Geometry;
-use ringtap_abi::meta::{Rank, Switches, WriterKind, state};
+use ringtap_abi::meta::{Rank, WriterKind, state};
 use ringtap_abi::switchboard::TOP;
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -499,18 +499,10 @@ impl Host {
 
     /// Switches recording on or off, for all writers at once.
     pub fn set_recording(&self, on: bool) {
-        let set = |switches: &Switches| {
-            let _ = if on {
-                switches.state.fetch_and(!state::OFF, Relaxed)
-            } else {
-                switches.state.fetch_or(state::OFF, Relaxed)
-            };
-        };
         for (lane, writers) in self.instance.lanes.iter().zip(self.instance.writers.iter()) {
             // No resize copies the old state meanwhile.
             let chain = lane.chain();
-            // Writers look at the first buffer that they mapped, whichever that is.
-            writers.switches().for_each(set);
+            writers.switch_recording(on);
             if !on {
                 // As in the kernel: nothing more will come, so nobody waits for it.
                 wake::send_away(&chain.front().mapping.ring());

@@ -77,6 +77,7 @@ mod value;
 pub use declared::{Declared, EventError, Register};
 pub use format::{Arg, Print, manifests};
 pub use layout::Field;
+pub(crate) use switch::Home;
 pub use switch::{Route, Switch};
 pub use value::{Count, Kind, Scalar, Shown, Text, Value};
 

@@ -133,8 +133,7 @@ impl Remains {
 
     /// A CPU's buffers of one set, in order.
     fn line(&self, bit: usize, cpu: u32, lineage: u32) -> Vec<&Found> {
-        let of_it =
-            |found: &&Found| (found.instance, found.cpu, found.rank.lineage) == (bit, cpu, lineage);
+        let of_it = |found: &&Found| (found.instance, found.cpu, found.rank.lineage) == (bit, cpu, lineage);
         let mut line: Vec<_> = self.found.iter().filter(of_it).collect();
         line.sort_by_key(|found| found.rank);
         line
@@ -144,9 +143,10 @@ impl Remains {
         let line = self.line(bit, cpu, self.lineage(bit));
         let open = line.iter().position(|found| !found.is_retired());
         let end = open.map_or(line.len(), |open| open + 1);
-        let has_rest = line[..end].iter().rposition(|found| found.is_first()).is_some_and(|first| {
-            line[first..end].windows(2).all(|pair| pair[1].follows(pair[0]))
-        });
+        let has_rest = line[..end]
+            .iter()
+            .rposition(|found| found.is_first())
+            .is_some_and(|first| line[first..end].windows(2).all(|pair| pair[1].follows(pair[0])));
         let entry = self.board.entry(bit);
         let is_new = entry.mapped.load(Relaxed) < entry.epoch.load(Relaxed);
         match (open, has_rest) {
@@ -197,7 +197,7 @@ impl Remains {
 
     fn named(name: String, bit: usize, host: Host, common: &Arc<Common>) -> Arc<Named> {
         if bit > 0 {
-            common.targets().set(bit, Some(host.writer_here()));
+            common.targets().set(bit, Some(host.writer_here()), common.board());
         }
         let config = host.stated_config();
         let named = Named::new(name, bit, config, host, common);
