@@ -127,4 +127,5 @@ pub mod private {
     pub use super::dynamic::{Tail, write as write_dynamic, write_tails};
     pub use super::format::{check as check_print, manifest, manifest_len};
     pub use super::layout::{is_dynamic, lay_out, offset_of, payload_len, plain_len, view};
+    pub use super::value::cut;
 }
