@@ -226,7 +226,7 @@ impl Buffer {
     }
 
     /// Retires the ring: as one of its writers, on their CPU where they run sections.
-    fn retire(&self) -> Result<(), HostError> {
+    pub(crate) fn retire(&self) -> Result<(), HostError> {
         let ring = self.mapping().ring();
         for _ in 0..LOCK_TRIES {
             let pin = (self.kind() == WriterKind::Rseq).then(|| Pin::to(self.cpu()));

@@ -21,12 +21,12 @@ use super::raw::{self, Consumer, Raw};
 use super::tree::{Attributes, Entry, Kind, Tree};
 use crate::control::{Caller, Mapped};
 use ringtap::Host;
-use ringtap::subbufs::{self, Bell, Seen, Watch};
+use ringtap::subbufs::{self, Bell, Frame, Seen, Watch};
 use rustix::event::{PollFd, PollFlags};
 use rustix::fd::{AsFd, BorrowedFd};
 use rustix::fs::OFlags;
 use rustix::io::Errno;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, hash_map};
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
@@ -117,15 +117,18 @@ enum Outcome {
 /// Which buffers somebody may have mapped.
 #[derive(Debug, Default)]
 pub(super) struct Mappings {
-    /// The inodes that were ever opened and are not forgotten, which a mapping prevents; and the memory behind them.
+    /// The inodes that were ever opened and are not forgotten, which a mapping prevents.
     inodes: Mutex<HashMap<u64, Shown>>,
 }
 
 /// What an inode shows.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 struct Shown {
-    /// Which memfd.
-    memory: u64,
+    /// Which buffer: of the instance of this number, and of this CPU.
+    instance: u32,
+    cpu: u32,
+    /// What its mappings go to.
+    frame: Frame,
     /// How often it is open.
     openings: u64,
 }
@@ -135,23 +138,40 @@ impl Mappings {
     fn inodes(&self) -> MutexGuard<'_, HashMap<u64, Shown>> {
         self.inodes.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
 
-/// What tells one memfd from all others.
-fn identity(memory: BorrowedFd<'_>) -> u64 {
-    rustix::fs::fstat(memory).map_or(0, |stat| stat.st_ino)
+    /// The inodes that show a buffer.
+    fn shown(&self, instance: u32, cpu: u32) -> HashMap<u64, Shown> {
+        let mut shown = self.inodes().clone();
+        shown.retain(|_, shown| (shown.instance, shown.cpu) == (instance, cpu));
+        shown
+    }
+
+    /// Whether anybody has open or mapped what these show, or the present memory, which the clients of a server before
+    /// this one may have.
+    fn is_used(shown: &HashMap<u64, Shown>, host: &Host, cpu: u32) -> bool {
+        let memories = shown.values().map(|shown| shown.frame.memory()).chain(host.memory(cpu).ok());
+        memories.into_iter().any(|memory| !device::is_unused(memory.as_fd()))
+    }
+
+    /// Whether somebody maps a buffer or can do so at any time, having it open.
+    fn may_be_mapped(&self, instance: u32, host: &Host, cpu: u32) -> bool {
+        Self::is_used(&self.shown(instance, cpu), host, cpu)
+    }
+
+    /// Forgets memory that other memory replaced and that nobody can map or has mapped any more.
+    fn forget_unused(&self) {
+        self.inodes()
+            .retain(|_, shown| shown.openings > 0 || !device::is_unused(shown.frame.memory().as_fd()));
+    }
 }
 
 impl Mapped for Mappings {
-    fn is_mapped(&self, host: &Host, cpu: u32) -> bool {
-        let Ok(memory) = host.memory(cpu) else { return false };
-        if device::is_unused(memory.as_fd()) {
+    fn is_mapped(&self, instance: u32, host: &Host, cpu: u32) -> bool {
+        let shown = self.shown(instance, cpu);
+        if !Self::is_used(&shown, host, cpu) {
             return false;
         }
         // Somebody has it: through a mapping, where no file is open; else the clients' own tables say it.
-        let wanted = identity(memory.as_fd());
-        let mut shown = self.inodes().clone();
-        shown.retain(|_, shown| shown.memory == wanted);
         if shown.values().all(|shown| shown.openings == 0) {
             return true;
         }
@@ -488,19 +508,34 @@ impl Server {
         let pipe = handle.raw().ok_or(Errno::INVAL)?;
         let mut state = self.state();
         let inode = state.raw_inodes.get_mut(&ino).ok_or(Errno::STALE)?;
-        if self.can_map && inode.backing.is_none() {
-            let host = pipe.host();
-            let memory = host.memory(pipe.cpu()).map_err(|_| Errno::NODEV)?;
-            inode.backing = Some(self.device.back(memory.as_fd())?);
-            self.mappings.inodes().insert(ino, Shown { memory: identity(memory.as_fd()), openings: 0 });
+        let mut frame = None;
+        if self.can_map {
+            self.mappings.forget_unused();
+            let (host, cpu) = (pipe.host(), pipe.cpu());
+            if !self.mappings.may_be_mapped(node.instance, &host, cpu) {
+                // Where writers give no chance to, the numbers stay, which is as good to read by.
+                let _ = host.renumber(cpu);
+            }
+            let mut inodes = self.mappings.inodes();
+            let shown = match inodes.entry(ino) {
+                hash_map::Entry::Occupied(shown) => shown.into_mut(),
+                hash_map::Entry::Vacant(place) => place.insert(Shown {
+                    instance: node.instance,
+                    cpu,
+                    frame: host.frame(cpu).map_err(|_| Errno::NODEV)?,
+                    openings: 0,
+                }),
+            };
+            if inode.backing.is_none() {
+                inode.backing = Some(self.device.back(shown.frame.memory().as_fd())?);
+            }
+            shown.openings += 1;
+            frame = Some(shown.frame.clone());
         }
         inode.openings += 1;
-        if let Some(shown) = self.mappings.inodes().get_mut(&ino) {
-            shown.openings = inode.openings;
-        }
         let backing = inode.backing.as_ref().map(|backing| backing.id());
         let consumer = state.consumers.entry(node).or_default();
-        let raw = Raw::new(ino, handle, Arc::clone(consumer), nonblocking);
+        let raw = Raw::new(ino, handle, Arc::clone(consumer), frame, nonblocking);
         let fh = state.keep(Open::Raw(raw, node));
         let open_flags = fopen::DIRECT_IO | backing.map_or(0, |_| fopen::PASSTHROUGH);
         Ok(OpenOut { fh, open_flags, backing_id: backing.unwrap_or(0) }.as_bytes().to_vec())
@@ -514,7 +549,7 @@ impl Server {
             inode.openings -= 1;
             inode.backing = inode.backing.take().filter(|_| inode.openings > 0);
             if let Some(shown) = self.mappings.inodes().get_mut(&raw.ino()) {
-                shown.openings = inode.openings;
+                shown.openings -= 1;
             }
         }
         let is_last = !state.open.values().any(|open| matches!(open, Open::Raw(_, other) if *other == node));
@@ -580,9 +615,14 @@ impl Server {
     fn ioctl(&self, request: &Request<'_>) -> Result<Option<Vec<u8>>, Errno> {
         let (ioctl, _) = request.arguments::<IoctlIn>()?;
         let mut state = self.state();
-        let Some(Open::Raw(raw, ..)) = state.open.get_mut(&ioctl.fh) else { return Err(Errno::NOTTY) };
+        let Some(Open::Raw(raw, node)) = state.open.get_mut(&ioctl.fh) else { return Err(Errno::NOTTY) };
         match ioctl.cmd {
             raw::GET_READER => {
+                let (host, cpu) = raw.buffer()?;
+                let others = || self.mappings.is_mapped(node.instance, &host, cpu);
+                if !raw.is_mapped(request.header.pid, others) {
+                    return Err(Errno::NODEV);
+                }
                 if raw.waits_for_watermark(request.header.pid) && !raw.is_ready()? {
                     let what = What::GetReader { kicks: raw.watch()?.kicks() };
                     state.waiting.push(Waiting { unique: request.header.unique, handle: ioctl.fh, what });
