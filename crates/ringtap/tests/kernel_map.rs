@@ -233,13 +233,13 @@ fn numbers(data: &Map, subbuf_size: usize, id: u64, range: Range<u64>) -> Vec<u6
     numbers
 }
 
-/// Numbers that follow each other, as ranges.
-fn runs(numbers: &[u64]) -> Vec<Range<u64>> {
-    let mut runs: Vec<Range<u64>> = Vec::new();
+/// Numbers that follow each other: the first of each run, and the one behind its last.
+fn runs(numbers: &[u64]) -> Vec<(u64, u64)> {
+    let mut runs: Vec<(u64, u64)> = Vec::new();
     for &number in numbers {
         match runs.last_mut() {
-            Some(run) if run.end == number => run.end += 1,
-            _ => runs.push(number..number + 1),
+            Some((_, end)) if *end == number => *end += 1,
+            _ => runs.push((number, number + 1)),
         }
     }
     runs
@@ -453,7 +453,7 @@ fn the_data_is_what_was_written() {
         let mut written = 0;
         for more in [1500, 1, 2, 126, 127, 128, 1000, 3] {
             bench.mark(written..written + more);
-            assert_eq!(runs(&consume(&raw, &meta, &data)), [written..written + more]);
+            assert_eq!(runs(&consume(&raw, &meta, &data)), [(written, written + more)]);
             written += more;
         }
         let [_, _, entries, read, overrun] = meta.state();
@@ -512,7 +512,7 @@ fn sub_buffers_are_numbered_at_the_first_mapping() {
         let numbers = 1 + round * 1000..1 + round * 1000 + 900;
         bench.mark(numbers.clone());
         let seen = consume(&raw, &meta, &data);
-        assert_eq!(runs(&seen[seen.len() - 900..]), [numbers], "round {round}");
+        assert_eq!(runs(&seen[seen.len() - 900..]), [(numbers.start, numbers.end)], "round {round}");
         assert!(meta.word(READER_ID) > 4, "several pages further");
         drop((raw, meta, data));
         if round == 2 {
@@ -549,9 +549,9 @@ fn who_opened_before_a_change_of_size_maps_what_came_after_it() {
         let seen = consume(&raw, &meta, &data);
         let kept =
             if file == "buffer_size_kb" || (file != "trace_clock" && !bench.is_kernels) { 0 } else { 300 };
-        assert_eq!(runs(&seen), [kept..900], "{file} {value}");
+        assert_eq!(runs(&seen), [(kept, 900)], "{file} {value}");
         assert_eq!(bench.write("buffer_size_kb", "256"), Err(Errno::BUSY), "it is mapped");
         bench.mark(900..1700);
-        assert_eq!(runs(&consume(&raw, &meta, &data)), [900..1700]);
+        assert_eq!(runs(&consume(&raw, &meta, &data)), [(900, 1700)]);
     }
 }
