@@ -55,7 +55,7 @@ pub(crate) unsafe extern "C" fn ringtap_write_short(
 ) -> c_int {
     // SAFETY: as the header says.
     let Some((_, route, writer)) = (unsafe { at_hand(event) }) else { return Code::Off as c_int };
-    let words = [Common::of_thread(route.id).word(), second, third];
+    let words = [Common::of_thread(route.id()).word(), second, third];
     let written = match length {
         24 => writer.write_array_to(route, view::<3, 24>(&words)),
         20 => writer.write_array_to(route, view::<3, 20>(&words)),
@@ -78,7 +78,7 @@ pub(crate) unsafe extern "C" fn ringtap_write_words(
     // SAFETY: as the header says.
     let Some((_, route, writer)) = (unsafe { at_hand(event) }) else { return Code::Off as c_int };
     // SAFETY: as the header says: there are at least 12 bytes, in whole words.
-    unsafe { words.write(Common::of_thread(route.id).word()) };
+    unsafe { words.write(Common::of_thread(route.id()).word()) };
     // SAFETY: as above, as many bytes as are said.
     let payload = unsafe { std::slice::from_raw_parts(words.cast::<u8>(), length) };
     macro_rules! dispatch {
@@ -109,7 +109,7 @@ pub(crate) unsafe extern "C" fn ringtap_write_tails(
     let Some((known, route, writer)) = (unsafe { at_hand(event) }) else { return Code::Off as c_int };
     // SAFETY: as the header says: as many words as the fixed part has, and three at least.
     let words = unsafe { std::slice::from_raw_parts_mut(words, known.fixed_len.div_ceil(8)) };
-    words[0] = Common::of_thread(route.id).word();
+    words[0] = Common::of_thread(route.id()).word();
     let fields = &known.dynamic;
     let written = match fields.len() {
         1 => {

@@ -11,7 +11,7 @@ use crate::lane::Lane;
 use crate::map::{self, Access, MapError, Mapping};
 use crate::ring::snapshot::Copying;
 use crate::ring::swap::{Handed, Reader as Swapper};
-use crate::ring::{Corrupt, Ring, recover, reset, retire, watermark};
+use crate::ring::{Corrupt, Ring, recover, renumber, reset, retire, watermark};
 use crate::rseq::{self, Area, lock, portable::Pinned};
 use crate::stats::Stats;
 use crate::writer::{self, Pin, Writer};
@@ -535,6 +535,17 @@ impl Host {
         self.lane(cpu)?.reset()
     }
 
+    /// Numbers the sub-buffers of a CPU's buffer anew, while writers go on: the reader page is 0, the others are 1, 2, ...
+    /// from the oldest on, as the kernel does it when a buffer is mapped for the first time. Brings the meta-page up to date.
+    /// For a buffer that nobody has mapped for reading: its pages move. Whether all have their numbers then; where the ring
+    /// is full of unread events, or read by another, they keep some.
+    ///
+    /// # Errors
+    /// [`HostError::NoSuchCpu`], [`HostError::Damaged`].
+    pub fn renumber(&self, cpu: u32) -> Result<bool, HostError> {
+        self.lane(cpu)?.renumber()
+    }
+
     /// Declares an event: `format` is the text of a kernel `format` file, whose `ID:` line the host fills in.
     /// Returns the id for its records' `common_type`; the same declaration, by whatever process, has the same id.
     ///
@@ -651,6 +662,11 @@ impl Host {
         Ok(buffer.reader().unread_on_page(ring)?.bytes)
     }
 
+    /// Data bytes on the reader page that were handed out.
+    pub(crate) fn handed_out(&self, cpu: u32) -> Result<u32, HostError> {
+        Ok(self.lane(cpu)?.front().reader().handed_bytes())
+    }
+
     /// Where the buffers' list is: two handles of the same say the same.
     pub(crate) fn address(&self) -> *const () {
         Arc::as_ptr(&self.instance).cast()
@@ -737,6 +753,11 @@ impl Buffer {
 
     pub(crate) fn mapping(&self) -> &Arc<Mapping> {
         &self.mapping
+    }
+
+    /// A descriptor that can be mapped read-only and nothing else.
+    pub(crate) fn memory(&self) -> Arc<OwnedFd> {
+        Arc::clone(&self.read_only)
     }
 
     pub(crate) fn descriptor(&self) -> BorrowedFd<'_> {
@@ -826,6 +847,26 @@ impl Buffer {
     /// What the consuming reader holds. A panic of another thread changes nothing about what it says.
     pub(crate) fn reader(&self) -> MutexGuard<'_, Swapper> {
         self.reader.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// See [`Host::renumber`].
+    pub(crate) fn renumber(&self) -> Result<bool, HostError> {
+        let (ring, mut reader) = (self.mapping.ring(), self.reader());
+        let Some(_pin) = Pin::to(self.cpu) else { return Ok(false) };
+        let kind = WriterKind::from_number(ring.meta().identity.writer_kind.load(Relaxed));
+        let done = match (kind, Area::of_thread()) {
+            #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+            (Some(WriterKind::Rseq), Some(area)) => {
+                renumber::renumber(&ring, &mut reader, &rseq::native::Rseq(area), self.cpu)
+            }
+            _ => {
+                let held = lock::acquire(&ring.meta().writer.lock).ok_or(HostError::Busy(self.cpu))?;
+                let done = renumber::renumber(&ring, &mut reader, &Pinned(self.cpu), self.cpu);
+                drop(held);
+                done
+            }
+        };
+        done.map_err(|Corrupt| HostError::Damaged(self.cpu))
     }
 
     pub(crate) fn reset(&self) -> Result<(), HostError> {

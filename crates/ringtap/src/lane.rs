@@ -131,6 +131,16 @@ impl Lane {
         Ok(())
     }
 
+    /// See [`Host::renumber`](crate::Host::renumber).
+    pub(crate) fn renumber(&self) -> Result<bool, HostError> {
+        let chain = self.chain();
+        // Of a ring that was replaced nothing moves any more, and a reader knows its pages by their numbers.
+        if !chain.older.is_empty() || self.consumer.load(Relaxed) != 0 {
+            return Ok(false);
+        }
+        chain.newest.renumber()
+    }
+
     /// The buffer that is written.
     pub(crate) fn newest(&self) -> Arc<Buffer> {
         Arc::clone(&self.chain().newest)
