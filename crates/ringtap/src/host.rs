@@ -17,6 +17,7 @@ use crate::stats::Stats;
 use crate::writer::{self, Pin, Writer};
 use crate::{cpus, snapshot, wake};
 use ringtap_abi::Geometry;
+use ringtap_abi::control::request::{NEWEST, OLDEST};
 use ringtap_abi::meta::{Rank, WriterKind, state};
 use ringtap_abi::switchboard::TOP;
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -620,13 +621,16 @@ impl Host {
         Ok(Arc::clone(&self.lane(cpu)?.chain().for_writer(known).fd))
     }
 
-    /// A descriptor as [`read_only`](Self::read_only)'s of the buffer that replaced this one, if any did.
-    pub(crate) fn read_only_after(
-        &self,
-        cpu: u32,
-        mapping: &Mapping,
-    ) -> Result<Option<Arc<OwnedFd>>, HostError> {
-        Ok(self.lane(cpu)?.chain().after(mapping).map(|buffer| Arc::clone(&buffer.read_only)))
+    /// A descriptor as [`read_only`](Self::read_only)'s of the buffer behind the one of this inode, or of the same where
+    /// none followed; [`OLDEST`] and [`NEWEST`] are before and behind all of them.
+    pub(crate) fn read_only_after(&self, cpu: u32, known: u64) -> Result<Arc<OwnedFd>, HostError> {
+        let chain = self.lane(cpu)?.chain();
+        let buffer = match known {
+            OLDEST => chain.front(),
+            NEWEST => chain.newest(),
+            known => chain.after(known),
+        };
+        Ok(Arc::clone(&buffer.read_only))
     }
 
     /// Draws the line from ticks to nanoseconds anew where the last one is old.
