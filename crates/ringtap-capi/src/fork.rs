@@ -94,6 +94,7 @@ extern "C" fn in_parent() {
 }
 
 extern "C" fn in_child() {
+    crate::thread::forget();
     // The thread has another id here than its guard says.
     // SAFETY: there is no other thread.
     let guard = unsafe { (*HELD.0.get()).take() };

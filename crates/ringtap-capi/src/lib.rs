@@ -14,6 +14,7 @@ mod host;
 mod reader;
 mod switches;
 mod text;
+mod thread;
 mod trace;
 mod write;
 

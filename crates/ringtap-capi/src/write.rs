@@ -2,7 +2,7 @@
 
 use crate::error::Code;
 use crate::event::{Event, Known};
-use crate::trace;
+use crate::{thread, trace};
 use ringtap::Writer;
 use ringtap::event::private::{Tail, cut, view, write_tails};
 use ringtap::event::{Common, Route, marker};
@@ -42,6 +42,12 @@ unsafe fn at_hand(event: *const Event) -> Option<(&'static Known, Route, &'stati
     Some((known, known.declared.route()?, trace::writer()?))
 }
 
+/// The first word of a payload.
+#[inline(always)]
+fn common(route: Route, pid: u32) -> u64 {
+    Common { id: route.id(), flags: 0, preempt_count: 0, pid }.word()
+}
+
 /// A payload of up to 24 bytes, in registers. [any]
 ///
 /// # Safety
@@ -55,12 +61,19 @@ pub(crate) unsafe extern "C" fn ringtap_write_short(
 ) -> c_int {
     // SAFETY: as the header says.
     let Some((_, route, writer)) = (unsafe { at_hand(event) }) else { return Code::Off as c_int };
-    let words = [Common::of_thread(route.id()).word(), second, third];
+    let (pid, spot) = thread::get();
+    let words = [common(route, pid), second, third];
+    macro_rules! write {
+        ($length:literal) => {
+            // SAFETY: 1. It is this thread's.
+            unsafe { writer.write_array_to_by(route, view::<3, $length>(&words), spot) }
+        };
+    }
     let written = match length {
-        24 => writer.write_array_to(route, view::<3, 24>(&words)),
-        20 => writer.write_array_to(route, view::<3, 20>(&words)),
-        16 => writer.write_array_to(route, view::<3, 16>(&words)),
-        _ => writer.write_array_to(route, view::<3, 12>(&words)),
+        24 => write!(24),
+        20 => write!(20),
+        16 => write!(16),
+        _ => write!(12),
     };
     Code::from(written) as c_int
 }
@@ -77,15 +90,17 @@ pub(crate) unsafe extern "C" fn ringtap_write_words(
 ) -> c_int {
     // SAFETY: as the header says.
     let Some((_, route, writer)) = (unsafe { at_hand(event) }) else { return Code::Off as c_int };
+    let (pid, spot) = thread::get();
     // SAFETY: as the header says: there are at least 12 bytes, in whole words.
-    unsafe { words.write(Common::of_thread(route.id()).word()) };
+    unsafe { words.write(common(route, pid)) };
     // SAFETY: as above, as many bytes as are said.
     let payload = unsafe { std::slice::from_raw_parts(words.cast::<u8>(), length) };
     macro_rules! dispatch {
         ($($words:literal)+) => {
             match length {
                 $(len if len == 4 * $words => match payload.first_chunk::<{ 4 * $words }>() {
-                    Some(payload) => writer.write_array_to(route, payload),
+                    // SAFETY: 1. It is this thread's.
+                    Some(payload) => unsafe { writer.write_array_to_by(route, payload, spot) },
                     None => writer.write_to(route, payload),
                 },)+
                 _ => writer.write_to(route, payload),
@@ -109,7 +124,7 @@ pub(crate) unsafe extern "C" fn ringtap_write_tails(
     let Some((known, route, writer)) = (unsafe { at_hand(event) }) else { return Code::Off as c_int };
     // SAFETY: as the header says: as many words as the fixed part has, and three at least.
     let words = unsafe { std::slice::from_raw_parts_mut(words, known.fixed_len.div_ceil(8)) };
-    words[0] = Common::of_thread(route.id()).word();
+    words[0] = common(route, thread::get().0);
     let fields = &known.dynamic;
     let written = match fields.len() {
         1 => {

@@ -11,7 +11,8 @@ use crate::rseq::{
     lock,
     portable::{Exclusive, Pinned},
 };
-use crate::{spot, thread, wake};
+use crate::spot::{self, Spot};
+use crate::{thread, wake};
 use ringtap_abi::clock::ClockId;
 use ringtap_abi::event::max_payload;
 use ringtap_abi::meta::{Switches, WriterKind, state};
@@ -230,7 +231,8 @@ impl Writer {
     #[inline(always)]
     pub fn write_array_to<const N: usize>(&self, route: Route, payload: &[u8; N]) -> Result<(), Refused> {
         if route.word == TOP {
-            self.write_array_from(route.home, payload)
+            // SAFETY: it was just asked for.
+            unsafe { self.write_array_by(route.home, payload, spot::of_thread()) }
         } else {
             self.write_to_many(route, payload)
         }
@@ -320,17 +322,55 @@ impl Writer {
     /// As [`write`](Self::write).
     #[inline(always)]
     pub fn write_array<const N: usize>(&self, payload: &[u8; N]) -> Result<(), Refused> {
-        self.write_array_from(Home::NOBODYS, payload)
+        // SAFETY: it was just asked for.
+        unsafe { self.write_array_by(Home::NOBODYS, payload, spot::of_thread()) }
     }
 
+    /// As [`write_array_to`](Self::write_array_to), by what [`spot_of_thread`](Self::spot_of_thread) said: for a shared
+    /// library, to which thread-local memory is a call away.
+    ///
+    /// # Errors
+    /// As [`write_to`](Self::write_to).
+    ///
+    /// # Safety
+    /// 1. The spot is the calling thread's.
+    #[doc(hidden)]
     #[inline(always)]
-    fn write_array_from<const N: usize>(&self, home: Home, payload: &[u8; N]) -> Result<(), Refused> {
+    pub unsafe fn write_array_to_by<const N: usize>(
+        &self,
+        route: Route,
+        payload: &[u8; N],
+        spot: *const (),
+    ) -> Result<(), Refused> {
+        if route.word != TOP {
+            return self.write_to_many(route, payload);
+        }
+        // SAFETY: as the caller says.
+        unsafe { self.write_array_by(route.home, payload, spot.cast()) }
+    }
+
+    /// Where the calling thread's events are written with: the same as long as the thread lives, forks included.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn spot_of_thread() -> *const () {
+        spot::of_thread().cast_const().cast()
+    }
+
+    /// # Safety
+    /// 1. The spot is the calling thread's.
+    #[inline(always)]
+    unsafe fn write_array_by<const N: usize>(
+        &self,
+        home: Home,
+        payload: &[u8; N],
+        spot: *const Spot,
+    ) -> Result<(), Refused> {
         if const { !write::is_plain(N) } {
             return self.write_here(home, payload);
         }
         let words = in_registers(payload);
-        // SAFETY: they are this payload's.
-        match if self.is_off_here() { Plain::Not } else { unsafe { self.write_plain::<N>(words) } } {
+        // SAFETY: 1. As the caller says. 2. They are this payload's.
+        match if self.is_off_here() { Plain::Not } else { unsafe { self.write_plain::<N>(spot, words) } } {
             Plain::Committed => Ok(()),
             Plain::CommittedForSleepers => {
                 self.wake_sleepers();
@@ -358,8 +398,8 @@ impl Writer {
     ) -> Result<(), Refused> {
         let words = [p0, p1, p2];
         if !self.is_off_here() && self.find_spot() {
-            // SAFETY: as the caller says.
-            match unsafe { self.write_plain::<N>(words) } {
+            // SAFETY: 1. It was just asked for. 2. As the caller says.
+            match unsafe { self.write_plain::<N>(spot::of_thread(), words) } {
                 Plain::Committed => return Ok(()),
                 Plain::CommittedForSleepers => {
                     self.wake_sleepers();
@@ -418,15 +458,16 @@ impl Writer {
     /// The hot path.
     ///
     /// # Safety
-    /// The words are [`in_registers`]'s for a payload of `N` bytes that lives.
+    /// 1. The spot is the calling thread's.
+    /// 2. The words are [`in_registers`]'s for a payload of `N` bytes that lives.
     #[inline(always)]
-    unsafe fn write_plain<const N: usize>(&self, words: [MaybeUninit<u64>; 3]) -> Plain {
+    unsafe fn write_plain<const N: usize>(&self, spot: *const Spot, words: [MaybeUninit<u64>; 3]) -> Plain {
         #[cfg(all(any(target_arch = "x86_64", target_arch = "aarch64"), not(loom)))]
         if const { write::is_plain(N) } {
-            // SAFETY: 1. The spot was just asked for. 2. As the caller says.
-            return unsafe { rseq::native::append_plain::<N>(spot::of_thread(), self, words) };
+            // SAFETY: 1., 2. As the caller says.
+            return unsafe { rseq::native::append_plain::<N>(spot, self, words) };
         }
-        let _ = words;
+        let _ = (spot, words);
         Plain::Not
     }
 
@@ -438,7 +479,8 @@ impl Writer {
                 match payload.len() {
                     $(len if len == 4 * $words => {
                         if let Some(payload) = payload.first_chunk::<{ 4 * $words }>() {
-                            return self.write_array_from(home, payload);
+                            // SAFETY: it was just asked for.
+                            return unsafe { self.write_array_by(home, payload, spot::of_thread()) };
                         }
                     })+
                     _ => {}
