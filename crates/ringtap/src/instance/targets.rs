@@ -1,24 +1,19 @@
 //! Where a process's events go: a writer for each instance of the host, replaced while others write.
 //!
-//! A thread that writes into an instance counts itself in, takes the writer's pointer, writes, and counts itself out
-//! (edge S4). Who replaces a writer swaps the pointer first, and frees the old writer once it has seen the count at 0
-//! after that: whoever took the old pointer had been counted before the swap. A count that is never seen at 0 keeps the
-//! old writer, and nobody waits for it.
-//!
-//! This module exists to protect that invariant: a writer's pointer is used between the two counts alone.
+//! Each instance's writer is [`Lent`] to the threads that write, so it is freed when the last of them is done with it.
 
 use super::tasks;
 use crate::board::Board;
 use crate::event::Route;
+use crate::lent::Lent;
 use crate::rseq::Area;
 use crate::rules::{self, Actor, HasRegion};
 use crate::thread;
 use crate::{Refused, Writer};
 use ringtap_abi::switchboard::{MAX_INSTANCES, RULES};
 use std::cell::Cell;
-use std::ptr;
-use std::sync::atomic::Ordering::{Acquire, Relaxed, Release, SeqCst};
-use std::sync::atomic::{AtomicPtr, AtomicU64};
+use std::sync::atomic::AtomicPtr;
+use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// The writers of a process for one host.
@@ -31,33 +26,14 @@ pub(crate) struct Targets {
     boards: Mutex<Vec<Arc<Board>>>,
     /// The index is the instance's bit. The top instance has one here once its buffers were replaced: until then all
     /// have it at hand.
-    slots: [Slot; MAX_INSTANCES],
-    /// Replaced, and perhaps still in use.
-    retired: Mutex<Vec<Retired>>,
+    writers: [Lent<Writer>; MAX_INSTANCES],
 }
-
-#[derive(Debug)]
-struct Slot {
-    /// Threads at work with `writer`.
-    users: AtomicU64,
-    writer: AtomicPtr<Writer>,
-}
-
-#[derive(Debug)]
-struct Retired {
-    slot: usize,
-    writer: *mut Writer,
-}
-
-// SAFETY: a writer may be dropped by any thread.
-unsafe impl Send for Retired {}
 
 impl Targets {
     pub(crate) fn new(board: Arc<Board>) -> Self {
-        let slot = || Slot { users: AtomicU64::new(0), writer: AtomicPtr::new(ptr::null_mut()) };
         let pointer = AtomicPtr::new(Arc::as_ptr(&board).cast_mut());
         let boards = Mutex::new(vec![board]);
-        Self { board: pointer, boards, slots: std::array::from_fn(|_| slot()), retired: Mutex::default() }
+        Self { board: pointer, boards, writers: std::array::from_fn(|_| Lent::none()) }
     }
 
     /// Takes another host's switchboard.
@@ -80,14 +56,7 @@ impl Targets {
 
     /// Lends an instance's writer; `None` where this process knows none.
     pub(crate) fn with<R>(&self, instance: usize, then: impl FnOnce(&Writer) -> R) -> Option<R> {
-        let slot = &self.slots[instance];
-        // S4: SeqCst, as the swap and the look in `collect`: in their one order the count comes before this load, so
-        // a swap behind this load finds the count raised.
-        slot.users.fetch_add(1, SeqCst);
-        let _counted = Counted(&slot.users);
-        let writer = slot.writer.load(SeqCst);
-        // SAFETY: counted, so it is not freed before `_counted` is dropped.
-        unsafe { writer.as_ref() }.map(then)
+        self.writers[instance].with(then)
     }
 
     /// Writes an event into each instance that its word names. Instances that this process has not yet heard of
@@ -115,27 +84,7 @@ impl Targets {
 
     /// Replaces an instance's writer.
     pub(crate) fn set(&self, instance: usize, writer: Option<Writer>) {
-        let new = writer.map_or(ptr::null_mut(), |writer| Box::into_raw(Box::new(writer)));
-        // S4: see `with`.
-        let old = self.slots[instance].writer.swap(new, SeqCst);
-        let mut retired = self.retired.lock().unwrap_or_else(PoisonError::into_inner);
-        if !old.is_null() {
-            retired.push(Retired { slot: instance, writer: old });
-        }
-        self.collect(&mut retired);
-    }
-
-    /// Frees what nobody uses any more.
-    fn collect(&self, retired: &mut Vec<Retired>) {
-        retired.retain(|old| {
-            // S4: see `with`.
-            let is_used = self.slots[old.slot].users.load(SeqCst) != 0;
-            if !is_used {
-                // SAFETY: made by `set`, swapped out before the count was 0, and taken off the list here.
-                drop(unsafe { Box::from_raw(old.writer) });
-            }
-            is_used
-        });
+        self.writers[instance].set(writer);
     }
 }
 
@@ -188,28 +137,6 @@ impl Actor for Acting<'_> {
     }
 }
 
-/// Counts a thread out, even where it unwinds.
-struct Counted<'t>(&'t AtomicU64);
-
-impl Drop for Counted<'_> {
-    fn drop(&mut self) {
-        // S4: Release, so that the writer's uses come before it is freed.
-        self.0.fetch_sub(1, Release);
-    }
-}
-
-impl Drop for Targets {
-    fn drop(&mut self) {
-        let writers =
-            self.slots.iter().map(|slot| slot.writer.load(SeqCst)).filter(|writer| !writer.is_null());
-        let retired = self.retired.get_mut().unwrap_or_else(PoisonError::into_inner);
-        for writer in writers.chain(retired.iter().map(|old| old.writer)) {
-            // SAFETY: made by `set`; nobody has the targets any more.
-            drop(unsafe { Box::from_raw(writer) });
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -242,6 +169,6 @@ mod tests {
         let counted: u64 = stats.map(|stats| stats.expect("it is sound").written()).sum();
         assert_eq!(counted, written);
         targets.set(1, None);
-        assert!(targets.retired.lock().expect("no panic").is_empty());
+        assert_eq!(targets.writers[1].kept(), 0);
     }
 }

@@ -33,7 +33,7 @@ pub(crate) mod swap;
     missing_debug_implementations,
     reason = "numbers in tests are small, and the tests say so where they are not"
 )]
-mod tests;
+pub(crate) mod tests;
 pub(crate) mod watermark;
 pub(crate) mod write;
 
