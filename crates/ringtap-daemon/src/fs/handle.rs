@@ -182,12 +182,6 @@ impl Handle {
         matches!(self.file.write, Write::Set(_))
     }
 
-    /// Whether closing may take long.
-    #[must_use]
-    pub fn closes_slowly(&self) -> bool {
-        self.file.close.is_some()
-    }
-
     /// Reads up to `len` bytes. Text at `offset` of this open's snapshot, which the first read takes and a read at
     /// offset 0 takes anew; a pipe wherever it stands.
     ///

@@ -79,7 +79,7 @@ struct State {
 enum Open {
     Directory(Vec<Entry>),
     File(File),
-    Raw(Raw, Node),
+    Raw(Box<Raw>, Node),
 }
 
 /// An open file other than `trace_pipe_raw`.
@@ -90,7 +90,6 @@ struct File {
     special: Special,
     reads_slowly: bool,
     writes_slowly: bool,
-    closes_slowly: bool,
 }
 
 impl File {
@@ -99,7 +98,6 @@ impl File {
             special: handle.special(),
             reads_slowly: handle.reads_slowly(),
             writes_slowly: handle.writes_slowly(),
-            closes_slowly: handle.closes_slowly(),
             handle: Arc::new(Mutex::new(handle)),
         }
     }
@@ -382,9 +380,6 @@ impl Server {
             opcode::WRITE => request
                 .arguments::<WriteIn>()
                 .is_ok_and(|(write, _)| of_file(write.fh, |file| file.writes_slowly)),
-            opcode::RELEASE => request
-                .arguments::<ReleaseIn>()
-                .is_ok_and(|(release, _)| of_file(release.fh, |file| file.closes_slowly)),
             _ => false,
         }
     }
@@ -615,7 +610,7 @@ impl Server {
         let backing = inode.backing.as_ref().map(|backing| backing.id());
         let consumer = state.consumers.entry(node).or_default();
         let raw = Raw::new(ino, handle, Arc::clone(consumer), frame, nonblocking);
-        let fh = state.keep(Open::Raw(raw, node));
+        let fh = state.keep(Open::Raw(Box::new(raw), node));
         let open_flags = fopen::DIRECT_IO | backing.map_or(0, |_| fopen::PASSTHROUGH);
         Ok(OpenOut { fh, open_flags, backing_id: backing.unwrap_or(0) }.as_bytes().to_vec())
     }
@@ -625,7 +620,7 @@ impl Server {
         state.polls.remove(&fh);
         let (raw, node) = match state.open.remove(&fh) {
             Some(Open::Raw(raw, node)) => (raw, node),
-            // What closing it does, it does while others are served.
+            // What closing it does is seen by whoever asks next, so it is done here, where that one is served.
             other => {
                 drop(state);
                 return drop(other);
