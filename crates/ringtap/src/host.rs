@@ -234,22 +234,11 @@ impl Host {
         };
         let buffers = (0..=last).map(buffer).collect::<Result<_, HostError>>();
         let buffers = buffers.inspect_err(|_| files.iter().for_each(Files::discard))?;
-        let calibrated = Mutex::new(Some((pair, Instant::now())));
-        let (common, buffer_percent) = (Arc::clone(common), AtomicU8::new(config.buffer_percent));
-        let snapshot = snapshot::Slot::default();
-        let (lanes, writers) = lanes(buffers);
+        let calibrated = Some((pair, Instant::now()));
         let instance = Instance {
-            lanes,
-            writers,
-            clock,
-            buffer_percent,
-            calibrated,
-            common,
             is_top,
-            snapshot,
-            strict: AtomicBool::new(false),
             files,
-            resizing: Mutex::default(),
+            ..Instance::of(buffers, clock, calibrated, common, config.buffer_percent)
         };
         let host = Self { instance: Arc::new(instance) };
         host.keep_events().map_err(MapError::events)?;
@@ -258,20 +247,11 @@ impl Host {
 
     /// The same instance with other buffers: a snapshot of it.
     pub(crate) fn with_buffers(&self, buffers: Vec<Arc<Buffer>>) -> Self {
-        let (lanes, writers) = lanes(buffers);
+        let Instance { clock, common, .. } = &*self.instance;
         let instance = Instance {
-            lanes,
-            writers,
-            clock: self.instance.clock,
-            buffer_percent: AtomicU8::new(self.buffer_percent()),
-            // Its events were stamped before now.
-            calibrated: Mutex::new(None),
-            common: Arc::clone(&self.instance.common),
-            is_top: false,
-            snapshot: snapshot::Slot::default(),
             strict: AtomicBool::new(true),
-            files: None,
-            resizing: Mutex::default(),
+            // Its events were stamped before now: no line is drawn anew.
+            ..Instance::of(buffers, *clock, None, common, self.buffer_percent())
         };
         Self { instance: Arc::new(instance) }
     }
@@ -322,24 +302,11 @@ impl Host {
         let buffers = buffers.collect::<Result<Vec<_>, _>>()?;
         let first = buffers.first().map(|buffer| buffer.mapping.ring().meta().clock.id.load(Relaxed));
         let clock = first.and_then(ClockId::from_number).ok_or(HostError::Damaged(0))?;
-        let calibrated = Mutex::new(Some((Pair::now(clock), Instant::now())));
-        let (common, buffer_percent) = (Arc::clone(common), AtomicU8::new(buffer_percent));
+        let calibrated = Some((Pair::now(clock), Instant::now()));
         let places: Vec<_> = buffers.iter().map(|buffer| buffer.file()).collect();
         let files = directory.and_then(|directory| Files::resume(directory, &places));
-        let (lanes, writers) = lanes(buffers);
-        let instance = Instance {
-            lanes,
-            writers,
-            clock,
-            buffer_percent,
-            calibrated,
-            common,
-            is_top,
-            snapshot: snapshot::Slot::default(),
-            strict: AtomicBool::new(false),
-            files,
-            resizing: Mutex::default(),
-        };
+        let instance =
+            Instance { is_top, files, ..Instance::of(buffers, clock, calibrated, common, buffer_percent) };
         let host = Self { instance: Arc::new(instance) };
         host.keep_events().map_err(MapError::events)?;
         Ok(host)
@@ -685,6 +652,32 @@ impl Host {
 
     pub(crate) fn lane(&self, cpu: u32) -> Result<&Lane, HostError> {
         self.instance.lanes.get(cpu as usize).ok_or(HostError::NoSuchCpu(cpu))
+    }
+}
+
+impl Instance {
+    /// A named instance of these buffers, in memory; `calibrated` as in the field.
+    fn of(
+        buffers: Vec<Arc<Buffer>>,
+        clock: ClockId,
+        calibrated: Option<(Pair, Instant)>,
+        common: &Arc<Common>,
+        buffer_percent: u8,
+    ) -> Self {
+        let (lanes, writers) = lanes(buffers);
+        Self {
+            lanes,
+            writers,
+            clock,
+            buffer_percent: AtomicU8::new(buffer_percent),
+            calibrated: Mutex::new(calibrated),
+            common: Arc::clone(common),
+            is_top: false,
+            snapshot: snapshot::Slot::default(),
+            strict: AtomicBool::new(false),
+            files: None,
+            resizing: Mutex::default(),
+        }
     }
 }
 

@@ -27,12 +27,12 @@ pub(crate) mod trace;
 use catalog::Catalog;
 use instance::Instance;
 use ringtap::Host;
+use ringtap::thread::spawn_without_signals;
 use rustix::io::Errno;
 use saved::Saver;
 use std::collections::BTreeMap;
 use std::fs;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak};
-use std::thread;
 use std::time::Duration;
 use tasks::{Task, Tasks};
 
@@ -123,9 +123,7 @@ impl Control {
         let alive = Arc::new(());
         let (asked, host) = (Arc::downgrade(&alive), instances.clone());
         // Where no thread is to be had, triggers take no snapshots; everything else works.
-        let _ = thread::Builder::new()
-            .name("ringtap-snapshot".to_owned())
-            .spawn(move || take_snapshots(&host, &asked));
+        let _ = spawn_without_signals("ringtap-snapshot", move || take_snapshots(&host, &asked));
         let mut control = Self {
             instances,
             table: RwLock::new(table),

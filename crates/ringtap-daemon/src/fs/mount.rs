@@ -2,7 +2,7 @@
 
 #![forbid(unsafe_code)]
 
-use super::fuse::device::{self, Device};
+use super::fuse::device::Device;
 use super::server::Server;
 use super::tree::Tree;
 use rustix::event::EventfdFlags;
@@ -107,7 +107,7 @@ impl Mount {
         run: impl FnOnce(&Server, &OwnedFd) + Send + 'static,
     ) -> Result<(), MountError> {
         let (server, stop) = (Arc::clone(&self.server), Arc::clone(&self.stop));
-        let spawned = device::spawn(name, move || run(&server, &stop));
+        let spawned = ringtap::thread::spawn_without_signals(name, move || run(&server, &stop));
         let failed = |source| MountError::System {
             action: "start a thread to serve",
             path: self.path.clone(),

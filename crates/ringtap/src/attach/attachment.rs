@@ -21,7 +21,7 @@ use crate::event::switch::{Switch, Word};
 use crate::host::{Config, Host};
 use crate::instance::common::Common;
 use crate::instance::targets::Targets;
-use crate::serve::spawn_without_signals;
+use crate::thread::spawn_without_signals;
 use crate::writer::Writer;
 use ringtap_abi::control::PROTOCOL;
 use ringtap_abi::switchboard::{MAX_INSTANCES, TOP};
