@@ -70,7 +70,7 @@ fn functions() -> impl Iterator<Item = &'static Next> {
 extern "C" fn begin() {
     let errno = value::errno();
     functions().for_each(Next::find);
-    session::begin();
+    suspend::untraced(session::begin);
     value::set_errno(errno);
 }
 

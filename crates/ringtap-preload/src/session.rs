@@ -76,14 +76,15 @@ pub(crate) fn begin() {
 }
 
 fn attach(socket: &Path) -> Result<Session, Box<dyn Error>> {
-    let connection = Connection::connect_within(socket, Role::Writer, TIMEOUT)?;
+    let connection = Connection::connect_within(socket, Role::Writer, TIMEOUT)?.without_descriptors();
+    let known = connection.known_events()?;
     let writer = connection.writer()?;
     let wanted = std::env::var(EVENTS_VARIABLE).unwrap_or_default();
     let patterns: Vec<_> = wanted.split(',').filter(|pattern| !pattern.is_empty()).collect();
     for event in crate::events() {
         let name = EventName { system: event.system().into(), name: event.name().into() };
         if patterns.is_empty() || patterns.iter().any(|pattern| name.is_meant_by(pattern)) {
-            event.register(&connection)?;
+            event.register(&known)?;
         }
     }
     let clock = connection.clock().unwrap_or(ClockId::Mono);

@@ -1,4 +1,4 @@
-//! Threads whose calls are not traced, and what such a thread says of itself.
+//! Threads whose calls are not traced.
 //!
 //! A child of `vfork` runs in its parent's memory, thread-local variables included, while its parent waits. The kernel
 //! does not keep its restartable sequences, so it must write no event: the thread is marked before the child
@@ -15,7 +15,7 @@ use std::cell::Cell;
 #[derive(Debug)]
 #[repr(C)]
 struct Marks {
-    /// Children of `vfork` that run in this thread's place.
+    /// Children of `vfork` that run in this thread's place, and work of our own.
     suspended: Cell<u32>,
     /// Whether the thread is looking for a function.
     finding: Cell<bool>,
@@ -71,6 +71,14 @@ pub(crate) fn is_suspended() -> bool {
     marks().suspended.get() != 0
 }
 
+/// Does something without tracing what it asks of the C library.
+pub(crate) fn untraced(work: impl FnOnce()) {
+    let suspended = &marks().suspended;
+    suspended.set(suspended.get() + 1);
+    work();
+    suspended.set(suspended.get() - 1);
+}
+
 /// Whether the thread is looking for a function.
 pub(crate) fn is_finding() -> bool {
     marks().finding.get()
@@ -90,6 +98,7 @@ pub(crate) fn set_finding(is_finding: bool) -> bool {
 #[unsafe(naked)]
 pub(crate) unsafe extern "C" fn vfork() -> libc::pid_t {
     std::arch::naked_asm!(
+        ".cfi_startproc",
         "mov rcx, qword ptr [rip + ringtap_preload_marks@GOTTPOFF]",
         "inc dword ptr fs:[rcx]",
         // The child returns first, and overwrites the stack above: the way back is kept in rdi, which the kernel preserves.
@@ -115,6 +124,7 @@ pub(crate) unsafe extern "C" fn vfork() -> libc::pid_t {
         "neg eax",
         "mov edi, eax",
         "jmp {refuse}",
+        ".cfi_endproc",
         VFORK = const libc::SYS_vfork,
         refuse = sym refuse,
     );

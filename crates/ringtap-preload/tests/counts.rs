@@ -59,3 +59,19 @@ fn threads_forks_execs_and_signals_at_once_are_counted_exactly() {
     // Those of the main program, of its six children, and of two that went on as programs with six each.
     assert!(counted[0] >= 3 * 2000 + 6 * 500 + 2 * (3 * 2000 + 6 * 500), "{counted:?}");
 }
+
+#[test]
+fn without_restartable_sequences_the_counts_are_as_exact() {
+    let folder = Folder::new();
+    let program = folder.compile("torture", TORTURE, &[]);
+    let tracer = Tracer::new(256);
+    let counts = folder.join("counts");
+    let mut command = tracer.command(&program, "malloc,free,write,mutex_lock,waitpid");
+    command.args(["2", "300", "3", "0"]).arg(&counts).env("GLIBC_TUNABLES", "glibc.pthread.rseq=0");
+    let (output, trace) = tracer.run(&mut command);
+    assert!(output.status.success(), "{output:?}");
+    let (mut counted, mut traced) = (counted(&counts), traced(&trace));
+    counted[2] += std::mem::take(&mut counted[3]);
+    traced[2] += std::mem::take(&mut traced[3]);
+    assert_eq!(counted, traced, "{NAMES:?}");
+}

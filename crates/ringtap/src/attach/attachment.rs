@@ -118,7 +118,7 @@ impl Known {
         if link.ask(&request(request::OFFER, PROTOCOL, 0), &[])?.value == 0 {
             return Ok(());
         }
-        link.ask_with(&request(request::OFFER_SWITCHBOARD, 0, 0), &[], Some(self.board.fd()))?;
+        link.ask_with(&request(request::OFFER_SWITCHBOARD, 0, 0), &[], self.board.fd())?;
         for (bit, mapped) in (0u16..).zip(&self.instances) {
             let descriptors = mapped.iter().flat_map(Mapped::descriptors);
             for (cpu, descriptor) in (0u32..).zip(descriptors) {
