@@ -86,7 +86,11 @@ unsafe extern "C-unwind" fn syscall(
         let ret = unsafe { syscall::call(libc::SYS_futex, a, b, c, d, e, f) };
         let took_ns = session.ns_since(began);
         let before = errno();
-        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "the kernel takes so many bits")]
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "the kernel takes so many bits"
+        )]
         let (addr, value) = (std::ptr::without_provenance_mut(a as usize), c as u32);
         let errno = Errno(if ret.is_refused() { before } else { 0 });
         Futex { addr, op: Operation::of(b), value, ret, errno, took_ns }.write(session.writer());

@@ -40,15 +40,8 @@ use ringtap::event::Declared;
 
 /// All events, in the order in which they are declared.
 fn events() -> impl Iterator<Item = &'static Declared> {
-    let parts = [
-        alloc::EVENTS,
-        map::EVENTS,
-        io::EVENTS,
-        lock::EVENTS,
-        lock::ANNOUNCED,
-        wait::EVENTS,
-        futex::EVENTS,
-    ];
+    let parts =
+        [alloc::EVENTS, map::EVENTS, io::EVENTS, lock::EVENTS, lock::ANNOUNCED, wait::EVENTS, futex::EVENTS];
     parts.into_iter().flatten().map(|declared| declared())
 }
 

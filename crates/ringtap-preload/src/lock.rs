@@ -5,8 +5,8 @@
 
 use crate::call::{announced, traced};
 use libc::{
-    clockid_t, pthread_barrier_t, pthread_cond_t, pthread_mutex_t, pthread_rwlock_t, pthread_spinlock_t, sem_t,
-    timespec,
+    clockid_t, pthread_barrier_t, pthread_cond_t, pthread_mutex_t, pthread_rwlock_t, pthread_spinlock_t,
+    sem_t, timespec,
 };
 use std::ffi::c_int;
 

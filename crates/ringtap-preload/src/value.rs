@@ -205,13 +205,15 @@ impl Address {
                 }
                 _ => Ok(()),
             },
-            libc::AF_INET6 => match (rest.first_chunk::<2>(), rest.get(6..).and_then(|rest| rest.first_chunk())) {
-                (Some(port), Some(ip)) => {
-                    let ip = Ipv6Addr::from(*ip);
-                    write!(self, "{}", SocketAddrV6::new(ip, u16::from_be_bytes(*port), 0, 0))
+            libc::AF_INET6 => {
+                match (rest.first_chunk::<2>(), rest.get(6..).and_then(|rest| rest.first_chunk())) {
+                    (Some(port), Some(ip)) => {
+                        let ip = Ipv6Addr::from(*ip);
+                        write!(self, "{}", SocketAddrV6::new(ip, u16::from_be_bytes(*port), 0, 0))
+                    }
+                    _ => Ok(()),
                 }
-                _ => Ok(()),
-            },
+            }
             libc::AF_NETLINK => self.write_str("netlink"),
             libc::AF_PACKET => self.write_str("packet"),
             family => write!(self, "family {family}"),

@@ -2,8 +2,8 @@
 
 use crate::call::traced;
 use libc::{
-    clockid_t, epoll_event, fd_set, id_t, idtype_t, nfds_t, pid_t, pollfd, pthread_t, rusage, siginfo_t, sigset_t,
-    timespec, timeval,
+    clockid_t, epoll_event, fd_set, id_t, idtype_t, nfds_t, pid_t, pollfd, pthread_t, rusage, siginfo_t,
+    sigset_t, timespec, timeval,
 };
 use std::ffi::{c_int, c_uint, c_void};
 

@@ -34,7 +34,10 @@ fn children_of_vfork_run_and_write_nothing() {
     let opened = |path: &str| trace.of("open").filter(|event| event.text.contains(path)).count();
     // The parent's twenty. Of the children only those that went on as programs are traced, and these open nothing.
     assert_eq!((opened("/dev/zero"), opened("/dev/null")), (20, 0));
-    assert_eq!(trace.of("waitpid").filter(|event| event.int("ret") > 0 && event.int("options") == 0).count(), 20);
+    assert_eq!(
+        trace.of("waitpid").filter(|event| event.int("ret") > 0 && event.int("options") == 0).count(),
+        20
+    );
 }
 
 #[test]
@@ -55,14 +58,21 @@ fn errors_are_the_same_and_told() {
     assert!(has("connect", "address=unix:/no/such/socket ret=-1 errno=ENOENT"), "{texts:#?}");
     assert!(has("posix_memalign", "ret=EINVAL"), "{texts:#?}");
     assert!(has("mutex_trylock", "ret=EBUSY"), "{texts:#?}");
-    assert!(has("mmap", "prot=READ flags=PRIVATE|ANONYMOUS fd=-1 offset=0 ret=0xffffffffffffffff errno=EINVAL"), "{texts:#?}");
+    assert!(
+        has("mmap", "prot=READ flags=PRIVATE|ANONYMOUS fd=-1 offset=0 ret=0xffffffffffffffff errno=EINVAL"),
+        "{texts:#?}"
+    );
 }
 
 #[test]
 fn descriptors_are_the_programs_own() {
     let trace = trap(&Folder::new(), &["descriptors"], 0);
     let is_ours = |event: &&support::Event| event.int("size") == 7777;
-    assert_eq!(trace.of("malloc").filter(is_ours).count(), 2, "in the child, too, with all descriptors closed");
+    assert_eq!(
+        trace.of("malloc").filter(is_ours).count(),
+        2,
+        "in the child, too, with all descriptors closed"
+    );
 }
 
 #[test]

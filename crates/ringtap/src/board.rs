@@ -333,7 +333,8 @@ mod tests {
         let word = board.word_for_ever(777);
         assert_eq!(ptr::from_ref(word).addr() / 8 % WORDS, 777);
         word.store(1, Relaxed);
-        let again = Board::open(board.fd().expect("kept").try_clone_to_owned().expect("a descriptor")).expect("it is one");
+        let again = Board::open(board.fd().expect("kept").try_clone_to_owned().expect("a descriptor"))
+            .expect("it is one");
         assert_eq!(again.word(777).load(Relaxed), 1);
         assert_eq!(again.host_id(), board.host_id());
         drop(board);

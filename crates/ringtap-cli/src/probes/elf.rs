@@ -68,21 +68,22 @@ impl Binary {
 
     /// The offset in the file of the code at this address.
     pub(super) fn code_offset(&self, address: u64) -> Option<u64> {
-        self.offset(address, |flags| flags & PF_X != 0)
+        self.offset(address, true)
     }
 
     /// The offset in the file of the data at this address.
     pub(super) fn data_offset(&self, address: u64) -> Option<u64> {
-        self.offset(address, |flags| flags & PF_X == 0)
+        self.offset(address, false)
     }
 
-    fn offset(&self, address: u64, is_wanted: impl Fn(u32) -> bool) -> Option<u64> {
+    fn offset(&self, address: u64, is_code: bool) -> Option<u64> {
         let file = self.file().ok()?;
         file.segments().find_map(|segment| {
-            let SegmentFlags::Elf { p_flags } = segment.flags() else { return None };
+            let SegmentFlags::Elf { p_flags, .. } = segment.flags() else { return None };
             let within = address.checked_sub(segment.address())?;
             let (start, len) = segment.file_range();
-            (is_wanted(p_flags) && within < len).then(|| start.checked_add(within))?
+            let is_wanted = (p_flags.0 & PF_X.0 != 0) == is_code;
+            (is_wanted && within < len).then(|| start.checked_add(within))?
         })
     }
 
@@ -107,7 +108,8 @@ impl Binary {
                 others.push(name.to_owned());
             } else if symbol.is_undefined() {
                 is_imported = true;
-            } else if matches!(symbol.flags(), SymbolFlags::Elf { st_info, .. } if st_info & 0xf == STT_GNU_IFUNC) {
+            } else if matches!(symbol.flags(), SymbolFlags::Elf { st_info, .. } if st_info.st_type() == STT_GNU_IFUNC)
+            {
                 is_indirect = true;
             } else {
                 addresses.insert(symbol.address());
@@ -119,13 +121,20 @@ impl Binary {
             (Some(first), _) => {
                 addresses.insert(first);
                 let all: Vec<_> = addresses.iter().map(|address| format!("{address:#x}")).collect();
-                bail!("{path} has several functions '{wanted}'; give one of their addresses instead: {}", all.join(", "))
+                bail!(
+                    "{path} has several functions '{wanted}'; give one of their addresses instead: {}",
+                    all.join(", ")
+                )
             }
             (None, _) if is_indirect => {
-                bail!("'{wanted}' of {path} chooses one of several functions when it starts; probe the one that it chooses")
+                bail!(
+                    "'{wanted}' of {path} chooses one of several functions when it starts; probe the one that it chooses"
+                )
             }
             (None, _) if is_imported => {
-                bail!("{path} only calls '{wanted}'; probe the library that it comes from, such as libc.so.6:{wanted}")
+                bail!(
+                    "{path} only calls '{wanted}'; probe the library that it comes from, such as libc.so.6:{wanted}"
+                )
             }
             (None, _) => {
                 let more = if has_table {
@@ -144,10 +153,10 @@ impl Binary {
         // Where the notes were written, that section lay at another address if the file was changed later.
         let base = file.section_by_name(".stapsdt.base").map(|section| section.address());
         let sections = file.sections().filter(|section| section.name() == Ok(".note.stapsdt"));
-        let notes = sections.filter_map(|section| section.data().ok());
         let word = if file.is_64() { 8 } else { 4 };
-        let notes = notes.flat_map(|data| notes(data, word, file.is_little_endian()));
-        Ok(notes.filter_map(|note| note.place(base)).collect())
+        let found = sections.filter_map(|section| section.data().ok());
+        let found = found.flat_map(|data| notes(data, word, file.is_little_endian()));
+        Ok(found.map(|note| note.place(base)).collect())
     }
 }
 
@@ -158,14 +167,14 @@ struct RawNote {
 }
 
 impl RawNote {
-    fn place(self, base: Option<u64>) -> Option<Note> {
+    fn place(self, base: Option<u64>) -> Note {
         let moved = base.map_or(0, |base| base.wrapping_sub(self.base));
         let mut note = self.note;
         note.address = note.address.wrapping_add(moved);
         if note.semaphore != 0 {
             note.semaphore = note.semaphore.wrapping_add(moved);
         }
-        Some(note)
+        note
     }
 }
 
@@ -178,8 +187,11 @@ fn notes(mut data: &[u8], word: usize, is_little_endian: bool) -> Vec<RawNote> {
     };
     let mut notes = Vec::new();
     while let Some((head, rest)) = data.split_at_checked(12) {
-        let [name_len, len] = [&head[..4], &head[4..8]].map(|bytes| usize::try_from(number(bytes)).unwrap_or(usize::MAX));
-        let Some((name, rest)) = name_len.checked_next_multiple_of(4).and_then(|len| rest.split_at_checked(len)) else {
+        let [name_len, len] =
+            [&head[..4], &head[4..8]].map(|bytes| usize::try_from(number(bytes)).unwrap_or(usize::MAX));
+        let Some((name, rest)) =
+            name_len.checked_next_multiple_of(4).and_then(|len| rest.split_at_checked(len))
+        else {
             break;
         };
         let Some(contents) = rest.get(..len) else { break };
@@ -232,7 +244,11 @@ fn find(name: &str) -> Result<PathBuf> {
     let programs = std::env::split_paths(&path).map(|folder| folder.join(name));
     let folders = library_folders();
     let libraries = folders.iter().map(|folder| folder.join(name));
-    if let Some(found) = programs.chain(libraries).find(|path| path.is_file()) {
+    let mut named = programs.chain(libraries).filter(|path| path.is_file()).peekable();
+    let first = named.peek().cloned();
+    // A script of the same name may stand before the program.
+    let is_elf = |path: &PathBuf| Binary::open(&path.to_string_lossy()).is_ok();
+    if let Some(found) = named.find(is_elf).or(first) {
         return Ok(found);
     }
     // `libc` means `libc.so.6`.
@@ -241,7 +257,6 @@ fn find(name: &str) -> Result<PathBuf> {
     let files = files.map(|file| file.path()).filter(|path| {
         path.file_name().and_then(|file| file.to_str()).is_some_and(|file| file.starts_with(&prefix))
     });
-    let is_elf = |path: &PathBuf| Binary::open(&path.to_string_lossy()).is_ok();
     let found: BTreeSet<_> = files.filter(is_elf).filter_map(|path| fs::canonicalize(path).ok()).collect();
     match (found.first(), found.len()) {
         (Some(found), 1) => Ok(found.clone()),
@@ -249,7 +264,9 @@ fn find(name: &str) -> Result<PathBuf> {
             let all: Vec<_> = found.iter().map(|path| path.display().to_string()).collect();
             bail!("'{name}' may be {}; give its path", all.join(" or "))
         }
-        (None, _) => bail!("there is no program '{name}' in PATH, and no library; give its path, with a slash"),
+        (None, _) => {
+            bail!("there is no program '{name}' in PATH, and no library; give its path, with a slash")
+        }
     }
 }
 
@@ -276,12 +293,18 @@ mod tests {
     #[test]
     fn the_c_library_is_found_by_its_names() {
         let binary = Binary::open("libc.so.6").unwrap();
-        assert_eq!((binary.short_name().as_str(), binary.path()), ("libc", Binary::open("libc").unwrap().path()));
+        assert_eq!(
+            (binary.short_name().as_str(), binary.path()),
+            ("libc", Binary::open("libc").unwrap().path())
+        );
         let malloc = binary.function("malloc").unwrap();
         assert!(binary.code_offset(malloc).is_some());
         assert_eq!(binary.code_offset(u64::MAX), None);
         let unknown = binary.function("maloc").unwrap_err().to_string();
-        assert!(unknown.contains("has no function 'maloc'; did you mean ") && unknown.contains("malloc"), "{unknown}");
+        assert!(
+            unknown.contains("has no function 'maloc'; did you mean ") && unknown.contains("malloc"),
+            "{unknown}"
+        );
         let nowhere = Binary::open("no-such-program").unwrap_err().to_string();
         assert!(nowhere.starts_with("there is no program 'no-such-program' in PATH"), "{nowhere}");
         let text = Binary::open("/etc/passwd").unwrap_err().to_string();
@@ -299,14 +322,21 @@ mod tests {
         ]
         .concat();
         for (kind, owner) in [(1u32, b"GNU\0\0\0\0\0"), (3, b"stapsdt\0")] {
-            data.extend([8u32.to_le_bytes(), u32::try_from(contents.len()).unwrap().to_le_bytes(), kind.to_le_bytes()].concat());
+            data.extend(
+                [
+                    8u32.to_le_bytes(),
+                    u32::try_from(contents.len()).unwrap().to_le_bytes(),
+                    kind.to_le_bytes(),
+                ]
+                .concat(),
+            );
             data.extend(owner);
             data.extend(&contents);
             data.resize(data.len().next_multiple_of(4), 0);
         }
         let read = notes(&data, 8, true);
         assert_eq!(read.len(), 1);
-        let note = read.into_iter().next().unwrap().place(Some(0x2100)).unwrap();
+        let note = read.into_iter().next().unwrap().place(Some(0x2100));
         assert_eq!((note.address, note.semaphore), (0x1100, 0x3100));
         assert_eq!((&*note.provider, &*note.name, &*note.arguments), ("shop", "sold", "-4@%edi 8@$5"));
         for len in 0..data.len() {

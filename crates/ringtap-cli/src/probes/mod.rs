@@ -19,11 +19,11 @@ use std::fmt;
 #[derive(Clone, Debug, Default, clap::Args)]
 #[group(id = "probes")]
 pub struct Args {
-    /// With --kernel: trace each call of a function, or its return; ARGS are what is recorded, as the kernel writes it
-    #[arg(short, long = "probe", value_name = "BINARY:FUNCTION[%return] [ARGS]", requires = "kernel")]
+    /// With --kernel: trace a function's calls, or its returns: BINARY:FUNCTION[%return], then what is recorded
+    #[arg(short = 'p', long = "probe", value_name = "PROBE", requires = "kernel")]
     functions: Vec<FunctionSpec>,
-    /// With --kernel: trace a probe that the program's authors have put there (USDT), with its arguments
-    #[arg(short, long = "usdt", value_name = "BINARY:PROVIDER:NAME", requires = "kernel")]
+    /// With --kernel: trace a probe that a program's authors put there (USDT): BINARY:PROVIDER:NAME
+    #[arg(short, long, value_name = "PROBE", requires = "kernel")]
     usdt: Vec<UsdtSpec>,
 }
 
@@ -104,7 +104,10 @@ impl Installed {
             let kernels = group.add(&probe.shown.name, &probe.place, &probe.fetch)?;
             let shown = EventName { system: probe.shown.system.clone(), name: kernels.name.clone() };
             events.push((shown, kernels));
-            probe.left_out.iter().for_each(|why| anstream::eprintln!("ringtap: {}: without {why}", probe.shown));
+            probe
+                .left_out
+                .iter()
+                .for_each(|why| anstream::eprintln!("ringtap: {}: without {why}", probe.shown));
         }
         Ok(Self { events, _group: Some(group) })
     }

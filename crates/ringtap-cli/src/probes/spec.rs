@@ -36,11 +36,15 @@ impl FromStr for FunctionSpec {
             .ok_or("give BINARY:FUNCTION, such as libc.so.6:malloc or ./program:main%return")?;
         let (function, is_return) = match function.split_once('%') {
             Some((function, "return")) => (function, true),
-            Some((_, other)) => return Err(format!("'%{other}' is not known; give FUNCTION or FUNCTION%return")),
+            Some((_, other)) => {
+                return Err(format!("'%{other}' is not known; give FUNCTION or FUNCTION%return"));
+            }
             None => (function, false),
         };
         let (function, offset) = match function.split_once('+') {
-            Some((_, _)) if is_return => return Err("a function returns as a whole; leave out the offset".into()),
+            Some((_, _)) if is_return => {
+                return Err("a function returns as a whole; leave out the offset".into());
+            }
             Some((function, offset)) => {
                 let number = number(offset).ok_or_else(|| format!("the offset '{offset}' is no number"))?;
                 (function, number)
@@ -61,10 +65,12 @@ impl FromStr for UsdtSpec {
     fn from_str(text: &str) -> Result<Self, String> {
         let mut parts = text.rsplitn(3, ':').map(str::to_owned);
         match (parts.next(), parts.next(), parts.next()) {
-            (Some(name), Some(provider), Some(binary)) if ![&name, &provider, &binary].iter().any(|part| part.is_empty()) => {
+            (Some(name), Some(provider), Some(binary))
+                if ![&name, &provider, &binary].iter().any(|part| part.is_empty()) =>
+            {
                 Ok(Self { binary, provider, name })
             }
-            _ => Err("give BINARY:PROVIDER:NAME, such as libc.so.6:libc:memory_heap_new".into()),
+            _ => Err("give BINARY:PROVIDER:NAME, such as python3:python:gc__start".into()),
         }
     }
 }
@@ -97,7 +103,8 @@ impl FunctionSpec {
             (true, "") => "ret=$retval:x64".to_owned(),
             (_, fetch) => fetch.to_owned(),
         };
-        let place = Place { path: binary.path().to_owned(), offset, counter: None, is_return: self.is_return };
+        let place =
+            Place { path: binary.path().to_owned(), offset, counter: None, is_return: self.is_return };
         let shown = EventName { system: binary.short_name(), name };
         Ok(Probe { shown, place, fetch, left_out: Vec::new() })
     }
@@ -118,7 +125,8 @@ impl UsdtSpec {
 
     fn probe(&self, binary: &Binary, note: &elf::Note) -> Result<Probe> {
         let path = binary.path().to_owned();
-        let damaged = || format!("the probe {}:{} lies outside of {}", self.provider, self.name, path.display());
+        let damaged =
+            || format!("the probe {}:{} lies outside of {}", self.provider, self.name, path.display());
         let offset = binary.code_offset(note.address).with_context(damaged)?;
         let counter = match note.semaphore {
             0 => None,

@@ -138,16 +138,22 @@ mod tests {
         ] {
             assert_eq!(x86_64(place).as_deref(), Some(kernels), "{place}");
         }
-        for place in ["%ah", "%xmm0", "counter(%rip)", "(%rax,%rbx,8)", "", "$", "%", "8(%rip)", "%r16", "("] {
+        for place in ["%ah", "%xmm0", "counter(%rip)", "(%rax,%rbx,8)", "", "$", "%", "8(%rip)", "%r16", "("]
+        {
             assert_eq!(x86_64(place), None, "{place}");
         }
     }
 
     #[test]
     fn operands_of_aarch64_become_what_the_kernel_fetches() {
-        for (place, kernels) in
-            [("5", r"\5"), ("x0", "%x0"), ("w30", "%x30"), ("[sp, 8]", "+8(%sp)"), ("[x1]", "+0(%x1)"), ("[x29, -4]", "-4(%x29)")]
-        {
+        for (place, kernels) in [
+            ("5", r"\5"),
+            ("x0", "%x0"),
+            ("w30", "%x30"),
+            ("[sp, 8]", "+8(%sp)"),
+            ("[x1]", "+0(%x1)"),
+            ("[x29, -4]", "-4(%x29)"),
+        ] {
             assert_eq!(aarch64(place).as_deref(), Some(kernels), "{place}");
         }
         for place in ["x31", "d0", "[x0, x1]", "", "[]"] {

@@ -150,7 +150,9 @@ fn decode(formats: &Formats, record: &[u8], ticks: u64) -> Event {
     event.print(record, &context, &mut text).expect("it can be printed");
     let int = |field: &ringtap_format::Field| match field.value(record, formats.target()) {
         Some(Value::Signed(value)) => Some((field.name.clone(), value)),
-        Some(Value::Unsigned(value) | Value::Address(value)) => Some((field.name.clone(), value.cast_signed())),
+        Some(Value::Unsigned(value) | Value::Address(value)) => {
+            Some((field.name.clone(), value.cast_signed()))
+        }
         _ => None,
     };
     Event {

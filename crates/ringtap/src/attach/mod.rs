@@ -239,7 +239,8 @@ impl Connection {
             return Ok(self.board.get_or_init(|| board));
         }
         let descriptor = self.switchboard()?;
-        let board = board::shared(descriptor, self.keeps_descriptors).map_err(|source| AttachError::Switchboard { source })?;
+        let board = board::shared(descriptor, self.keeps_descriptors)
+            .map_err(|source| AttachError::Switchboard { source })?;
         Ok(self.board.get_or_init(|| board))
     }
 

@@ -110,7 +110,7 @@ impl Uprobes {
         if let Err(reason) = write(&self.file, line.trim_end()) {
             return Err(match reason.kind() {
                 io::ErrorKind::PermissionDenied => error::at("write", &self.file)(reason),
-                _ => Problem::Uprobe { line, reason: self.reason(&reason) }.into(),
+                _ => Problem::Uprobe { line, reason: self.reason(place, &reason) }.into(),
             });
         }
         self.names.push(name.clone());
@@ -131,7 +131,14 @@ impl Uprobes {
     }
 
     /// The kernel's sentence about the last refusal, where it keeps one.
-    fn reason(&self, error: &io::Error) -> String {
+    fn reason(&self, place: &Place, error: &io::Error) -> String {
+        let probes = fs::read_to_string(&self.file).unwrap_or_default();
+        let at = format!(" {}:{:#018x}", place.path.display(), place.offset);
+        if error.kind() == io::ErrorKind::InvalidInput && probes.contains(&at) {
+            return format!(
+                "{error}; at the same instruction is another probe, which has another counter or none"
+            );
+        }
         let log = fs::read_to_string(self.file.with_file_name("error_log")).unwrap_or_default();
         let last = log.lines().rev().find_map(|line| line.split_once("trace_uprobe: error: "));
         last.map_or_else(|| error.to_string(), |(_, sentence)| sentence.trim().to_owned())
@@ -188,7 +195,8 @@ mod tests {
         let path = std::env::current_exe().unwrap();
         let at = |offset| Place { path: path.clone(), offset, counter: None, is_return: false };
         // Any offset inside will do for a probe that is not enabled.
-        let event = probes.add("here", &at(0x2000), "arg=%di:u64").or_else(|_| probes.add("here", &at(0x2000), ""));
+        let event =
+            probes.add("here", &at(0x2000), "arg=%di:u64").or_else(|_| probes.add("here", &at(0x2000), ""));
         let event = event.unwrap();
         let listed = || fs::read_to_string(tracefs.root().join(FILE)).unwrap().contains(&event.system);
         assert!(listed() && tracefs.format(&event).unwrap().contains("__probe_ip"));

@@ -29,7 +29,7 @@ Examples:
   A program that uses ringtap:              ringtap stream -- ./program
   Allocations and files of any program:     ringtap stream --preload libc -e 'libc_*' -- ls -l
   Calls of a function, in any process:      ringtap stream --kernel -p 'libc.so.6:malloc size=%di:u64'
-  A probe that a program brings along:      ringtap stream --kernel -u libc.so.6:libc:memory_heap_new
+  A probe that a program brings along:      ringtap stream --kernel -u python3:python:gc__start
   What would happen, without doing it:      ringtap stream --kernel -e 'sched:*' --dry-run
 
 EVENTs are SYSTEM:EVENT, where both may hold * and ?, or one word that names an event or a system.
@@ -209,8 +209,21 @@ pub(super) fn follow_into(live: Live, sink: &mut dyn Sink) -> Result<Outcome> {
     let Live { kernel, attach, all, events, buffer_size, command } = live;
     let (consume, new, json, layout, dry_run) = (false, false, false, None, false);
     let (preload, probes) = (None, probes::Args::default());
-    let args =
-        Args { kernel, events, attach, consume, new, all, preload, probes, json, layout, buffer_size, dry_run, command };
+    let args = Args {
+        kernel,
+        events,
+        attach,
+        consume,
+        new,
+        all,
+        preload,
+        probes,
+        json,
+        layout,
+        buffer_size,
+        dry_run,
+        command,
+    };
     follow::run(&Plan::new(&args)?, sink)
 }
 
