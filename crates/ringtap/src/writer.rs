@@ -13,7 +13,7 @@ use crate::rseq::{
 };
 use crate::spot::{self, Spot};
 use crate::{thread, wake};
-use ringtap_abi::clock::ClockId;
+use ringtap_abi::clock::{ClockId, Conversion};
 use ringtap_abi::event::max_payload;
 use ringtap_abi::meta::{Switches, WriterKind, state};
 use ringtap_abi::switchboard::TOP;
@@ -520,6 +520,19 @@ impl Writer {
                 }
             }
         }
+    }
+
+    /// The clock that stamps this writer's events.
+    #[must_use]
+    pub fn clock(&self) -> ClockId {
+        let id = self.lanes[0].find_present().ring.meta().clock.id.load(Relaxed);
+        ClockId::from_number(id).unwrap_or(ClockId::Mono)
+    }
+
+    /// How its ticks become nanoseconds just now: for durations that are part of an event.
+    #[must_use]
+    pub fn conversion(&self) -> Conversion {
+        self.lanes[0].find_present().ring.meta().clock.load().unwrap_or(Conversion::NONE)
     }
 
     /// Whether these buffers take no events.

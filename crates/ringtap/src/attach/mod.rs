@@ -8,11 +8,13 @@ mod attachment;
 mod early;
 mod error;
 mod fork;
+mod known;
 mod link;
 mod mapped;
 
 pub use attachment::{Attachment, Early};
 pub use error::AttachError;
+pub use known::KnownEvents;
 
 use crate::board::{self, Board};
 use crate::clock::ClockId;
@@ -77,6 +79,8 @@ pub struct Connection {
     instance: u16,
     /// The host's switchboard, once it was asked for.
     board: OnceLock<Arc<Board>>,
+    /// Whether what is made of the connection may keep descriptors open.
+    keeps_descriptors: bool,
 }
 
 impl Connection {
@@ -130,7 +134,8 @@ impl Connection {
         if cpus.is_empty() || cpus.iter().any(|&cpu| cpu >= MAX_CPUS) {
             return Err(AttachError::Protocol("its CPUs are none, or more than Linux can have"));
         }
-        Ok(Self { link: Mutex::new(link), role, info, cpus, instance: 0, board: OnceLock::new() })
+        let (link, board) = (Mutex::new(link), OnceLock::new());
+        Ok(Self { link, role, info, cpus, instance: 0, board, keeps_descriptors: true })
     }
 
     /// The CPUs that have a buffer.
@@ -235,10 +240,32 @@ impl Connection {
         if let Some(board) = board::find(self.info.host_id) {
             return Ok(self.board.get_or_init(|| board));
         }
-        let reply = self.link().ask(&request(request::GET_SWITCHBOARD, 0, 0), &[])?.descriptor;
-        let descriptor = reply.ok_or(AttachError::Protocol("it gave no descriptor"))?;
-        let board = board::shared(descriptor).map_err(|source| AttachError::Switchboard { source })?;
+        let descriptor = self.switchboard()?;
+        let board = board::shared(descriptor, self.keeps_descriptors)
+            .map_err(|source| AttachError::Switchboard { source })?;
         Ok(self.board.get_or_init(|| board))
+    }
+
+    fn switchboard(&self) -> Result<OwnedFd, AttachError> {
+        let reply = self.link().ask(&request(request::GET_SWITCHBOARD, 0, 0), &[])?.descriptor;
+        reply.ok_or(AttachError::Protocol("it gave no descriptor"))
+    }
+
+    /// Leaves no descriptor open behind the connection, in a process that counts and closes its own: its writers, and the
+    /// events declared with it, work by what is mapped alone.
+    #[must_use]
+    pub fn without_descriptors(mut self) -> Self {
+        self.keeps_descriptors = false;
+        self
+    }
+
+    /// The events that the host knows, read at once: for who declares many.
+    ///
+    /// # Errors
+    /// [`AttachError`].
+    pub fn known_events(&self) -> Result<KnownEvents<'_>, AttachError> {
+        let board = Board::open(self.switchboard()?).map_err(|source| AttachError::Switchboard { source })?;
+        Ok(KnownEvents::new(self, &board))
     }
 
     /// A CPU's buffer as a descriptor: read-only for readers, read-write for writers. It can be passed on to a

@@ -80,7 +80,7 @@ impl Descriptor {
     pub(super) fn get(&self) -> Option<BorrowedFd<'_>> {
         match self {
             Self::Buffer(fd) => Some(fd.as_fd()),
-            Self::Switchboard(common) => Some(common.board().fd()),
+            Self::Switchboard(common) => common.board().fd(),
         }
     }
 }

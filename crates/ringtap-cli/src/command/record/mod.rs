@@ -13,6 +13,8 @@ use crate::command::stream::kernel::KernelPlan;
 use crate::command::stream::{ApplicationPlan, Filter, write_command};
 use crate::outcome::Outcome;
 use crate::output::Output;
+use crate::preload::{self, Preload};
+use crate::probes;
 use anyhow::{Result, bail};
 use ringtap::clock::{self, ClockId};
 use std::ffi::OsString;
@@ -27,6 +29,7 @@ Examples:
   Task switches of the whole machine:      ringtap record --kernel -e sched:sched_switch
   A program that uses ringtap:             ringtap record -o prog.dat -- ./program
   It, and what the kernel does for it:     ringtap record --kernel -e sched -- ./program
+  A program that nobody changed:           ringtap record --preload libc -- make
   An application that serves its buffers:  ringtap record --attach /run/app/ringtap.sock
   The last 64 MB before a process dies:    ringtap record --kernel -e sched --last 64 \\
                                              --snapshot-on oom:mark_victim
@@ -63,6 +66,11 @@ pub struct Args {
     /// With --kernel and COMMAND: events of all processes, not of COMMAND and its children only
     #[arg(short, long, requires = "kernel", requires = "command")]
     all: bool,
+    /// Trace what COMMAND and its children ask of the C library: allocations, I/O, locks, waits
+    #[arg(long, value_enum, value_name = "LIBRARY", requires = "command", hide_possible_values = true)]
+    preload: Option<preload::Library>,
+    #[command(flatten)]
+    probes: probes::Args,
     /// Version of the file: 7, or 6 for old programs
     #[arg(long, value_name = "N", default_value_t = 7, value_parser = clap::value_parser!(u8).range(6..=7))]
     file_version: u8,
@@ -128,6 +136,8 @@ pub struct Plan {
     is_quiet: bool,
     /// The command to run; empty where there is none.
     command: Vec<OsString>,
+    /// What the command is traced by without its doing.
+    preload: Option<Preload>,
 }
 
 impl Plan {
@@ -154,7 +164,8 @@ impl Plan {
         let filter = Filter { patterns: args.events.clone() };
         let follow = !args.command.is_empty() && !args.all;
         let plan = || KernelPlan::new(&filter, buffer_kib, false, follow);
-        let kernel = args.kernel.then(plan).transpose()?;
+        let with_probes = |plan: KernelPlan| plan.with_probes(&args.probes, &filter);
+        let kernel = args.kernel.then(|| plan().and_then(with_probes)).transpose()?;
         for event in snapshot_on.iter().filter_map(Trigger::event) {
             match &kernel {
                 Some(kernel) => drop(kernel.tracefs.resolve(&event.to_string())?),
@@ -188,6 +199,7 @@ impl Plan {
             json: args.json,
             is_quiet: args.quiet,
             command: args.command.clone(),
+            preload: Preload::find(args.preload, &args.events)?,
         })
     }
 }
@@ -220,6 +232,7 @@ impl fmt::Display for Plan {
             for event in &kernel.events {
                 writeln!(f, "enable {event}")?;
             }
+            kernel.probes.iter().try_for_each(|probe| writeln!(f, "{probe}"))?;
         }
         match &self.application {
             Some(ApplicationPlan::Attach { socket, .. }) => {
@@ -229,6 +242,9 @@ impl fmt::Display for Plan {
                 writeln!(f, "serve buffers, {kib} KiB a CPU, on a socket of our own")?;
             }
             None => {}
+        }
+        if let Some(preload) = &self.preload {
+            writeln!(f, "preload {}", preload.path().display())?;
         }
         write_command(f, &self.command, self.kernel.as_ref().is_some_and(|kernel| kernel.follow))?;
         let compressed = if self.level.is_some() { ", compressed" } else { "" };

@@ -16,6 +16,7 @@ use crate::child::Running;
 use crate::command::stream::follow::HostSide;
 use crate::outcome::Outcome;
 use crate::output::Output;
+use crate::preload::Preload;
 use crate::signals::Signals;
 use anyhow::{Context, Result, bail};
 use ringtap::attach::SOCKET_VARIABLE;
@@ -48,7 +49,8 @@ pub(super) fn run(plan: &Plan, output: &mut Output) -> Result<Outcome> {
         [] => None,
         command => {
             let socket = host.as_ref().map(|host| (SOCKET_VARIABLE, host.socket().into()));
-            Some(Running::start_held(command, socket.as_slice())?)
+            let preload = plan.preload.iter().flat_map(Preload::environment);
+            Some(Running::start_held(command, &socket.into_iter().chain(preload).collect::<Vec<_>>())?)
         }
     };
     if let Some(kernel) = &recording.kernel {

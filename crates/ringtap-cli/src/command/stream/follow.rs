@@ -10,6 +10,7 @@ use crate::child::Running;
 use crate::decode::{self, Decoder, Layout, Seen, Source, TextLayout, write_lines};
 use crate::outcome::Outcome;
 use crate::output::Output;
+use crate::preload::Preload;
 use crate::private::Folder;
 use crate::signals::Signals;
 use anyhow::{Context, Result, bail};
@@ -138,7 +139,8 @@ pub(super) fn run(plan: &Plan, sink: &mut dyn Sink) -> Result<Outcome> {
         [] => None,
         command => {
             let socket = host.as_ref().map(|host| (SOCKET_VARIABLE, host.socket().into()));
-            Some(Running::start_held(command, socket.as_slice())?)
+            let preload = plan.preload.iter().flat_map(Preload::environment);
+            Some(Running::start_held(command, &socket.into_iter().chain(preload).collect::<Vec<_>>())?)
         }
     };
     if let Some(session) = &session {
