@@ -14,7 +14,7 @@ use crate::ring::swap::{Handed, Reader as Swapper};
 use crate::ring::{Corrupt, Ring, recover, reset, retire, watermark};
 use crate::rseq::{self, Area, lock, portable::Pinned};
 use crate::stats::Stats;
-use crate::writer::{self, Pin, Writer};
+use crate::writer::{self, Pin, Unheard, Writer};
 use crate::{cpus, snapshot, wake};
 use ringtap_abi::Geometry;
 use ringtap_abi::meta::{Rank, Switches, WriterKind, state};
@@ -22,7 +22,7 @@ use ringtap_abi::switchboard::TOP;
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
-use std::sync::atomic::{AtomicBool, AtomicU8};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -152,8 +152,8 @@ struct Instance {
     calibrated: Mutex<Option<(Pair, Instant)>>,
     /// A snapshot's are those of what it was taken of.
     common: Arc<Common>,
-    /// Whether its writers write to other instances, too.
-    is_top: bool,
+    /// Its bit. Writers of the top instance, 0, write to the others, too. `None`: nobody writes here.
+    bit: Option<usize>,
     snapshot: snapshot::Slot,
     /// Whether buffers that are consumed are not resized.
     strict: AtomicBool,
@@ -208,7 +208,7 @@ impl Host {
     /// # Errors
     /// [`HostError`] where the sizes are impossible or the kernel refuses the memory.
     pub fn new(config: &Config) -> Result<Self, HostError> {
-        Self::with(config, &Arc::new(Common::new(TOP)?), None, true)
+        Self::with(config, &Arc::new(Common::new(TOP)?), None, 0)
     }
 
     /// Makes an instance's buffers. `sizes`: the sub-buffers of each CPU's ring, where they differ.
@@ -216,7 +216,7 @@ impl Host {
         config: &Config,
         common: &Arc<Common>,
         sizes: Option<&[u32]>,
-        is_top: bool,
+        bit: usize,
     ) -> Result<Self, HostError> {
         let size = |cpu: u32| sizes.and_then(|sizes| sizes.get(cpu as usize).copied());
         let geometry = |cpu| Geometry::new(config.subbuf_size, size(cpu).unwrap_or(config.ring_subbufs));
@@ -237,7 +237,7 @@ impl Host {
         let calibrated = Mutex::new(Some((pair, Instant::now())));
         let (common, buffer_percent) = (Arc::clone(common), AtomicU8::new(config.buffer_percent));
         let snapshot = snapshot::Slot::default();
-        let (lanes, writers) = lanes(buffers);
+        let (lanes, writers) = lanes(buffers, &unheard(&common, bit));
         let instance = Instance {
             lanes,
             writers,
@@ -245,20 +245,23 @@ impl Host {
             buffer_percent,
             calibrated,
             common,
-            is_top,
+            bit: Some(bit),
             snapshot,
             strict: AtomicBool::new(false),
             files,
             resizing: Mutex::default(),
         };
         let host = Self { instance: Arc::new(instance) };
+        // Whoever was here before had its own count.
+        host.cpus().into_iter().for_each(|cpu| host.forget_unheard(cpu));
         host.keep_events().map_err(MapError::events)?;
         Ok(host)
     }
 
     /// The same instance with other buffers: a snapshot of it.
     pub(crate) fn with_buffers(&self, buffers: Vec<Arc<Buffer>>) -> Self {
-        let (lanes, writers) = lanes(buffers);
+        let unheard = unheard(&self.instance.common, 0);
+        let (lanes, writers) = lanes(buffers, &unheard);
         let instance = Instance {
             lanes,
             writers,
@@ -267,7 +270,7 @@ impl Host {
             // Its events were stamped before now.
             calibrated: Mutex::new(None),
             common: Arc::clone(&self.instance.common),
-            is_top: false,
+            bit: None,
             snapshot: snapshot::Slot::default(),
             strict: AtomicBool::new(true),
             files: None,
@@ -321,7 +324,7 @@ impl Host {
             Ok(Lane::new(Arc::new(Buffer::adopt(cpu, fd, mapping)?)))
         };
         let lanes = fds.into_iter().map(lane).collect::<Result<_, HostError>>()?;
-        Self::inherit(lanes, common, buffer_percent, false, None)
+        Self::inherit(lanes, common, buffer_percent, None, None)
     }
 
     /// Goes on with a dead host's buffers, as lanes; the index is the CPU.
@@ -329,7 +332,7 @@ impl Host {
         lanes: Vec<Lane>,
         common: &Arc<Common>,
         buffer_percent: u8,
-        is_top: bool,
+        bit: Option<usize>,
         directory: Option<&Path>,
     ) -> Result<Self, HostError> {
         let writers = lanes.iter().map(Lane::mappings).collect();
@@ -340,14 +343,15 @@ impl Host {
         let (common, buffer_percent) = (Arc::clone(common), AtomicU8::new(buffer_percent));
         let places: Vec<_> = newest.iter().map(|buffer| buffer.file()).collect();
         let files = directory.and_then(|directory| Files::resume(directory, &places));
+        let unheard = bit.map(|bit| unheard(&common, bit));
         let instance = Instance {
             lanes,
-            writers: writer::lanes_of(writers),
+            writers: writer::lanes_of(writers, unheard.as_ref()),
             clock,
             buffer_percent,
             calibrated,
             common,
-            is_top,
+            bit,
             snapshot: snapshot::Slot::default(),
             strict: AtomicBool::new(false),
             files,
@@ -384,7 +388,7 @@ impl Host {
     /// A writer of this process.
     #[must_use]
     pub fn writer(&self) -> Writer {
-        let targets = self.instance.is_top.then(|| Arc::clone(self.instance.common.targets()));
+        let targets = (self.instance.bit == Some(0)).then(|| Arc::clone(self.instance.common.targets()));
         Writer::of_lanes(Arc::clone(&self.instance.writers), targets)
     }
 
@@ -525,7 +529,18 @@ impl Host {
     pub fn stats(&self, cpu: u32) -> Result<Stats, HostError> {
         let chain = self.lane(cpu)?.chain();
         let now = Pair::now(self.instance.clock).ticks;
-        chain.stats(now).map_err(|Corrupt| HostError::Damaged(cpu))
+        let stats = chain.stats(now).map_err(|Corrupt| HostError::Damaged(cpu))?;
+        let unheard = self.unheard(cpu).map_or(0, |count| count.load(Relaxed));
+        Ok(Stats { dropped_events: stats.dropped_events.wrapping_add(unheard), ..stats })
+    }
+
+    /// Events of processes that had not heard of this CPU's present buffer, and were refused.
+    fn unheard(&self, cpu: u32) -> Option<&AtomicU64> {
+        self.instance.common.board().unheard(self.instance.bit?, cpu)
+    }
+
+    fn forget_unheard(&self, cpu: u32) {
+        self.unheard(cpu).into_iter().for_each(|count| count.store(0, Relaxed));
     }
 
     /// Switches recording on or off, for all writers at once.
@@ -563,7 +578,7 @@ impl Host {
     /// # Errors
     /// [`HostError::Busy`] where a buffer could not be emptied, [`HostError::Damaged`].
     pub fn reset(&self) -> Result<(), HostError> {
-        self.instance.lanes.iter().try_for_each(Lane::reset)
+        self.cpus().into_iter().try_for_each(|cpu| self.reset_cpu(cpu))
     }
 
     /// As [`reset`](Self::reset), for one CPU's buffer.
@@ -571,7 +586,9 @@ impl Host {
     /// # Errors
     /// As there, and [`HostError::NoSuchCpu`].
     pub fn reset_cpu(&self, cpu: u32) -> Result<(), HostError> {
-        self.lane(cpu)?.reset()
+        self.lane(cpu)?.reset()?;
+        self.forget_unheard(cpu);
+        Ok(())
     }
 
     /// Declares an event: `format` is the text of a kernel `format` file, whose `ID:` line the host fills in.
@@ -712,9 +729,13 @@ pub(crate) fn last_cpu() -> Result<u32, HostError> {
 }
 
 /// Lanes that begin with these buffers.
-fn lanes(buffers: Vec<Arc<Buffer>>) -> (Vec<Lane>, Arc<[writer::Lane]>) {
+fn lanes(buffers: Vec<Arc<Buffer>>, unheard: &Unheard) -> (Vec<Lane>, Arc<[writer::Lane]>) {
     let mappings = buffers.iter().map(|buffer| Arc::clone(&buffer.mapping)).collect();
-    (buffers.into_iter().map(Lane::new).collect(), writer::lanes(mappings))
+    (buffers.into_iter().map(Lane::new).collect(), writer::lanes(mappings, Some(unheard)))
+}
+
+fn unheard(common: &Common, instance: usize) -> Unheard {
+    Unheard { board: Arc::clone(common.board()), instance }
 }
 
 impl Buffer {

@@ -1,5 +1,6 @@
 //! Writing events: the application's side of an instance.
 
+use crate::board::Board;
 use crate::clock::Ticker;
 use crate::event::Route;
 use crate::instance::targets::Targets;
@@ -60,16 +61,34 @@ const NUMBERLESS: u64 = 1 << 63;
 /// look at them.
 #[derive(Debug)]
 pub(crate) struct Lane {
+    cpu: u32,
     oldest: Arc<Buffer>,
+    /// Where events are counted that no buffer takes that is known here.
+    unheard: Option<Unheard>,
     /// The last buffer of the chain that begins with `oldest` whose predecessor was found retired.
     present: AtomicPtr<Buffer>,
 }
 
+/// An instance's counts on a switchboard.
+#[derive(Clone, Debug)]
+pub(crate) struct Unheard {
+    pub(crate) board: Arc<Board>,
+    pub(crate) instance: usize,
+}
+
 impl Lane {
-    fn new(buffer: Buffer) -> Self {
+    fn new(cpu: u32, buffer: Buffer, unheard: Option<Unheard>) -> Self {
         let oldest = Arc::new(buffer);
         let present = AtomicPtr::new(ptr::from_ref(&*oldest).cast_mut());
-        Self { oldest, present }
+        Self { cpu, oldest, unheard, present }
+    }
+
+    /// Counts an event that no buffer known here takes any more.
+    #[cold]
+    fn drop_event(&self, buffer: &Buffer) -> Result<(), Refused> {
+        let count = self.unheard.as_ref().and_then(|its| its.board.unheard(its.instance, self.cpu));
+        count.unwrap_or(&buffer.ring.meta().writer.dropped).fetch_add(1, Relaxed);
+        Err(Refused::Retired)
     }
 
     fn present(&self) -> &Buffer {
@@ -126,15 +145,16 @@ impl Lane {
 }
 
 /// Lanes for these buffers; the index is the CPU.
-pub(crate) fn lanes(mappings: Vec<Arc<Mapping>>) -> Arc<[Lane]> {
+pub(crate) fn lanes(mappings: Vec<Arc<Mapping>>, unheard: Option<&Unheard>) -> Arc<[Lane]> {
     let first = Arc::clone(mappings.first().expect("an instance has a CPU"));
-    mappings.into_iter().map(|mapping| Lane::new(Buffer::new(mapping, Arc::clone(&first)))).collect()
+    let lane = |(cpu, mapping)| Lane::new(cpu, Buffer::new(mapping, Arc::clone(&first)), unheard.cloned());
+    (0..).zip(mappings).map(lane).collect()
 }
 
 /// Lanes for buffers that follow each other, the oldest first; the index is the CPU.
-pub(crate) fn lanes_of(mappings: Vec<Vec<Arc<Mapping>>>) -> Arc<[Lane]> {
+pub(crate) fn lanes_of(mappings: Vec<Vec<Arc<Mapping>>>, unheard: Option<&Unheard>) -> Arc<[Lane]> {
     let oldest = mappings.iter().map(|all| Arc::clone(all.first().expect("a CPU has a buffer")));
-    let lanes = lanes(oldest.collect());
+    let lanes = lanes(oldest.collect(), unheard);
     for (lane, all) in lanes.iter().zip(mappings) {
         all.into_iter().skip(1).for_each(|mapping| lane.add(mapping));
     }
@@ -177,9 +197,13 @@ impl Writer {
     )]
     pub(crate) const NUMBER_OFFSET: usize = std::mem::offset_of!(Self, number);
 
-    /// A writer for these buffers; the index is the CPU, `None` where it has no buffer.
-    pub(crate) fn new(mappings: Vec<Arc<Mapping>>, targets: Option<Arc<Targets>>) -> Self {
-        Self::of_lanes(lanes(mappings), targets)
+    /// A writer for these buffers; the index is the CPU.
+    pub(crate) fn new(
+        mappings: Vec<Arc<Mapping>>,
+        unheard: Option<&Unheard>,
+        targets: Option<Arc<Targets>>,
+    ) -> Self {
+        Self::of_lanes(lanes(mappings, unheard), targets)
     }
 
     /// A writer for the buffers of these lanes, and those that replace them.
@@ -469,7 +493,7 @@ impl Writer {
             #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
             match buffer.append(&rseq::native::Rseq(area), cpu, payload) {
                 Err(Refused::Retired) if self.lanes[cpu as usize].move_on(buffer) => {}
-                Err(Refused::Retired) => return buffer.drop_event(),
+                Err(Refused::Retired) => return self.lanes[cpu as usize].drop_event(buffer),
                 Err(refused) => return Err(refused),
                 Ok(step) => match step {
                     Step::Written => {
@@ -502,7 +526,7 @@ impl Writer {
             };
             match written {
                 Err(Refused::Retired) if self.lanes[cpu as usize].move_on(buffer) => {}
-                Err(Refused::Retired) => return buffer.drop_event(),
+                Err(Refused::Retired) => return self.lanes[cpu as usize].drop_event(buffer),
                 written => return written,
             }
         }
@@ -562,12 +586,6 @@ impl Buffer {
 
     fn is_retired(&self) -> bool {
         retire::is_retired(&self.ring) == Ok(true)
-    }
-
-    /// Counts an event that no buffer known here takes any more.
-    fn drop_event(&self) -> Result<(), Refused> {
-        self.ring.meta().writer.dropped.fetch_add(1, Relaxed);
-        Err(Refused::Retired)
     }
 
     /// One round; wakes whom it concerns.

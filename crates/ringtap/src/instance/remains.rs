@@ -133,8 +133,7 @@ impl Remains {
 
     /// A CPU's buffers of one set, in order.
     fn line(&self, bit: usize, cpu: u32, lineage: u32) -> Vec<&Found> {
-        let of_it =
-            |found: &&Found| (found.instance, found.cpu, found.rank.lineage) == (bit, cpu, lineage);
+        let of_it = |found: &&Found| (found.instance, found.cpu, found.rank.lineage) == (bit, cpu, lineage);
         let mut line: Vec<_> = self.found.iter().filter(of_it).collect();
         line.sort_by_key(|found| found.rank);
         line
@@ -144,9 +143,10 @@ impl Remains {
         let line = self.line(bit, cpu, self.lineage(bit));
         let open = line.iter().position(|found| !found.is_retired());
         let end = open.map_or(line.len(), |open| open + 1);
-        let has_rest = line[..end].iter().rposition(|found| found.is_first()).is_some_and(|first| {
-            line[first..end].windows(2).all(|pair| pair[1].follows(pair[0]))
-        });
+        let has_rest = line[..end]
+            .iter()
+            .rposition(|found| found.is_first())
+            .is_some_and(|first| line[first..end].windows(2).all(|pair| pair[1].follows(pair[0])));
         let entry = self.board.entry(bit);
         let is_new = entry.mapped.load(Relaxed) < entry.epoch.load(Relaxed);
         match (open, has_rest) {
@@ -178,7 +178,7 @@ impl Remains {
             let percent = common.board().entry(bit).buffer_percent.load(Relaxed);
             let percent = u8::try_from(percent).unwrap_or(50).min(100);
             let directory = config.directory.as_deref().filter(|_| bit == 0);
-            let host = lanes.and_then(|lanes| Host::inherit(lanes, &common, percent, bit == 0, directory));
+            let host = lanes.and_then(|lanes| Host::inherit(lanes, &common, percent, Some(bit), directory));
             table.push(match host {
                 Ok(host) => Some(Self::named(name, bit, host, &common)),
                 Err(error) if bit == 0 => return Err(error),
@@ -191,6 +191,7 @@ impl Remains {
         }
         let inner = Inner { common, config: config.clone(), table: Mutex::new(table) };
         let instances = Instances { inner: Arc::new(inner) };
+        instances.inner.common.followers().await_return();
         instances.inner.common.changed();
         Ok(instances)
     }
@@ -247,7 +248,8 @@ fn lane(mut line: Vec<Found>, is_retired: bool) -> Result<Lane, HostError> {
     }
     let first = line.iter().rposition(Found::is_first);
     let behind = line.split_off(first.unwrap_or(0));
-    let spent = line.pop();
+    // The host may have died before it did.
+    line.iter().for_each(|spent| spent.mapping.give_back(spent.fd.as_fd()));
     let of_first = |first: &Found| {
         let chain = &first.mapping.ring().meta().chain;
         // What came before was read or not: nobody knows. It is not here.
@@ -279,7 +281,7 @@ fn lane(mut line: Vec<Found>, is_retired: bool) -> Result<Lane, HostError> {
     }
     let newest = buffers.pop_back().ok_or(HostError::Damaged(0))?;
     let older = buffers.into_iter().map(Arc::new).collect();
-    Ok(Lane::inherited(past, spent.map(|spent| spent.mapping), older, Arc::new(newest)))
+    Ok(Lane::inherited(past, older, Arc::new(newest)))
 }
 
 /// Lets one buffer follow another, which is retired; how many events were written in between, to buffers that are gone.
