@@ -68,9 +68,14 @@ pub mod request {
     /// Asks for a buffer's descriptor. The answer carries it; its `value` is the bytes of its mapping. `value`: for
     /// writers, 0 for the buffer being written; [`OLDEST`] for the oldest that is not read; or the inode of the last one
     /// of this place that they know: then it is the one that follows that, or is about to, or the same where none does.
+    /// For readers, 0 for the buffer that they consume, or the oldest that is not read; [`OLDEST`] for that one in any
+    /// case; [`NEWEST`] for the one being written; or the inode of one that they know: then it is the oldest behind that,
+    /// or the same where none is.
     pub const GET_BUFFER: u32 = 2;
     /// In GET_BUFFER: no buffer of the place is known.
     pub const OLDEST: u64 = u64::MAX;
+    /// In GET_BUFFER: what is behind all that readers know.
+    pub const NEWEST: u64 = u64::MAX - 1;
     /// Becomes the consuming reader of a CPU's buffer, until RELEASE or the end of the connection. Refused with
     /// EBUSY where there is one.
     pub const CLAIM: u32 = 3;

@@ -5,6 +5,9 @@
 //! `RINGTAP_TORTURE=3600 cargo test -p ringtap-daemon --test torture -- --nocapture` does it for an hour; `RINGTAP_SEED`
 //! chooses another course. The tests have a share of a few seconds.
 
+mod random;
+
+use random::Random;
 use ringtap::attach::Attachment;
 use ringtap::serve::{Options, Server, take_over};
 use ringtap::{Config, Instances};
@@ -40,18 +43,6 @@ const WATCHDOG: Duration = Duration::from_secs(60);
 const TASK: &str = "RINGTAP_TEST_TORTURE";
 /// Instances that are made, resized and removed all the time.
 const OTHERS: u64 = 3;
-
-/// xorshift64*.
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, bound: u64) -> u64 {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        (self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 33) % bound
-    }
-}
 
 /// Where it all happens: a socket, a directory to mount on, and the writers' counts.
 struct Place(PathBuf);

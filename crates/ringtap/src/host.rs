@@ -11,13 +11,14 @@ use crate::lane::Lane;
 use crate::map::{self, Access, MapError, Mapping};
 use crate::ring::snapshot::Copying;
 use crate::ring::swap::{Handed, Reader as Swapper};
-use crate::ring::{Corrupt, Ring, recover, reset, retire, watermark};
+use crate::ring::{Corrupt, Ring, recover, renumber, reset, retire, watermark};
 use crate::rseq::{self, Area, lock, portable::Pinned};
 use crate::stats::Stats;
 use crate::writer::{self, Pin, Unheard, Writer};
 use crate::{cpus, snapshot, wake};
 use ringtap_abi::Geometry;
-use ringtap_abi::meta::{Rank, Switches, WriterKind, state};
+use ringtap_abi::control::request::{NEWEST, OLDEST};
+use ringtap_abi::meta::{Rank, WriterKind, state};
 use ringtap_abi::switchboard::TOP;
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -234,22 +235,12 @@ impl Host {
         };
         let buffers = (0..=last).map(buffer).collect::<Result<_, HostError>>();
         let buffers = buffers.inspect_err(|_| files.iter().for_each(Files::discard))?;
-        let calibrated = Mutex::new(Some((pair, Instant::now())));
-        let (common, buffer_percent) = (Arc::clone(common), AtomicU8::new(config.buffer_percent));
-        let snapshot = snapshot::Slot::default();
-        let (lanes, writers) = lanes(buffers, &unheard(&common, bit));
+        let calibrated = Some((pair, Instant::now()));
+        let lanes = lanes(buffers, &unheard(common, bit));
         let instance = Instance {
-            lanes,
-            writers,
-            clock,
-            buffer_percent,
-            calibrated,
-            common,
             bit: Some(bit),
-            snapshot,
-            strict: AtomicBool::new(false),
             files,
-            resizing: Mutex::default(),
+            ..Instance::of(lanes, clock, calibrated, common, config.buffer_percent)
         };
         let host = Self { instance: Arc::new(instance) };
         // Whoever was here before had its own count.
@@ -260,21 +251,12 @@ impl Host {
 
     /// The same instance with other buffers: a snapshot of it.
     pub(crate) fn with_buffers(&self, buffers: Vec<Arc<Buffer>>) -> Self {
-        let unheard = unheard(&self.instance.common, 0);
-        let (lanes, writers) = lanes(buffers, &unheard);
+        let Instance { clock, common, .. } = &*self.instance;
+        let lanes = lanes(buffers, &unheard(common, 0));
         let instance = Instance {
-            lanes,
-            writers,
-            clock: self.instance.clock,
-            buffer_percent: AtomicU8::new(self.buffer_percent()),
-            // Its events were stamped before now.
-            calibrated: Mutex::new(None),
-            common: Arc::clone(&self.instance.common),
-            bit: None,
-            snapshot: snapshot::Slot::default(),
             strict: AtomicBool::new(true),
-            files: None,
-            resizing: Mutex::default(),
+            // Its events were stamped before now: no line is drawn anew.
+            ..Instance::of(lanes, *clock, None, common, self.buffer_percent())
         };
         Self { instance: Arc::new(instance) }
     }
@@ -339,24 +321,13 @@ impl Host {
         let newest: Vec<_> = lanes.iter().map(Lane::newest).collect();
         let first = newest.first().map(|buffer| buffer.mapping.ring().meta().clock.id.load(Relaxed));
         let clock = first.and_then(ClockId::from_number).ok_or(HostError::Damaged(0))?;
-        let calibrated = Mutex::new(Some((Pair::now(clock), Instant::now())));
-        let (common, buffer_percent) = (Arc::clone(common), AtomicU8::new(buffer_percent));
+        let calibrated = Some((Pair::now(clock), Instant::now()));
         let places: Vec<_> = newest.iter().map(|buffer| buffer.file()).collect();
         let files = directory.and_then(|directory| Files::resume(directory, &places));
-        let unheard = bit.map(|bit| unheard(&common, bit));
-        let instance = Instance {
-            lanes,
-            writers: writer::lanes_of(writers, unheard.as_ref()),
-            clock,
-            buffer_percent,
-            calibrated,
-            common,
-            bit,
-            snapshot: snapshot::Slot::default(),
-            strict: AtomicBool::new(false),
-            files,
-            resizing: Mutex::default(),
-        };
+        let unheard = bit.map(|bit| unheard(common, bit));
+        let lanes = (lanes, writer::lanes_of(writers, unheard.as_ref()));
+        let instance =
+            Instance { bit, files, ..Instance::of(lanes, clock, calibrated, common, buffer_percent) };
         let host = Self { instance: Arc::new(instance) };
         host.keep_events().map_err(MapError::events)?;
         Ok(host)
@@ -545,18 +516,10 @@ impl Host {
 
     /// Switches recording on or off, for all writers at once.
     pub fn set_recording(&self, on: bool) {
-        let set = |switches: &Switches| {
-            let _ = if on {
-                switches.state.fetch_and(!state::OFF, Relaxed)
-            } else {
-                switches.state.fetch_or(state::OFF, Relaxed)
-            };
-        };
         for (lane, writers) in self.instance.lanes.iter().zip(self.instance.writers.iter()) {
             // No resize copies the old state meanwhile.
             let chain = lane.chain();
-            // Writers look at the first buffer that they mapped, whichever that is.
-            writers.switches().for_each(set);
+            writers.switch_recording(on);
             if !on {
                 // As in the kernel: nothing more will come, so nobody waits for it.
                 wake::send_away(&chain.front().mapping.ring());
@@ -589,6 +552,17 @@ impl Host {
         self.lane(cpu)?.reset()?;
         self.forget_unheard(cpu);
         Ok(())
+    }
+
+    /// Numbers the sub-buffers of a CPU's buffer anew, while writers go on: the reader page is 0, the others are 1, 2, ...
+    /// from the oldest on, as the kernel does it when a buffer is mapped for the first time. Brings the meta-page up to date.
+    /// For a buffer that nobody has mapped for reading: its pages move. Whether all have their numbers then; where the ring
+    /// is full of unread events, or read by another, they keep some.
+    ///
+    /// # Errors
+    /// [`HostError::NoSuchCpu`], [`HostError::Damaged`].
+    pub fn renumber(&self, cpu: u32) -> Result<bool, HostError> {
+        self.lane(cpu)?.renumber()
     }
 
     /// Declares an event: `format` is the text of a kernel `format` file, whose `ID:` line the host fills in.
@@ -665,13 +639,16 @@ impl Host {
         Ok(Arc::clone(&self.lane(cpu)?.chain().for_writer(known).fd))
     }
 
-    /// A descriptor as [`read_only`](Self::read_only)'s of the buffer that replaced this one, if any did.
-    pub(crate) fn read_only_after(
-        &self,
-        cpu: u32,
-        mapping: &Mapping,
-    ) -> Result<Option<Arc<OwnedFd>>, HostError> {
-        Ok(self.lane(cpu)?.chain().after(mapping).map(|buffer| Arc::clone(&buffer.read_only)))
+    /// A descriptor as [`read_only`](Self::read_only)'s of the buffer behind the one of this inode, or of the same where
+    /// none followed; [`OLDEST`] and [`NEWEST`] are before and behind all of them.
+    pub(crate) fn read_only_after(&self, cpu: u32, known: u64) -> Result<Arc<OwnedFd>, HostError> {
+        let chain = self.lane(cpu)?.chain();
+        let buffer = match known {
+            OLDEST => chain.front(),
+            NEWEST => chain.newest(),
+            known => chain.after(known),
+        };
+        Ok(Arc::clone(&buffer.read_only))
     }
 
     /// Draws the line from ticks to nanoseconds anew where the last one is old.
@@ -707,6 +684,11 @@ impl Host {
         Ok(buffer.reader().unread_on_page(ring)?.bytes)
     }
 
+    /// Data bytes on the reader page that were handed out.
+    pub(crate) fn handed_out(&self, cpu: u32) -> Result<u32, HostError> {
+        Ok(self.lane(cpu)?.front().reader().handed_bytes())
+    }
+
     /// Where the buffers' list is: two handles of the same say the same.
     pub(crate) fn address(&self) -> *const () {
         Arc::as_ptr(&self.instance).cast()
@@ -726,6 +708,31 @@ impl Host {
 /// The highest number of a CPU that this machine may have.
 pub(crate) fn last_cpu() -> Result<u32, HostError> {
     Ok(cpus::possible().map_err(HostError::Cpus)?.into_iter().max().unwrap_or(0))
+}
+
+impl Instance {
+    /// A named instance of these buffers, in memory; `calibrated` as in the field.
+    fn of(
+        (lanes, writers): (Vec<Lane>, Arc<[writer::Lane]>),
+        clock: ClockId,
+        calibrated: Option<(Pair, Instant)>,
+        common: &Arc<Common>,
+        buffer_percent: u8,
+    ) -> Self {
+        Self {
+            lanes,
+            writers,
+            clock,
+            buffer_percent: AtomicU8::new(buffer_percent),
+            calibrated: Mutex::new(calibrated),
+            common: Arc::clone(common),
+            bit: None,
+            snapshot: snapshot::Slot::default(),
+            strict: AtomicBool::new(false),
+            files: None,
+            resizing: Mutex::default(),
+        }
+    }
 }
 
 /// Lanes that begin with these buffers.
@@ -772,6 +779,11 @@ impl Buffer {
 
     pub(crate) fn mapping(&self) -> &Arc<Mapping> {
         &self.mapping
+    }
+
+    /// A descriptor that can be mapped read-only and nothing else.
+    pub(crate) fn memory(&self) -> Arc<OwnedFd> {
+        Arc::clone(&self.read_only)
     }
 
     pub(crate) fn descriptor(&self) -> BorrowedFd<'_> {
@@ -861,6 +873,26 @@ impl Buffer {
     /// What the consuming reader holds. A panic of another thread changes nothing about what it says.
     pub(crate) fn reader(&self) -> MutexGuard<'_, Swapper> {
         self.reader.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// See [`Host::renumber`].
+    pub(crate) fn renumber(&self) -> Result<bool, HostError> {
+        let (ring, mut reader) = (self.mapping.ring(), self.reader());
+        let Some(_pin) = Pin::to(self.cpu) else { return Ok(false) };
+        let kind = WriterKind::from_number(ring.meta().identity.writer_kind.load(Relaxed));
+        let done = match (kind, Area::of_thread()) {
+            #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+            (Some(WriterKind::Rseq), Some(area)) => {
+                renumber::renumber(&ring, &mut reader, &rseq::native::Rseq(area), self.cpu)
+            }
+            _ => {
+                let held = lock::acquire(&ring.meta().writer.lock).ok_or(HostError::Busy(self.cpu))?;
+                let done = renumber::renumber(&ring, &mut reader, &Pinned(self.cpu), self.cpu);
+                drop(held);
+                done
+            }
+        };
+        done.map_err(|Corrupt| HostError::Damaged(self.cpu))
     }
 
     pub(crate) fn reset(&self) -> Result<(), HostError> {

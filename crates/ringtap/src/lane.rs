@@ -113,6 +113,16 @@ impl Lane {
         Ok(())
     }
 
+    /// See [`Host::renumber`](crate::Host::renumber).
+    pub(crate) fn renumber(&self) -> Result<bool, HostError> {
+        let chain = self.chain();
+        // Of a ring that was replaced nothing moves any more, and a reader knows its pages by their numbers.
+        if !chain.older.is_empty() || self.consumer.load(Relaxed) != 0 {
+            return Ok(false);
+        }
+        chain.newest.renumber()
+    }
+
     /// The buffer that is written.
     pub(crate) fn newest(&self) -> Arc<Buffer> {
         Arc::clone(&self.chain().newest)
@@ -182,23 +192,34 @@ impl Chain {
         chain.is_first.store(1, Release);
     }
 
-    /// The oldest buffer to be read that was made after the one of this memory; `None` where that is the newest.
-    pub(crate) fn after(&self, mapping: &Mapping) -> Option<Arc<Buffer>> {
-        let mut all = self.older.iter().chain([&self.newest]);
+    /// The oldest buffer to be read that was made after the one of this inode; the newest, where that is it.
+    pub(crate) fn after(&self, known: u64) -> &Arc<Buffer> {
         // What is not found here was read or given up: all of these are later.
-        let known =
-            self.older.iter().chain([&self.newest]).position(|buffer| buffer.file() == mapping.file());
-        match known {
-            Some(at) => all.nth(at + 1).map(Arc::clone),
-            None => all.next().map(Arc::clone),
+        match self.older.iter().position(|buffer| buffer.file().inode() == known) {
+            Some(at) => self.older.get(at + 1).unwrap_or(&self.newest),
+            None if self.newest.file().inode() == known => &self.newest,
+            None => self.front(),
         }
     }
 
-    /// The buffer that is read, for its consuming reader.
+    /// The buffer that is read, for its consuming reader, who is through with the one that it had.
     pub(crate) fn tell(&mut self) -> Arc<Buffer> {
         let front = Arc::clone(self.front());
         self.told = Some(Arc::clone(&front));
+        self.give_back();
         front
+    }
+
+    /// Gives back what nobody has to read any more: a reader that asks for more may not be through with the memory that
+    /// it was told of.
+    fn give_back(&mut self) {
+        let told = self.told.as_ref();
+        let is_told = |held: &Arc<Buffer>| told.is_some_and(|told| Arc::ptr_eq(told, held));
+        for spent in &mut self.spent {
+            if !spent.held.as_ref().is_some_and(is_told) {
+                spent.give_back();
+            }
+        }
     }
 
     /// Another consuming reader begins.
@@ -209,8 +230,7 @@ impl Chain {
     /// Performs GET_READER on the buffer that is read, and goes on to the next one behind its end: the consuming reader,
     /// who finds nothing new and its buffer retired, asks for that one's memory.
     pub(crate) fn get_reader(&mut self) -> Result<Handed, Corrupt> {
-        // Who asks for more is through with what it had.
-        self.spent.iter_mut().for_each(Spent::give_back);
+        self.give_back();
         let front = Arc::clone(self.front());
         if self.told.as_ref().is_some_and(|told| !Arc::ptr_eq(told, &front)) {
             // What the reader had was given up; it has to ask for this one.
@@ -221,7 +241,7 @@ impl Chain {
         let was_retired = retire::is_retired(&ring)?;
         let handed = swap::get_reader(&ring, &mut front.reader())?;
         if handed == Handed::Nothing && was_retired && self.older.pop_front().is_some() {
-            self.spend(front, false)?;
+            self.spend(front, self.told.is_some())?;
         }
         Ok(handed)
     }

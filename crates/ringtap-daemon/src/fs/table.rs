@@ -7,8 +7,9 @@
 
 use crate::control::instance::{Instance, Pids, line};
 use crate::control::options::{FLAGS, Flag, bit};
-use crate::control::{Caller, Control, number, readme, rules, stats};
+use crate::control::{Caller, Control, number, readme, rules};
 use ringtap::event::registry::Event;
+use ringtap_format::header::HEADER_EVENT;
 use rustix::io::Errno;
 use std::sync::Arc;
 
@@ -166,7 +167,7 @@ pub(super) const CPU: &[File] = &[
 #[rustfmt::skip]
 pub(super) const EVENTS: &[File] = &[
     file("enable",                0o640, Say(enabled),                                Set(|at, bytes| at.instance.write_enable_all(ids(at), bytes))),
-    file("header_event",          0o440, Say(|_| Ok(stats::HEADER_EVENT.into())),     No),
+    file("header_event",          0o440, Say(|_| Ok(HEADER_EVENT.into())),            No),
     file("header_page",           0o440, Say(|at| Ok(at.instance.header_page())),     No),
 ];
 

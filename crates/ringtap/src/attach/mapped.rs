@@ -25,7 +25,7 @@ const STEPS: usize = 64;
 const HELD: usize = 8;
 
 /// An instance's buffers.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Mapped {
     pub(super) epoch: u64,
     pub(super) lineage: u64,
@@ -36,8 +36,8 @@ pub(super) struct Mapped {
 
 /// The buffers of a CPU that are known and not read, and what is about to be written; the oldest first. There is one at
 /// least.
-#[derive(Debug)]
-struct Line(Vec<Held>);
+#[derive(Clone, Debug)]
+struct Line(Vec<Arc<Held>>);
 
 /// A buffer, and what can be offered to a host in this one's place.
 #[derive(Debug)]
@@ -83,7 +83,7 @@ impl Mapped {
         let oldest = |&cpu: &u32| {
             let descriptor = connection.descriptor_after(bit, cpu, OLDEST)?;
             let mapping = Arc::new(map_descriptor(&descriptor, cpu, Access::Write)?);
-            Ok(Held { descriptor, mapping })
+            Ok(Arc::new(Held { descriptor, mapping }))
         };
         let oldest = connection.cpus().iter().map(oldest).collect::<Result<Vec<_>, AttachError>>()?;
         let mappings = oldest.iter().map(|held| Arc::clone(&held.mapping)).collect();
@@ -154,8 +154,8 @@ impl Line {
                 self.pass_over();
                 continue;
             }
-            let held =
-                Held { mapping: Arc::new(map_descriptor(&descriptor, cpu, Access::Write)?), descriptor };
+            let mapping = Arc::new(map_descriptor(&descriptor, cpu, Access::Write)?);
+            let held = Arc::new(Held { descriptor, mapping });
             if held.rank() <= self.last().rank() {
                 // Nor does it here, and there was somebody who wrote: who missed that its host was replaced.
                 self.pass_over();
@@ -177,7 +177,7 @@ impl Line {
 
     /// Keeps what is not read.
     fn forget_what_is_read(&mut self) {
-        let first = self.0.iter().rposition(Held::is_first).unwrap_or(0);
+        let first = self.0.iter().rposition(|held| held.is_first()).unwrap_or(0);
         let surplus = self.0.len().saturating_sub(HELD);
         self.0.drain(..first.max(surplus));
     }

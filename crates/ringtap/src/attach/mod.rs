@@ -252,11 +252,16 @@ impl Connection {
         self.descriptor_after(self.instance, cpu, 0)
     }
 
-    /// The descriptor behind the file of the inode `known`, where one is about to follow that.
+    /// The descriptor of the buffer behind the file of the inode `known`, or as [`request::GET_BUFFER`] says.
     fn descriptor_after(&self, instance: u16, cpu: u32, known: u64) -> Result<OwnedFd, AttachError> {
         let mut link = self.link();
         let reply = link.ask(&request(request::GET_BUFFER, place(instance, cpu), known), &[])?;
         reply.descriptor.ok_or(AttachError::Protocol("it gave no descriptor"))
+    }
+
+    /// As [`descriptor`](Self::descriptor), for who reads without consuming and knows the buffer of this inode.
+    pub(crate) fn descriptor_behind(&self, cpu: u32, known: u64) -> Result<OwnedFd, AttachError> {
+        self.descriptor_after(self.instance, cpu, known)
     }
 
     /// Becomes the consuming reader of a CPU's buffer, until the handle is dropped.

@@ -206,7 +206,7 @@ impl Instances {
             return Err(InstanceError::TooMany);
         }
         let host = make(common, free)?;
-        common.targets().set(free, Some(host.writer()));
+        common.targets().set(free, Some(host.writer()), common.board());
         let named = Arc::new(Named::new(name.to_owned(), free, config.clone(), host, common));
         if free == table.len() {
             table.push(None);

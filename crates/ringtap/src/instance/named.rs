@@ -109,7 +109,7 @@ impl Named {
         present.host.set_recording(false);
         self.common.awaited().clear(self.bits());
         self.common.forget_rules(self.bit);
-        self.common.targets().set(self.bit, None);
+        self.common.targets().set(self.bit, None, self.common.board());
         self.common.forget(self.bit);
         self.common.changed();
         present.host.retire();
@@ -133,10 +133,13 @@ impl Named {
         let off = !present.host.is_recording();
         let config = Config { off, ..config };
         let host = Host::with(&config, &self.common, Some(&sizes), self.bit)?;
-        self.common.targets().set(self.bit, Some(host.writer_here()));
+        self.common.targets().set(self.bit, Some(host.writer_here()), self.common.board());
         let old = std::mem::replace(&mut present.host, host);
         (present.config, present.sizes) = (config, sizes);
         self.announce(&present.host);
+        drop(present);
+        // Attached processes map the new buffers, and go over: what is refused below is what those lose that do not answer.
+        self.common.followers().wait(self.common.generation(), PATIENCE);
         old.retire();
         Ok(())
     }

@@ -198,7 +198,7 @@ impl Remains {
 
     fn named(name: String, bit: usize, host: Host, common: &Arc<Common>) -> Arc<Named> {
         if bit > 0 {
-            common.targets().set(bit, Some(host.writer_here()));
+            common.targets().set(bit, Some(host.writer_here()), common.board());
         }
         let config = host.stated_config();
         let named = Named::new(name, bit, config, host, common);

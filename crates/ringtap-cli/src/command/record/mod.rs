@@ -10,7 +10,7 @@ mod text;
 mod trigger;
 
 use crate::command::stream::kernel::KernelPlan;
-use crate::command::stream::{ApplicationPlan, Filter};
+use crate::command::stream::{ApplicationPlan, Filter, write_command};
 use crate::outcome::Outcome;
 use crate::output::Output;
 use anyhow::{Result, bail};
@@ -230,12 +230,7 @@ impl fmt::Display for Plan {
             }
             None => {}
         }
-        if let Some((program, arguments)) = self.command.split_first() {
-            write!(f, "run {}", program.display())?;
-            arguments.iter().try_for_each(|argument| write!(f, " {}", argument.display()))?;
-            let follow = self.kernel.as_ref().is_some_and(|kernel| kernel.follow);
-            writeln!(f, "{}", if follow { ", and record only its events" } else { "" })?;
-        }
+        write_command(f, &self.command, self.kernel.as_ref().is_some_and(|kernel| kernel.follow))?;
         let compressed = if self.level.is_some() { ", compressed" } else { "" };
         let when = if self.snapshot_on.is_empty() { "" } else { ", when it is asked for" };
         writeln!(f, "write {}, version {}{compressed}{when}", self.path.display(), self.version)

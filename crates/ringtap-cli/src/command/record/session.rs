@@ -74,11 +74,7 @@ pub(super) fn run(plan: &Plan, output: &mut Output) -> Result<Outcome> {
     progress.end(counts, &written, plan.json, output)?;
     drop((recording.kernel, recording.application));
     drop(host);
-    let status = match (ended, &mut command) {
-        (Some(status), _) => Some(status),
-        (None, Some(command)) => Some(command.reap()?),
-        (None, None) => None,
-    };
+    let status = Running::status(ended, command.as_mut())?;
     Ok(match (signals.caught(), status) {
         // Asked to end, and ended: there is no other way to end a recording without a command.
         (Some(_), None) => Outcome::Done,

@@ -160,11 +160,7 @@ pub(super) fn run(plan: &Plan, sink: &mut dyn Sink) -> Result<Outcome> {
     drop(stream);
     drop(session);
     drop(host);
-    let status = match (ended, &mut command) {
-        (Some(status), _) => Some(status),
-        (None, Some(command)) => Some(command.reap()?),
-        (None, None) => None,
-    };
+    let status = Running::status(ended, command.as_mut())?;
     Ok(match (signals.caught(), status) {
         (Some(signal), _) => Outcome::Stopped(signal),
         (None, Some(status)) => Outcome::Command(status),

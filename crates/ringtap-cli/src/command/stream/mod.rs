@@ -199,6 +199,18 @@ pub(super) fn follow_into(live: Live, sink: &mut dyn Sink) -> Result<Outcome> {
     follow::run(&Plan::new(&args)?, sink)
 }
 
+/// A plan's line about the command, if there is one.
+pub(in crate::command) fn write_command(
+    f: &mut fmt::Formatter<'_>,
+    command: &[OsString],
+    follow: bool,
+) -> fmt::Result {
+    let Some((program, arguments)) = command.split_first() else { return Ok(()) };
+    write!(f, "run {}", program.display())?;
+    arguments.iter().try_for_each(|argument| write!(f, " {}", argument.display()))?;
+    writeln!(f, "{}", if follow { ", and record only its events" } else { "" })
+}
+
 impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if let Some(kernel) = &self.kernel {
@@ -219,13 +231,7 @@ impl fmt::Display for Plan {
             }
             None => {}
         }
-        if let Some((program, arguments)) = self.command.split_first() {
-            write!(f, "run {}", program.display())?;
-            arguments.iter().try_for_each(|argument| write!(f, " {}", argument.display()))?;
-            let follow = self.kernel.as_ref().is_some_and(|kernel| kernel.follow);
-            writeln!(f, "{}", if follow { ", and record only its events" } else { "" })?;
-        }
-        Ok(())
+        write_command(f, &self.command, self.kernel.as_ref().is_some_and(|kernel| kernel.follow))
     }
 }
 
