@@ -183,7 +183,7 @@ impl Attachment {
             Early::Keep(config) | Early::HandOver(config) => (config, TOP),
         };
         let common = Arc::new(Common::new(on).map_err(|error| failed(error.into()))?);
-        let host = Host::with(&config, &common, None, true).map_err(failed)?;
+        let host = Host::with(&config, &common, None, 0).map_err(failed)?;
         if on == 0 {
             host.retire();
         }

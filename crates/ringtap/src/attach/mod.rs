@@ -25,7 +25,7 @@ use crate::map::{self, Access, Mapping};
 use crate::serve::TreeCall;
 use crate::stats::Stats;
 use crate::wake;
-use crate::writer::Writer;
+use crate::writer::{Unheard, Writer};
 use link::{Link, Reply};
 use ringtap_abi::control::split_event;
 use ringtap_abi::control::{Counters, Header, HostInfo, PROTOCOL, Part, at, cpus_of, request, role};
@@ -227,8 +227,10 @@ impl Connection {
         self.check_cpus()?;
         let map = |&cpu: &u32| self.map(cpu, Access::Write).map(Arc::new);
         let mappings = self.cpus.iter().map(map).collect::<Result<_, _>>()?;
-        let targets = Targets::new(Arc::clone(self.board()?));
-        Ok(Writer::new(mappings, Some(Arc::new(targets))))
+        let board = self.board()?;
+        let unheard = Unheard { board: Arc::clone(board), instance: self.instance.into() };
+        let targets = Targets::new(Arc::clone(board));
+        Ok(Writer::new(mappings, Some(&unheard), Some(Arc::new(targets))))
     }
 
     /// The host's switchboard. All connections of this process to the same host share its mapping, so that an event's

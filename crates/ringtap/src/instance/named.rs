@@ -132,7 +132,7 @@ impl Named {
         }
         let off = !present.host.is_recording();
         let config = Config { off, ..config };
-        let host = Host::with(&config, &self.common, Some(&sizes), self.is_top())?;
+        let host = Host::with(&config, &self.common, Some(&sizes), self.bit)?;
         self.common.targets().set(self.bit, Some(host.writer_here()), self.common.board());
         let old = std::mem::replace(&mut present.host, host);
         (present.config, present.sizes) = (config, sizes);

@@ -18,6 +18,7 @@
 //! gives back what it held. None of this keeps the others waiting.
 
 mod client;
+mod desk;
 pub(crate) mod limits;
 pub(crate) mod packet;
 mod requests;

@@ -1,6 +1,7 @@
 //! What a host answers to each request.
 
-use super::tree::{self, Peer, Tree};
+use super::desk::Call;
+use super::tree::{self, Peer};
 use crate::event::registry::RegisterError;
 use crate::host::{Claim, Host, HostError};
 use crate::instance::Instances;
@@ -135,10 +136,16 @@ fn violation(errno: Errno, reason: impl Into<String>) -> Refusal {
     Refusal { is_last: true, ..refusal(errno, reason) }
 }
 
+/// The call on the tree that a packet is, if it is one.
+pub(super) fn tree_call(session: &Session, packet: Option<&[u8]>) -> Option<Call> {
+    let (header, body) = Header::split(packet?)?;
+    let is_call = session.is_open() && tree::is_call(header.kind);
+    is_call.then(|| Call { peer: session.peer, kind: header.kind, value: header.value, body: body.to_vec() })
+}
+
 /// Answers a packet; `None` is one that was too long.
 pub(super) fn answer(
     instances: &Instances,
-    tree: Option<&dyn Tree>,
     session: &mut Session,
     packet: Option<&[u8]>,
     descriptor: Option<OwnedFd>,
@@ -162,8 +169,7 @@ pub(super) fn answer(
         return (session.take_news(instances), Cost::Low);
     }
     if tree::is_call(header.kind) && session.is_open() {
-        let answer = tree::answer(tree, session.peer, header.kind, header.value, body);
-        return (Some(answer.unwrap_or_else(refused)), cost);
+        return (Some(refused(tree::none())), cost);
     }
     if header.kind == request::HAND_OVER && session.is_open() {
         let taken = take_handed(instances, session, header.cpu, descriptor);
