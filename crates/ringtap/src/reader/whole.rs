@@ -253,6 +253,12 @@ impl WholePage<'_> {
         self.size
     }
 
+    /// The same as a sub-buffer of this size, where that is a larger one.
+    #[must_use]
+    pub fn padded(self, size: u32) -> Self {
+        Self { size: self.size.max(size), ..self }
+    }
+
     /// The time of its first event, in ticks.
     #[must_use]
     pub fn time_stamp(&self) -> u64 {
