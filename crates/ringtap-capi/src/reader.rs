@@ -518,6 +518,8 @@ pub(crate) unsafe extern "C" fn ringtap_reader_print(
                 Context { symbols: &reader.symbols, strings: &reader.strings, hz: reader.formats.hz() };
             // Why one was printed field by field stands in the text itself.
             let _ = event.print(&reader.record.bytes, &context, &mut line);
+            // A marker's text ends with one.
+            line.pop_if(|last| *last == b'\n');
         }
         // SAFETY: as the header says.
         Ok(unsafe { text::put(&line, to, size) })
