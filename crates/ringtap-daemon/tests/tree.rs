@@ -334,7 +334,7 @@ fn what_is_mapped_keeps_its_size() {
     #[derive(Default)]
     struct Known(AtomicBool);
     impl Mapped for Known {
-        fn is_mapped(&self, _: &Host, cpu: u32) -> bool {
+        fn is_mapped(&self, _: u32, _: &Host, cpu: u32) -> bool {
             cpu == 0 && self.0.load(Relaxed)
         }
     }
