@@ -3,6 +3,7 @@
 mod support;
 
 use serde_json::Value;
+use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use support::{Temporary, said};
@@ -36,7 +37,9 @@ fn recorded(temporary: &Temporary, line: &str, options: &[&str]) -> Vec<Value> {
     let mut record = temporary.ringtap();
     record.arg("record").arg("-q").arg("-o").arg(&file).args(["--preload", "libc"]).args(options);
     let output = record.args(["--", "bash", "-c", line]).current_dir(temporary.path()).output().unwrap();
-    assert_eq!(output.status.code(), plain.status.code(), "{line}: {}", said(&output));
+    // A recorder tells of a signal as shells do.
+    let code = plain.status.code().or(plain.status.signal().map(|signal| 128 + signal));
+    assert_eq!(output.status.code(), code, "{line}: {}", said(&output));
     // Behind what the program says there is one line of the recorder's.
     let stderr = String::from_utf8_lossy(&output.stderr);
     let told = stderr.find("ringtap: recorded ").map_or(&*stderr, |summary| &stderr[..summary]);

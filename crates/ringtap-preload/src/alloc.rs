@@ -152,8 +152,11 @@ unsafe extern "C-unwind" fn posix_memalign(place: *mut *mut c_void, alignment: u
         // SAFETY: as the caller says.
         let ret = unsafe { posix_memalign::call(place, alignment, size) };
         let took_ns = short_ns(session.ns_since(began));
-        // SAFETY: the call has just written there.
-        let ptr = if ret == 0 { unsafe { *place } } else { ptr::null_mut() };
+        let ptr = match ret {
+            // SAFETY: the call has just written there.
+            0 => unsafe { *place },
+            _ => ptr::null_mut(),
+        };
         let event = PosixMemalign { alignment, size, ptr, ret: Errno(ret), took_ns };
         keeping_errno(|| event.write(session.writer()));
         ret

@@ -88,7 +88,7 @@ unsafe extern "C-unwind" fn realloc(memory: *mut c_void, size: usize) -> *mut c_
     let new = unsafe { crate::alloc::malloc::call(size) };
     if !new.is_null() {
         // SAFETY: its length stands before each piece.
-        let old = unsafe { memory.cast::<u8>().sub(ALIGN).cast::<usize>().read() };
+        let old = unsafe { memory.cast::<u8>().wrapping_sub(ALIGN).cast::<usize>().read() };
         // SAFETY: both are that long, and apart.
         unsafe { ptr::copy_nonoverlapping(memory.cast::<u8>(), new.cast(), old.min(size)) };
     }

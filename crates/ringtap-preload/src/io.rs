@@ -32,7 +32,7 @@ fn mode_of(flags: c_int, mode: mode_t) -> u32 {
 unsafe fn length_of(parts: *const iovec, count: c_int, ret: isize) -> usize {
     let count = if ret < 0 || parts.is_null() { 0 } else { usize::try_from(count).unwrap_or(0) };
     // SAFETY: by 1.
-    (0..count).map(|index| unsafe { (*parts.add(index)).iov_len }).sum()
+    (0..count).map(|index| unsafe { parts.wrapping_add(index).read_unaligned() }.iov_len).sum()
 }
 
 traced! {
@@ -194,7 +194,7 @@ traced! {
         // SAFETY: the call has written there, where it succeeded.
         read_fd: i32 = if result == 0 { unsafe { *fds } } else { -1 },
         // SAFETY: as above.
-        write_fd: i32 = if result == 0 { unsafe { *fds.add(1) } } else { -1 },
+        write_fd: i32 = if result == 0 { unsafe { *fds.wrapping_add(1) } } else { -1 },
     } -> errno c_int {
         pipe(fds: *mut c_int);
         pipe2(fds: *mut c_int, flags: c_int);

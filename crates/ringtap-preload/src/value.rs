@@ -184,7 +184,8 @@ impl Address {
 
     fn show(&mut self, address: &[u8]) -> std::fmt::Result {
         let Some((family, rest)) = address.split_first_chunk::<2>() else { return Ok(()) };
-        match i32::from(u16::from_ne_bytes(*family)) {
+        // As this machine, which is little-endian, stores numbers.
+        match i32::from(u16::from_le_bytes(*family)) {
             libc::AF_UNIX => match rest.split_first() {
                 None => self.write_str("unix:"),
                 Some((0, name)) => {
@@ -259,13 +260,15 @@ mod tests {
 
     fn shown(address: &[u8]) -> String {
         // SAFETY: they are there.
-        let address = unsafe { Address::of(address.as_ptr().cast(), address.len() as u32, 0) };
+        let address =
+            unsafe { Address::of(address.as_ptr().cast(), u32::try_from(address.len()).unwrap(), 0) };
         String::from_utf8_lossy(address.tail()).into_owned()
     }
 
     #[test]
     fn addresses_are_text() {
-        let family = |family: i32, rest: &[u8]| [&(family as u16).to_ne_bytes()[..], rest].concat();
+        let family =
+            |family: i32, rest: &[u8]| [&u16::try_from(family).unwrap().to_le_bytes()[..], rest].concat();
         assert_eq!(shown(&family(libc::AF_INET, &[0, 80, 127, 0, 0, 1, 0, 0])), "127.0.0.1:80");
         let mut six = vec![31, 144, 0, 0, 0, 0];
         six.extend(Ipv6Addr::LOCALHOST.octets());

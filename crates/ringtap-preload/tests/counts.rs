@@ -11,7 +11,7 @@ const NAMES: [&str; 7] = ["mallocs", "frees", "writes", "handler_writes", "locks
 /// What the program counted.
 fn counted(file: &std::path::Path) -> [u64; 7] {
     let bytes = std::fs::read(file).expect("the program has made it");
-    std::array::from_fn(|index| u64::from_ne_bytes(bytes[8 * index..][..8].try_into().expect("eight bytes")))
+    std::array::from_fn(|index| u64::from_le_bytes(bytes[8 * index..][..8].try_into().expect("eight bytes")))
 }
 
 /// The same numbers, from the trace.

@@ -132,13 +132,13 @@ fn who_is_killed_loses_at_most_the_event_in_hand() {
         let mut bytes = [0; 8];
         for _ in 0..500 {
             std::io::Read::read_exact(&mut ours, &mut bytes).expect("it goes on");
-            done = u64::from_ne_bytes(bytes);
+            done = u64::from_le_bytes(bytes);
         }
         child.kill().expect("it is ours");
         let status = child.wait().expect("it is ours");
         assert_eq!(status.signal(), Some(9));
         while std::io::Read::read_exact(&mut ours, &mut bytes).is_ok() {
-            done = u64::from_ne_bytes(bytes);
+            done = u64::from_le_bytes(bytes);
         }
         let trace = tracer.read();
         assert_eq!(trace.lost, 0);

@@ -8,7 +8,7 @@ use std::str::FromStr;
 
 /// `BINARY:FUNCTION[+OFFSET][%return] [ARGS]`, or an address in FUNCTION's stead.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct FunctionSpec {
+pub(super) struct FunctionSpec {
     binary: String,
     function: String,
     offset: u64,
@@ -19,7 +19,7 @@ pub struct FunctionSpec {
 
 /// `BINARY:PROVIDER:NAME`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct UsdtSpec {
+pub(super) struct UsdtSpec {
     binary: String,
     provider: String,
     name: String,

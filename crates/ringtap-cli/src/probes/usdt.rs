@@ -72,10 +72,9 @@ fn x86_64(place: &str) -> Option<String> {
 
 /// The kernel's name of a register, whichever of its parts is meant: the type says how much of it is fetched.
 fn x86_64_register(name: &str) -> Option<String> {
-    if let Some(number) = name.strip_prefix('r').map(|rest| rest.trim_end_matches(['b', 'w', 'd'])) {
-        if matches!(number.parse::<u8>(), Ok(8..=15)) {
-            return Some(format!("r{number}"));
-        }
+    let number = name.strip_prefix('r').map(|rest| rest.trim_end_matches(['b', 'w', 'd']));
+    if let Some(number) = number.filter(|number| matches!(number.parse::<u8>(), Ok(8..=15))) {
+        return Some(format!("r{number}"));
     }
     let short = match name {
         "al" | "bl" | "cl" | "dl" => format!("{}x", &name[..1]),

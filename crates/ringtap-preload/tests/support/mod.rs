@@ -11,7 +11,7 @@ use std::process::{Command, Output};
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
 /// The library, as cargo has built it for the tests.
-pub fn library() -> PathBuf {
+pub(crate) fn library() -> PathBuf {
     let test = std::env::current_exe().expect("tests are files");
     let library = test.parent().and_then(Path::parent).expect("in a folder").join("libringtap_preload.so");
     assert!(library.exists(), "{} is missing: run `cargo build -p ringtap-preload`", library.display());
@@ -19,10 +19,10 @@ pub fn library() -> PathBuf {
 }
 
 /// A folder of a test's own, removed with it.
-pub struct Folder(PathBuf);
+pub(crate) struct Folder(PathBuf);
 
 impl Folder {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let name = format!("ringtap-preload-{}-{}", std::process::id(), NEXT.fetch_add(1, Relaxed));
         let path = std::env::temp_dir().join(name);
@@ -30,12 +30,12 @@ impl Folder {
         Self(path)
     }
 
-    pub fn join(&self, name: &str) -> PathBuf {
+    pub(crate) fn join(&self, name: &str) -> PathBuf {
         self.0.join(name)
     }
 
     /// Compiles a program of C's.
-    pub fn compile(&self, name: &str, source: &str, options: &[&str]) -> PathBuf {
+    pub(crate) fn compile(&self, name: &str, source: &str, options: &[&str]) -> PathBuf {
         let (file, program) = (self.join(&format!("{name}.c")), self.join(name));
         std::fs::write(&file, source).expect("it can be written");
         let mut compiler = Command::new("cc");
@@ -55,49 +55,49 @@ impl Drop for Folder {
 
 /// An event as it was written.
 #[derive(Clone, Debug)]
-pub struct Event {
-    pub system: String,
-    pub name: String,
-    pub tid: u32,
-    pub ticks: u64,
-    pub ints: BTreeMap<String, i64>,
-    pub text: String,
+pub(crate) struct Event {
+    pub(crate) system: String,
+    pub(crate) name: String,
+    pub(crate) tid: u32,
+    pub(crate) ticks: u64,
+    pub(crate) ints: BTreeMap<String, i64>,
+    pub(crate) text: String,
 }
 
 impl Event {
-    pub fn int(&self, field: &str) -> i64 {
+    pub(crate) fn int(&self, field: &str) -> i64 {
         *self.ints.get(field).unwrap_or_else(|| panic!("{} has no {field}: {:?}", self.name, self.ints))
     }
 }
 
 /// What came of traced programs.
 #[derive(Debug, Default)]
-pub struct Trace {
+pub(crate) struct Trace {
     /// In the order of their times.
-    pub events: Vec<Event>,
-    pub lost: u64,
+    pub(crate) events: Vec<Event>,
+    pub(crate) lost: u64,
 }
 
 impl Trace {
-    pub fn of<'t>(&'t self, name: &str) -> impl Iterator<Item = &'t Event> {
+    pub(crate) fn of<'t>(&'t self, name: &str) -> impl Iterator<Item = &'t Event> {
         self.events.iter().filter(move |event| event.name == name)
     }
 
-    pub fn count(&self, name: &str) -> usize {
+    pub(crate) fn count(&self, name: &str) -> usize {
         self.of(name).count()
     }
 }
 
 /// A host that programs are traced into.
-pub struct Tracer {
-    pub host: Host,
+pub(crate) struct Tracer {
+    pub(crate) host: Host,
     server: Server,
     _folder: Folder,
 }
 
 impl Tracer {
     /// A host whose buffers have this many sub-buffers of 64 KiB each.
-    pub fn new(subbufs: u32) -> Self {
+    pub(crate) fn new(subbufs: u32) -> Self {
         let config = Config { subbuf_size: 1 << 16, ring_subbufs: subbufs, ..Config::default() };
         let host = Host::new(&config).expect("there is memory");
         let folder = Folder::new();
@@ -106,7 +106,7 @@ impl Tracer {
     }
 
     /// A command whose events of these patterns come here; all, where there is none.
-    pub fn command(&self, program: impl AsRef<std::ffi::OsStr>, events: &str) -> Command {
+    pub(crate) fn command(&self, program: impl AsRef<std::ffi::OsStr>, events: &str) -> Command {
         let mut command = Command::new(program);
         command.env("LD_PRELOAD", library()).env("RINGTAP_SOCKET", self.server.path());
         command.env("RINGTAP_PRELOAD_EVENTS", events).env("RINGTAP_PRELOAD_VERBOSE", "1");
@@ -114,7 +114,7 @@ impl Tracer {
     }
 
     /// Everything written so far and not read before.
-    pub fn read(&self) -> Trace {
+    pub(crate) fn read(&self) -> Trace {
         let mut formats = Formats::new(Target::HOST, Dialect::Kernel);
         for event in self.host.events() {
             formats.add(&event.system, &event.format).expect("the host checked it");
@@ -137,7 +137,7 @@ impl Tracer {
     }
 
     /// Runs a command to its end.
-    pub fn run(&self, command: &mut Command) -> (Output, Trace) {
+    pub(crate) fn run(&self, command: &mut Command) -> (Output, Trace) {
         let output = command.output().expect("the command runs");
         (output, self.read())
     }
@@ -158,7 +158,7 @@ fn decode(formats: &Formats, record: &[u8], ticks: u64) -> Event {
     Event {
         system: event.system().to_owned(),
         name: event.name().to_owned(),
-        tid: u32::from_ne_bytes(record[4..8].try_into().expect("four bytes")),
+        tid: u32::from_le_bytes(record[4..8].try_into().expect("four bytes")),
         ticks,
         ints: event.fields().iter().filter_map(int).collect(),
         text: String::from_utf8_lossy(&text).into_owned(),
