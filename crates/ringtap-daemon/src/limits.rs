@@ -9,3 +9,7 @@ pub const ERRORS: usize = 8;
 /// Files that are being read over the socket: each may hold a trace's cursors, and more than a few at a time are readers
 /// who went away in the middle.
 pub const READERS: usize = 16;
+
+/// Filters and triggers that an instance keeps for events that are yet to be declared: each declaration is compared with
+/// all.
+pub const KEPT_RULES: usize = 256;
