@@ -103,7 +103,10 @@ pub struct Entry {
     pub buffer_percent: AtomicU64,
     /// Counts the sets of buffers that were in this place. Within one, each buffer follows another by a resize.
     pub lineage: AtomicU64,
-    reserved: [AtomicU64; 4],
+    /// The highest epoch whose buffers some attached process has mapped: a successor of the host that finds it below
+    /// `epoch` need not wait for somebody who has them. Writers raise it, before they write there.
+    pub mapped: AtomicU64,
+    reserved: [AtomicU64; 3],
 }
 
 impl Entry {
@@ -250,7 +253,8 @@ mod tests {
             name: [const { AtomicU64::new(0) }; 32],
             buffer_percent: zero(),
             lineage: zero(),
-            reserved: [const { AtomicU64::new(0) }; 4],
+            mapped: zero(),
+            reserved: [const { AtomicU64::new(0) }; 3],
         }
     }
 

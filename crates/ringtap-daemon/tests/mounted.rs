@@ -254,3 +254,31 @@ fn who_reads_mapped_sees_what_the_writers_write() {
     write_markers(&mounted, 1000..1010);
     assert_eq!(drain(&raw), (1000..1010).collect::<Vec<_>>());
 }
+
+#[test]
+fn what_takes_long_delays_nobody_else() {
+    // A snapshot of this takes milliseconds.
+    let Some(mounted) = mounted(16 << 10) else { return };
+    let writer = mounted.instances.writer();
+    for _ in 0..16 << 10 {
+        writer.write(&[7; 1000]).unwrap();
+    }
+    let is_on = fs::File::open(mounted.path("tracing_on")).unwrap();
+    let most = (0..50).map(|_| {
+        let is_taken = std::sync::atomic::AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                fs::write(mounted.path("snapshot"), "1").unwrap();
+                is_taken.store(true, std::sync::atomic::Ordering::Release);
+            });
+            let mut reads = 0;
+            while !is_taken.load(std::sync::atomic::Ordering::Acquire) {
+                std::os::unix::fs::FileExt::read_at(&is_on, &mut [0; 8], 0).unwrap();
+                reads += 1;
+            }
+            reads
+        })
+    });
+    // One thread alone would answer a few, before it begins with the snapshot.
+    assert!(most.clone().any(|reads| reads > 20), "{:?}", most.collect::<Vec<_>>());
+}

@@ -386,7 +386,7 @@ impl Instance {
         if cpu.is_some() && cpus.iter().all(|&cpu| self.inner.size(cpu) == Some(subbufs)) {
             return Ok(());
         }
-        if self.is_walked(cpu) || control.is_mapped(&self.host(), &cpus) {
+        if self.is_walked(cpu) || control.is_mapped(self, &cpus) {
             return Err(Errno::BUSY);
         }
         self.inner.set_size(cpu, subbufs).map_err(|error| instance_errno(&error))
@@ -409,7 +409,7 @@ impl Instance {
         if size == self.subbuf_size() {
             return Ok(());
         }
-        if control.is_mapped(&self.host(), &self.cpus()) {
+        if control.is_mapped(self, &self.cpus()) {
             return Err(Errno::BUSY);
         }
         self.inner.set_subbuf_size(size).map_err(|error| instance_errno(&error))
@@ -434,7 +434,7 @@ impl Instance {
                 host.free_snapshot();
                 Ok(())
             }
-            (1, _) if control.is_mapped(&host, &self.cpus()) => return Err(Errno::BUSY),
+            (1, _) if control.is_mapped(self, &self.cpus()) => return Err(Errno::BUSY),
             (1, cpu) => host.take_snapshot(cpu),
             (_, None) => host.clear_snapshot(),
             (_, Some(cpu)) => host.snapshot().map_or(Ok(()), |snapshot| snapshot.reset_cpu(cpu)),

@@ -80,8 +80,8 @@ impl Caller {
 ///
 /// Resize, sub-buffer size and snapshot say `EBUSY` while it is so, as the kernel does.
 pub trait Mapped: Send + Sync {
-    /// Whether any other process has this CPU's buffer mapped for reading.
-    fn is_mapped(&self, host: &Host, cpu: u32) -> bool;
+    /// Whether any process has this CPU's buffer mapped for reading. `instance` is its number in the tree.
+    fn is_mapped(&self, instance: u32, host: &Host, cpu: u32) -> bool;
 }
 
 /// A host's control plane.
@@ -158,9 +158,11 @@ impl Control {
     }
 
     /// Whether some process maps a buffer of these CPUs, where that is asked about.
-    pub(crate) fn is_mapped(&self, host: &Host, cpus: &[u32]) -> bool {
+    pub(crate) fn is_mapped(&self, instance: &Instance, cpus: &[u32]) -> bool {
         let mapped = self.mapped.read().unwrap_or_else(PoisonError::into_inner);
-        mapped.as_ref().is_some_and(|mapped| cpus.iter().any(|&cpu| mapped.is_mapped(host, cpu)))
+        let Some(mapped) = mapped.as_ref() else { return false };
+        let host = instance.host();
+        cpus.iter().any(|&cpu| mapped.is_mapped(instance.number, &host, cpu))
     }
 
     /// Calls `with` with the instances that there are now.
@@ -201,7 +203,7 @@ impl Control {
     pub(crate) fn remove(&self, name: &str) -> Result<(), Errno> {
         let instance = self.find(name).ok_or(Errno::NOENT)?;
         // A mapping outlives the file that it was made of.
-        if instance.is_used() || self.is_mapped(&instance.host(), &instance.cpus()) {
+        if instance.is_used() || self.is_mapped(&instance, &instance.cpus()) {
             return Err(Errno::BUSY);
         }
         self.instances.remove(name).map_err(|error| instance::instance_errno(&error))?;

@@ -1,10 +1,11 @@
-//! The tree as a file system: mounted, served by two threads, unmounted.
+//! The tree as a file system: mounted, served by a few threads, unmounted.
 
 #![forbid(unsafe_code)]
 
 use super::fuse::device::Device;
 use super::server::Server;
 use super::tree::Tree;
+use crate::limits::SLOW_THREADS;
 use rustix::event::EventfdFlags;
 use rustix::fd::{AsFd, AsRawFd, OwnedFd};
 use rustix::io::Errno;
@@ -97,6 +98,9 @@ impl Mount {
         };
         mount.spawn("ringtap-fuse", |server, stop| server.serve(stop.as_fd()))?;
         mount.spawn("ringtap-fuse-wait", |server, _| server.wait_for_others())?;
+        for _ in 0..SLOW_THREADS {
+            mount.spawn("ringtap-fuse-slow", |server, _| server.serve_slowly())?;
+        }
         tree.set_strict(mount.server.mappings());
         Ok(mount)
     }

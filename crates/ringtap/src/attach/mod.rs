@@ -219,7 +219,9 @@ impl Connection {
     /// [`AttachError::Map`] where what the host gave is no buffer; a reader's connection gets none that can be
     /// written.
     pub fn writer(&self) -> Result<Writer, AttachError> {
-        let (_, mappings) = self.map_all(self.instance)?;
+        self.check_cpus()?;
+        let map = |&cpu: &u32| self.map(cpu, Access::Write).map(Arc::new);
+        let mappings = self.cpus.iter().map(map).collect::<Result<_, _>>()?;
         let targets = Targets::new(Arc::clone(self.board()?));
         Ok(Writer::new(mappings, Some(Arc::new(targets))))
     }
@@ -248,11 +250,16 @@ impl Connection {
         self.descriptor_after(self.instance, cpu, 0)
     }
 
-    /// The descriptor behind the file of the inode `known`, where one is about to follow that.
+    /// The descriptor of the buffer behind the file of the inode `known`, or as [`request::GET_BUFFER`] says.
     fn descriptor_after(&self, instance: u16, cpu: u32, known: u64) -> Result<OwnedFd, AttachError> {
         let mut link = self.link();
         let reply = link.ask(&request(request::GET_BUFFER, place(instance, cpu), known), &[])?;
         reply.descriptor.ok_or(AttachError::Protocol("it gave no descriptor"))
+    }
+
+    /// As [`descriptor`](Self::descriptor), for who reads without consuming and knows the buffer of this inode.
+    pub(crate) fn descriptor_behind(&self, cpu: u32, known: u64) -> Result<OwnedFd, AttachError> {
+        self.descriptor_after(self.instance, cpu, known)
     }
 
     /// Becomes the consuming reader of a CPU's buffer, until the handle is dropped.
@@ -379,20 +386,16 @@ impl Connection {
     }
 
     fn map(&self, cpu: u32, access: Access) -> Result<Mapping, AttachError> {
-        self.map_in(self.instance, cpu, access).map(|(_, mapping)| mapping)
+        map_descriptor(&self.descriptor(cpu)?, cpu, access)
     }
 
-    /// All buffers of an instance, mapped for writing, and their descriptors. The index is the CPU.
-    fn map_all(&self, instance: u16) -> Result<(Vec<OwnedFd>, Vec<Arc<Mapping>>), AttachError> {
-        // `Writer` finds a CPU's buffer by its index.
-        if !(0u32..).zip(&self.cpus).all(|(index, &cpu)| index == cpu) {
-            return Err(AttachError::Protocol("its CPUs have gaps"));
+    /// A writer finds a CPU's buffer by its index.
+    fn check_cpus(&self) -> Result<(), AttachError> {
+        if (0u32..).zip(&self.cpus).all(|(index, &cpu)| index == cpu) {
+            Ok(())
+        } else {
+            Err(AttachError::Protocol("its CPUs have gaps"))
         }
-        let map = |&cpu: &u32| {
-            let (descriptor, mapping) = self.map_in(instance, cpu, Access::Write)?;
-            Ok((descriptor, Arc::new(mapping)))
-        };
-        self.cpus.iter().map(map).collect()
     }
 
     /// Waits until there is another generation of instances than this one, however long it takes; `None` where `stop`
@@ -400,12 +403,6 @@ impl Connection {
     fn await_change(&self, generation: u32, stop: &OwnedFd) -> Result<Option<()>, AttachError> {
         let request = request(request::AWAIT, 0, generation.into());
         Ok(self.link().ask_patiently(&request, stop)?.map(|_| ()))
-    }
-
-    fn map_in(&self, instance: u16, cpu: u32, access: Access) -> Result<(OwnedFd, Mapping), AttachError> {
-        let descriptor = self.descriptor_after(instance, cpu, 0)?;
-        let mapping = map_descriptor(&descriptor, cpu, access)?;
-        Ok((descriptor, mapping))
     }
 
     fn ask(&self, kind: u32, cpu: u32, value: u64) -> Result<u64, AttachError> {

@@ -24,11 +24,31 @@ pub fn write<const N: usize>(
     route: Route,
     words: &mut [u64],
     fields: &[Field; N],
-    tails: [Tail<'_>; N],
+    mut tails: [Tail<'_>; N],
 ) -> Result<(), Refused> {
     let fixed_len = fields.last().map_or(0, |last| last.offset + last.kind.size());
-    let (tails, len) = fit(fields, tails, fixed_len);
-    let dynamic = || fields.iter().zip(&tails).filter(|(field, _)| field.kind.is_dynamic());
+    write_tails(writer, route, words, fixed_len, fields, &mut tails)
+}
+
+/// As [`write()`], of an event whose fields are only known at run time: those of `fields` that are strings or slices have
+/// their tail in the same place of `tails`, and the fixed part ends at `fixed_len`. Cuts the tails that are too long.
+///
+/// # Errors
+/// As [`Writer::write`].
+///
+/// # Panics
+/// Where the words are fewer than `fixed_len` bytes.
+#[inline(always)]
+pub fn write_tails(
+    writer: &Writer,
+    route: Route,
+    words: &mut [u64],
+    fixed_len: usize,
+    fields: &[Field],
+    tails: &mut [Tail<'_>],
+) -> Result<(), Refused> {
+    let len = fit(fields, tails, fixed_len);
+    let dynamic = || fields.iter().zip(&*tails).filter(|(field, _)| field.kind.is_dynamic());
     let mut end = fixed_len;
     for (field, tail) in dynamic() {
         let len = tail.bytes.len() + terminator(&field.kind);
@@ -52,15 +72,11 @@ pub fn write<const N: usize>(
 
 /// Cuts the tails so that the payload keeps its limit, and tells its length.
 #[inline(always)]
-fn fit<'e, const N: usize>(
-    fields: &[Field; N],
-    mut tails: [Tail<'e>; N],
-    fixed_len: usize,
-) -> ([Tail<'e>; N], usize) {
+fn fit(fields: &[Field], tails: &mut [Tail<'_>], fixed_len: usize) -> usize {
     // Each string has its NUL, however little room there is.
     let nuls: usize = fields.iter().map(|field| terminator(&field.kind)).sum();
     let mut room = PAYLOAD_LIMIT.saturating_sub(fixed_len + nuls);
-    for (field, tail) in fields.iter().zip(&mut tails) {
+    for (field, tail) in fields.iter().zip(tails) {
         tail.bytes = match field.kind.shown {
             Shown::Text => cut(tail.bytes, room),
             _ => {
@@ -69,7 +85,7 @@ fn fit<'e, const N: usize>(
         };
         room -= tail.bytes.len();
     }
-    (tails, PAYLOAD_LIMIT.max(fixed_len + nuls) - room)
+    PAYLOAD_LIMIT.max(fixed_len + nuls) - room
 }
 
 /// Bytes behind a string's: its NUL.

@@ -186,7 +186,8 @@ impl Common {
         }
         let entry = self.board.entry(instance);
         entry.name_len.store(0, Relaxed);
-        entry.lineage.fetch_add(1, Relaxed);
+        // By two, so that nobody takes what it had for what the next one had before.
+        entry.lineage.fetch_add(2, Relaxed);
         // The next instance in this place continues the count, so that nobody takes it for this one.
         entry.epoch.fetch_add(1, Release);
     }

@@ -38,6 +38,7 @@ mod awaited;
 pub(crate) mod common;
 pub(crate) mod followers;
 mod named;
+pub(crate) mod remains;
 pub(crate) mod targets;
 pub(crate) mod tasks;
 
@@ -45,7 +46,6 @@ pub use awaited::{MAX_AWAITED, Pattern, PatternError};
 pub use named::Instance;
 pub use tasks::Task;
 
-use crate::board::Board;
 use crate::event::registry::{Event, RegisterError};
 use crate::host::{Config, Host, HostError};
 use crate::rules::{Counter, Hist, HistRow, HistTotals, RulesError};
@@ -55,7 +55,7 @@ use named::Named;
 use ringtap_abi::rules::hist::Shape;
 use ringtap_abi::switchboard::{MAX_INSTANCES, NAME_LEN};
 use rustix::fd::OwnedFd;
-use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
+use std::sync::atomic::Ordering::Release;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
@@ -115,15 +115,6 @@ pub trait Attendant: std::fmt::Debug + Send + Sync {
     fn declared(&self, event: &Event);
 }
 
-/// A buffer of a dead host, as somebody offers it.
-#[derive(Debug)]
-pub(crate) struct Offered {
-    pub(crate) instance: usize,
-    pub(crate) epoch: u64,
-    pub(crate) cpu: u32,
-    pub(crate) fd: OwnedFd,
-}
-
 /// The instances of a host. Clones are handles of the same host.
 #[derive(Clone, Debug)]
 pub struct Instances {
@@ -163,57 +154,6 @@ impl Instances {
         Self { inner: Arc::new(Inner { common, config, table }) }
     }
 
-    /// Goes on with what a dead host shared: its switchboard and the buffers that are known of it, each with its
-    /// instance's bit, its epoch and its CPU. Named instances of which a buffer is missing or old are removed.
-    ///
-    /// # Errors
-    /// [`HostError`] where that is true of the top instance, or something cannot be what it should be.
-    pub(crate) fn adopt(config: &Config, board: Board, mut buffers: Vec<Offered>) -> Result<Self, HostError> {
-        let common = Arc::new(Common::adopt(board).map_err(|_| HostError::Damaged(0))?);
-        let mut table: Vec<Option<Arc<Named>>> = Vec::new();
-        for bit in 0..MAX_INSTANCES {
-            let entry = common.board().entry(bit);
-            // S5: pairs with the Release in `announce`.
-            let epoch = entry.epoch.load(Acquire);
-            let (name, len) = entry.name();
-            let own = buffers.extract_if(.., |offered| offered.instance == bit).collect::<Vec<_>>();
-            let name = std::str::from_utf8(&name[..len]).unwrap_or("");
-            if epoch == 0 || (bit > 0 && check_name(name).is_err()) {
-                table.push(None);
-                continue;
-            }
-            let percent = u8::try_from(entry.buffer_percent.load(Relaxed)).unwrap_or(50).min(100);
-            let is_whole = own.iter().all(|offered| offered.epoch == epoch);
-            let fds = own.into_iter().map(|offered| (offered.cpu, offered.fd));
-            let host = {
-                let directory = config.directory.as_deref().filter(|_| bit == 0);
-                Host::adopt(fds.collect(), &common, percent, bit == 0, directory)
-            }
-            .and_then(|host| if is_whole { Ok(host) } else { Err(HostError::Damaged(0)) });
-            let named = match host {
-                Ok(host) => {
-                    if bit > 0 {
-                        common.targets().set(bit, Some(host.writer_here()));
-                    }
-                    let config = host.stated_config();
-                    Arc::new(Named::new(name.to_owned(), bit, config, host, &common))
-                }
-                Err(error) if bit == 0 => return Err(error),
-                Err(_) => {
-                    common.forget_rules(bit);
-                    common.forget(bit);
-                    table.push(None);
-                    continue;
-                }
-            };
-            table.push(Some(named));
-        }
-        let table = Mutex::new(table);
-        let instances = Self { inner: Arc::new(Inner { common, config: config.clone(), table }) };
-        instances.inner.common.changed();
-        Ok(instances)
-    }
-
     pub(crate) fn common(&self) -> &Arc<Common> {
         &self.inner.common
     }
@@ -250,7 +190,7 @@ impl Instances {
         let common = &self.inner.common;
         let percent = self.inner.config.buffer_percent;
         check_name(name)?;
-        let host = Host::adopt(fds, common, percent, false, None)?;
+        let host = Host::adopt(fds, common, percent)?;
         host.check_ended()?;
         self.add(name, &host.stated_config(), |_| Ok(host))
     }
@@ -272,7 +212,7 @@ impl Instances {
             return Err(InstanceError::TooMany);
         }
         let host = make(common)?;
-        common.targets().set(free, Some(host.writer()));
+        common.targets().set(free, Some(host.writer()), common.board());
         let named = Arc::new(Named::new(name.to_owned(), free, config.clone(), host, common));
         if free == table.len() {
             table.push(None);
@@ -280,7 +220,7 @@ impl Instances {
         table[free] = Some(Arc::clone(&named));
         let entry = common.board().entry(free);
         entry.set_name(name);
-        named.announce();
+        named.announce(&named.host());
         Ok(Instance::new(named))
     }
 

@@ -4,7 +4,7 @@
 
 use super::tasks;
 use crate::board::Board;
-use crate::event::Route;
+use crate::event::{Home, Route};
 use crate::lent::Lent;
 use crate::rseq::Area;
 use crate::rules::{self, Actor, HasRegion};
@@ -26,7 +26,20 @@ pub(crate) struct Targets {
     boards: Mutex<Vec<Arc<Board>>>,
     /// The index is the instance's bit. The top instance has one here once its buffers were replaced: until then all
     /// have it at hand.
-    writers: [Lent<Writer>; MAX_INSTANCES],
+    writers: [Lent<Target>; MAX_INSTANCES],
+}
+
+/// Where an instance's events go.
+struct Target {
+    writer: Writer,
+    /// The host's. An event that was declared with another host has an id there that may be another event's here.
+    board: Arc<Board>,
+}
+
+impl Target {
+    fn write(&self, home: Home, payload: &[u8]) -> Result<(), Refused> {
+        if home.is_valid_for(&self.board) { self.writer.write(payload) } else { self.writer.refuse_foreign() }
+    }
 }
 
 impl Targets {
@@ -56,16 +69,27 @@ impl Targets {
 
     /// Lends an instance's writer; `None` where this process knows none.
     pub(crate) fn with<R>(&self, instance: usize, then: impl FnOnce(&Writer) -> R) -> Option<R> {
-        self.writers[instance].with(then)
+        self.writers[instance].with(|target| then(&target.writer))
+    }
+
+    /// Writes a record into an instance, unless its id is another host's; `None` where this process knows no such
+    /// instance.
+    pub(crate) fn write_at(
+        &self,
+        instance: usize,
+        home: Home,
+        payload: &[u8],
+    ) -> Option<Result<(), Refused>> {
+        self.writers[instance].with(|target| target.write(home, payload))
     }
 
     /// Writes an event into each instance that its word names. Instances that this process has not yet heard of
     /// are left out.
     pub(crate) fn write(&self, top: &Writer, route: Route, payload: &[u8]) -> Result<(), Refused> {
-        let acting = Acting { targets: self, top, result: Cell::new(None) };
+        let acting = Acting { targets: self, top, home: route.home, result: Cell::new(None) };
         if route.word & RULES != 0 {
             let event = rules::Event {
-                id: route.id,
+                id: route.id(),
                 on: route.word & !RULES,
                 payload,
                 pid: thread::id(),
@@ -82,9 +106,9 @@ impl Targets {
         acting.result.get().unwrap_or(Err(Refused::Off))
     }
 
-    /// Replaces an instance's writer.
-    pub(crate) fn set(&self, instance: usize, writer: Option<Writer>) {
-        self.writers[instance].set(writer);
+    /// Replaces an instance's writer by another one of this host's.
+    pub(crate) fn set(&self, instance: usize, writer: Option<Writer>, board: &Arc<Board>) {
+        self.writers[instance].set(writer.map(|writer| Target { writer, board: Arc::clone(board) }));
     }
 }
 
@@ -92,6 +116,8 @@ impl Targets {
 struct Acting<'t> {
     targets: &'t Targets,
     top: &'t Writer,
+    /// Where the event was found to be on.
+    home: Home,
     /// What has become of what was written.
     result: Cell<Option<Result<(), Refused>>>,
 }
@@ -104,7 +130,10 @@ impl Acting<'_> {
 
 impl Actor for Acting<'_> {
     fn write(&self, instance: usize, payload: &[u8]) {
-        let written = self.with(instance, |writer| writer.write(payload));
+        let written = match instance {
+            0 => Some(self.top.write_from(self.home, payload)),
+            _ => self.targets.write_at(instance, self.home, payload),
+        };
         // The first refusal stays; else that it was written.
         if !matches!(self.result.get(), Some(Err(_))) {
             self.result.set(written.or(self.result.get()));
@@ -148,7 +177,8 @@ mod tests {
     fn writers_are_replaced_while_others_write_and_freed_in_the_end() {
         let config = Config { ring_subbufs: 2, ..Config::default() };
         let hosts = [Host::new(&config).expect("memory"), Host::new(&config).expect("memory")];
-        let targets = Targets::new(Arc::new(Board::create().expect("memory")));
+        let board = Arc::new(Board::create().expect("memory"));
+        let targets = Targets::new(Arc::clone(&board));
         let stop = AtomicBool::new(false);
         let write = || {
             let mut written = 0;
@@ -160,7 +190,7 @@ mod tests {
         let written: u64 = std::thread::scope(|scope| {
             let threads: Vec<_> = (0..3).map(|_| scope.spawn(write)).collect();
             for round in 0..2000 {
-                targets.set(1, (round % 3 > 0).then(|| hosts[round % 2].writer()));
+                targets.set(1, (round % 3 > 0).then(|| hosts[round % 2].writer()), &board);
             }
             stop.store(true, Relaxed);
             threads.into_iter().map(|thread| thread.join().expect("no panic")).sum()
@@ -168,7 +198,7 @@ mod tests {
         let stats = hosts.iter().flat_map(|host| host.cpus().into_iter().map(|cpu| host.stats(cpu)));
         let counted: u64 = stats.map(|stats| stats.expect("it is sound").written()).sum();
         assert_eq!(counted, written);
-        targets.set(1, None);
+        targets.set(1, None, &board);
         assert_eq!(targets.writers[1].kept(), 0);
     }
 }

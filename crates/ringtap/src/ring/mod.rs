@@ -16,6 +16,8 @@ mod data;
 pub(crate) mod ordering;
 #[cfg(not(loom))]
 pub(crate) mod recover;
+#[cfg(not(loom))]
+pub(crate) mod renumber;
 pub(crate) mod reset;
 pub(crate) mod retire;
 pub(crate) mod snapshot;

@@ -187,7 +187,7 @@ fn answer_request(
     };
     match kind {
         request::GET_BUFFER => {
-            let claim = session.claims.iter().find(|&&(claimed, _)| claimed == place);
+            let claim = session.claims.iter().find(|&&(claimed, _)| claimed == place && value == 0);
             match claim {
                 Some((_, claim)) => get_buffer(&claim.host(), cpu, role, Wanted::Consumed),
                 None => get_buffer(&host()?, cpu, role, Wanted::After(value)),
@@ -301,14 +301,15 @@ fn no_instance(bit: usize) -> Refusal {
 enum Wanted {
     /// The one that the client consumes.
     Consumed,
-    /// The one behind the file of this inode, where it is for writing.
+    /// The one behind the file of this inode, or as [`request::GET_BUFFER`] says.
     After(u64),
 }
 
 fn get_buffer(host: &Host, cpu: u32, role: Role, wanted: Wanted) -> Result<Answer, Refusal> {
     let fd = match (role, wanted) {
         (Role::Reader, Wanted::Consumed) => host.memory_for_consumer(cpu)?,
-        (Role::Reader, Wanted::After(_)) => host.read_only(cpu)?,
+        (Role::Reader, Wanted::After(0)) => host.read_only(cpu)?,
+        (Role::Reader, Wanted::After(known)) => host.read_only_after(cpu, known)?,
         (Role::Writer, Wanted::After(known)) => host.read_write(cpu, known)?,
         (Role::Writer, Wanted::Consumed) => host.read_write(cpu, 0)?,
     };
