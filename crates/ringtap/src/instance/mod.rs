@@ -56,7 +56,7 @@ use ringtap_abi::rules::hist::Shape;
 use ringtap_abi::switchboard::{MAX_INSTANCES, NAME_LEN};
 use rustix::fd::OwnedFd;
 use std::sync::atomic::Ordering::Release;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 /// Why instances could not be made, found or changed.
@@ -107,6 +107,12 @@ pub enum InstanceError {
     /// An event's filter or triggers, or a list of pids, were refused.
     #[error(transparent)]
     Rules(#[from] RulesError),
+}
+
+/// Who hears of each new event: to give it the rules that were set for events of its name, before it can be on.
+pub trait Attendant: std::fmt::Debug + Send + Sync {
+    /// The event was declared just now, and nobody was told its number. It is called by who declares, and may set rules.
+    fn declared(&self, event: &Event);
 }
 
 /// The instances of a host. Clones are handles of the same host.
@@ -258,6 +264,11 @@ impl Instances {
     #[must_use]
     pub fn writer(&self) -> Writer {
         self.top().host().writer()
+    }
+
+    /// Names who hears of new events, as long as he is there; in place of who did before.
+    pub fn set_attendant(&self, attendant: Weak<dyn Attendant>) {
+        self.inner.common.set_attendant(attendant);
     }
 
     /// Declares an event for all instances: as [`Host::register_event`].

@@ -447,6 +447,11 @@ impl Instance {
         self.named.common.awaited().of(self.named.bits())
     }
 
+    /// Does not await this any more; events that are on stay on.
+    pub fn await_no_more(&self, pattern: &Pattern) {
+        self.named.common.awaited().remove(pattern, self.named.bits());
+    }
+
     /// Awaits nothing any more; events that are on stay on.
     pub fn await_none(&self) {
         self.named.common.awaited().clear(self.named.bits());
