@@ -22,6 +22,8 @@ pub mod clock;
 #[cfg(not(loom))]
 pub mod cpus;
 #[cfg(not(loom))]
+pub mod crash;
+#[cfg(not(loom))]
 mod cursor;
 #[cfg(not(loom))]
 pub mod event;
@@ -37,6 +39,8 @@ mod lane;
 mod map;
 #[cfg(not(loom))]
 mod merge;
+#[cfg(not(loom))]
+pub mod process;
 #[cfg(not(loom))]
 mod reader;
 #[cfg(not(loom))]

@@ -310,6 +310,25 @@ impl Connection {
         self.ask(request::RECORD, 0, on.into()).map(|_| ())
     }
 
+    /// Has the events of this name (`SYSTEM:EVENT`, `SYSTEM:*`, or one name of either) switch recording off with their
+    /// next record, in all processes: those that are declared, and others as soon as they are. It is taken back when this
+    /// connection ends.
+    ///
+    /// # Errors
+    /// [`AttachError`].
+    pub fn stop_at(&self, events: &str) -> Result<(), AttachError> {
+        let request = request(request::STOP_AT, place(self.instance, 0), 0);
+        self.link().ask(&request, events.as_bytes()).map(|_| ())
+    }
+
+    /// The host's process; `None` where it has no number here.
+    ///
+    /// # Errors
+    /// The system does not tell.
+    pub fn host_pid(&self) -> std::io::Result<Option<u32>> {
+        Ok(Some(self.link().peer()?.pid).filter(|&pid| pid != 0))
+    }
+
     /// Declares an event: `format` is the text of a kernel `format` file, whose `ID:` line the host fills in.
     /// Returns the id for its records' `common_type`; the same declaration, by whatever process, has the same id.
     ///

@@ -8,6 +8,7 @@ use crate::host::HostError;
 use crate::record::DataWords;
 use crate::ring::Corrupt;
 use ringtap_abi::SubbufId;
+use ringtap_abi::meta::state;
 use ringtap_abi::records::Walk;
 use ringtap_abi::subbuf::{HEADER_LEN, PageCommit};
 use ringtap_abi::sync::AtomicU32;
@@ -39,6 +40,7 @@ pub struct WholePage<'a> {
     /// The number of events lost before it, behind the data.
     lost: Option<[u8; 8]>,
     size: u32,
+    end: Option<u64>,
 }
 
 /// What a page that was handed out still is to the writers.
@@ -81,6 +83,14 @@ impl WholePages {
         self.pages.conversion().unwrap_or(Conversion::NONE)
     }
 
+    /// Whether the buffer's writers record.
+    #[must_use]
+    pub fn is_recording(&self) -> bool {
+        // Relaxed: that it was switched off is all that is asked.
+        let state = self.pages.ring().map(|ring| ring.meta().switches.state.load(Relaxed));
+        state.is_none_or(|state| state & state::OFF == 0)
+    }
+
     /// The next sub-buffer; `None` when there is none that is complete. With `is_last` also the one being written,
     /// as far as it is. Never blocks.
     ///
@@ -93,10 +103,13 @@ impl WholePages {
                     Stage::Growing if is_last => {
                         self.source.get_reader()?;
                         self.page = self.pages.page_now(self.cpu)?;
-                        return Ok(Some(self.lend()));
+                        return Ok(Some(self.lend(None)));
                     }
                     Stage::Growing => return Ok(None),
-                    Stage::Complete => return Ok(Some(self.lend())),
+                    Stage::Complete => {
+                        let end = self.end();
+                        return Ok(Some(self.lend(end)));
+                    }
                     Stage::Unread => {}
                 }
             }
@@ -127,7 +140,14 @@ impl WholePages {
         looked().map_err(|Corrupt| HostError::Damaged(self.cpu).into())
     }
 
-    fn lend(&mut self) -> WholePage<'_> {
+    /// Index of the event behind the last one of a page that writers left.
+    fn end(&self) -> Option<u64> {
+        let ring = self.pages.ring()?;
+        let page = ring.checked(SubbufId(u16::try_from(self.page.id).ok()?)).ok()?;
+        Some(ring.first_after(page, ring.commit(page).ok()?))
+    }
+
+    fn lend(&mut self, end: Option<u64>) -> WholePage<'_> {
         self.is_pending = false;
         let Page { id, read, time_stamp } = self.page;
         let size = self.pages.subbuf_size();
@@ -143,7 +163,7 @@ impl WholePages {
         header[..8].copy_from_slice(&time_stamp.to_le_bytes());
         header[8..].copy_from_slice(&commit.pack().to_le_bytes());
         let data = &self.pages.words(id).0[..read as usize / 4];
-        WholePage { header, time_stamp, data, lost, size }
+        WholePage { header, time_stamp, data, lost, size, end }
     }
 }
 
@@ -158,6 +178,12 @@ impl WholePage<'_> {
     #[must_use]
     pub fn time_stamp(&self) -> u64 {
         self.time_stamp
+    }
+
+    /// Index of the event behind its last one, where writers do not add to it any more.
+    #[must_use]
+    pub fn end(&self) -> Option<u64> {
+        self.end
     }
 
     /// The task that wrote its first event.

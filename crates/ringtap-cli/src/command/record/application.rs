@@ -1,15 +1,18 @@
 //! An application's part of a recording: its sub-buffers go to the file from where they lie.
 
-use super::files::Files;
+use super::files::{Files, write_at};
 use super::sink::Behind;
 use crate::application::Registry;
 use crate::command::stream::follow::HostSide;
 use anyhow::{Context, Result};
 use ringtap::clock::Conversion;
+use ringtap::recover::Recovered;
 use ringtap::{ReadError, Stats, WholePages};
 use ringtap_format::trace_dat::{Clock, Descriptions, TscToNs};
 use std::collections::BTreeMap;
-use std::fs;
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::fs::FileExt;
 
 /// Bytes of sub-buffers that are compressed as one.
 const CHUNK: usize = 1 << 18;
@@ -30,6 +33,12 @@ struct ApplicationLane {
     pages: WholePages,
     /// Its number in the file.
     lane: usize,
+    /// Another process's memory: it can be read when that process is dead.
+    memory: Option<File>,
+    /// Index of the first event that was not taken.
+    next: u64,
+    /// The counters that a dead host's memory tells.
+    last_stats: Option<Stats>,
 }
 
 impl ApplicationSide {
@@ -40,8 +49,13 @@ impl ApplicationSide {
     pub(super) fn open(host: &HostSide) -> Result<Self> {
         let readers = host.readers().context("cannot consume the application's events")?;
         let pages = readers.into_iter().filter_map(ringtap::Reader::into_whole_pages);
+        let lane = |pages: WholePages| {
+            let memory =
+                host.connection().map(|connection| connection.descriptor(pages.cpu())).transpose()?;
+            Ok(ApplicationLane { pages, lane: 0, memory: memory.map(File::from), next: 0, last_stats: None })
+        };
         Ok(Self {
-            lanes: pages.map(|pages| ApplicationLane { pages, lane: 0 }).collect(),
+            lanes: pages.map(lane).collect::<Result<_>>()?,
             registry: host.registry(),
             last_id: 0,
             formats: Vec::new(),
@@ -70,9 +84,14 @@ impl ApplicationSide {
         Ok(())
     }
 
-    /// How the host's ticks become nanoseconds, for a file.
+    /// How the host's ticks become nanoseconds.
+    pub(super) fn conversion(&self) -> Conversion {
+        self.lanes.first().map_or(Conversion::NONE, |lane| lane.pages.conversion())
+    }
+
+    /// The same, for a file.
     pub(super) fn clock(&self) -> Clock {
-        self.lanes.first().map_or_else(Clock::default, |lane| clock_of(lane.pages.conversion()))
+        clock_of(self.conversion())
     }
 
     /// Learns the events that were declared meanwhile; whether there were any.
@@ -119,7 +138,8 @@ impl ApplicationSide {
 
     /// Each CPU's counters.
     pub(super) fn stats(&self, host: &HostSide) -> Vec<Stats> {
-        self.lanes.iter().filter_map(|lane| host.stats(lane.pages.cpu()).ok()).collect()
+        let stats = |lane: &ApplicationLane| lane.last_stats.or_else(|| host.stats(lane.pages.cpu()).ok());
+        self.lanes.iter().filter_map(stats).collect()
     }
 
     /// Asks whether the host still lives: its buffers alone do not tell.
@@ -143,12 +163,56 @@ impl ApplicationSide {
                 let len = u64::from(page.size());
                 files.add(lane.lane, len, |file, place| page.write_at(file, place))?;
                 bytes += len;
+                lane.next = page.end().unwrap_or(lane.next);
                 if let Some(pid) = page.first_pid() {
                     note(&mut self.tasks, pid);
                 }
             }
+            if self.is_gone && is_last {
+                lane.each_of_the_dead(|lane, _, page| {
+                    bytes += page.len() as u64;
+                    files.add(lane, page.len() as u64, |file, place| write_at(file, &page, place))
+                })?;
+            }
         }
         Ok(bytes)
+    }
+
+    /// Hands out all that the buffers hold, also sub-buffers that are not complete, each with its lane and the time of
+    /// its first event.
+    ///
+    /// # Errors
+    /// The host, or what `each` says.
+    pub(super) fn each_left(
+        &mut self,
+        mut each: impl FnMut(usize, u64, Vec<u8>) -> Result<()>,
+    ) -> Result<()> {
+        for lane in &mut self.lanes {
+            let conversion = lane.pages.conversion();
+            while let Some(page) = next(&mut lane.pages, true, &mut self.is_gone)? {
+                let mut bytes = Vec::with_capacity(page.size() as usize);
+                page.copy_to(&mut bytes);
+                if let Some(pid) = page.first_pid() {
+                    note(&mut self.tasks, pid);
+                }
+                lane.next = page.end().unwrap_or(lane.next);
+                each(lane.lane, conversion.ns(page.time_stamp()), bytes)?;
+            }
+            if self.is_gone {
+                lane.each_of_the_dead(&mut each)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether the memory is another process's, which can be read after its death.
+    pub(super) fn has_memory(&self) -> bool {
+        self.lanes.iter().any(|lane| lane.memory.is_some())
+    }
+
+    /// Whether the application's writers record: a trigger can have ended it.
+    pub(super) fn is_recording(&self) -> bool {
+        self.lanes.iter().all(|lane| lane.pages.is_recording())
     }
 
     /// As [`drain`](Self::drain), by way of memory of our own.
@@ -162,6 +226,7 @@ impl ApplicationSide {
             while let Some(page) = next(&mut lane.pages, is_last, &mut self.is_gone)? {
                 bytes += u64::from(page.size());
                 page.copy_to(&mut pages);
+                lane.next = page.end().unwrap_or(lane.next);
                 if let Some(pid) = page.first_pid() {
                     note(&mut self.tasks, pid);
                 }
@@ -172,9 +237,46 @@ impl ApplicationSide {
             if !pages.is_empty() {
                 behind.add(lane.lane, pages)?;
             }
+            if self.is_gone && is_last {
+                lane.each_of_the_dead(|lane, _, page| {
+                    bytes += page.len() as u64;
+                    behind.add(lane, page)
+                })?;
+            }
         }
         Ok(bytes)
     }
+}
+
+impl ApplicationLane {
+    /// Hands out what the memory of a host that is gone holds and nobody took.
+    fn each_of_the_dead(&mut self, mut each: impl FnMut(usize, u64, Vec<u8>) -> Result<()>) -> Result<()> {
+        let Some(memory) = self.memory.take() else { return Ok(()) };
+        let cpu = self.pages.cpu();
+        let bytes = read_all(&memory).with_context(|| format!("cannot read the buffer of CPU {cpu}"))?;
+        let recovered = Recovered::new(&bytes).with_context(|| format!("the buffer of CPU {cpu}"))?;
+        for page in recovered.damaged() {
+            let (id, reason) = (page.id, page.reason);
+            anstream::eprintln!(
+                "ringtap: CPU {cpu}: sub-buffer {id} was being written or is damaged: {reason}"
+            );
+        }
+        self.last_stats = Some(recovered.stats());
+        let (conversion, mut done) = (recovered.conversion(), Ok(()));
+        recovered.pages(self.next, |page, time| {
+            if done.is_ok() {
+                done = each(self.lane, conversion.ns(time), page);
+            }
+        });
+        done
+    }
+}
+
+/// All bytes of a memory that nobody need map.
+fn read_all(memory: &File) -> io::Result<Vec<u8>> {
+    let mut bytes = vec![0; usize::try_from(memory.metadata()?.len()).map_err(io::Error::other)?];
+    memory.read_exact_at(&mut bytes, 0)?;
+    Ok(bytes)
 }
 
 /// The end of the host ends what is read from it, and is no failure.

@@ -6,9 +6,11 @@
 //! waited for.
 
 use super::application::ApplicationSide;
+use super::crash::{Crash, Watch};
 use super::files::{Files, Target, Written};
 use super::kernel::KernelSide;
 use super::progress::{Counts, Progress};
+use super::recent::Recent;
 use super::sink::Sink;
 use super::trigger::{Trigger, Triggers};
 use super::{Plan, text};
@@ -18,14 +20,19 @@ use crate::outcome::Outcome;
 use crate::output::Output;
 use crate::signals::Signals;
 use anyhow::{Context, Result, bail};
-use ringtap::attach::SOCKET_VARIABLE;
-use ringtap::clock::ClockId;
+use ringtap::attach::{Connection, Role, SOCKET_VARIABLE};
+use ringtap::clock::{self, ClockId, Conversion};
+use ringtap::serve::{Options, Peer};
+use ringtap::tracefs::EventName;
 use ringtap_format::Target as Machine;
 use ringtap_format::trace_dat::{BufferPlan, Compression, Descriptions, FilePlan};
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::fd::OwnedFd;
+use std::io::Write;
 use std::mem;
+use std::path::PathBuf;
 use std::process::ExitStatus;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// Longest sleep where something wakes us.
@@ -41,8 +48,18 @@ const HEARTBEAT: Duration = Duration::from_millis(500);
 pub(super) fn run(plan: &Plan, output: &mut Output) -> Result<Outcome> {
     let signals = Signals::catch()?;
     let triggers = Triggers::new(&plan.snapshot_on)?;
+    let mut watch = Watch::new();
+    let watches = triggers.contains(&Trigger::Crash);
+    let arrivals = watches.then(|| Arc::new(watch.arrivals()) as Arc<dyn Fn(Peer) + Send + Sync>);
+    let options = Options { arrivals, ..Options::default() };
     // Whatever ends this function drops these from the last to the first.
-    let host = plan.application.as_ref().map(HostSide::open).transpose()?;
+    let host =
+        plan.application.as_ref().map(|application| HostSide::open_with(application, options)).transpose()?;
+    let connection = host.as_ref().and_then(HostSide::connection).filter(|_| watches);
+    if let Some(connection) = connection {
+        watch.main(connection.host_pid()?.context("the host's process is not to be seen from here")?)?;
+    }
+    let stops = host.as_ref().map(|host| stop_at(host, &plan.application_triggers)).transpose()?;
     let mut recording = Recording::open(plan, host.as_ref())?;
     let mut command = match plan.command.as_slice() {
         [] => None,
@@ -55,12 +72,16 @@ pub(super) fn run(plan: &Plan, output: &mut Output) -> Result<Outcome> {
         let follow = plan.kernel.as_ref().is_some_and(|kernel| kernel.follow);
         kernel.begin(command.as_ref().filter(|_| follow))?;
     }
+    if plan.announce {
+        writeln!(output, "recording")?;
+        output.flush()?;
+    }
     if let Some(command) = &command {
         command.begin()?;
     }
     let ended = match triggers.is_empty() {
         true => recording.follow(&signals, command.as_mut())?,
-        false => recording.wait(&signals, &triggers, command.as_mut())?,
+        false => recording.wait(&signals, &triggers, &mut watch, command.as_mut())?,
     };
     if let (Some(signal), Some(command)) = (signals.caught(), &command) {
         command.pass_on(signal);
@@ -72,7 +93,7 @@ pub(super) fn run(plan: &Plan, output: &mut Output) -> Result<Outcome> {
     let (counts, written) = recording.finish(is_wanted)?;
     let progress = recording.progress;
     progress.end(counts, &written, plan.json, output)?;
-    drop((recording.kernel, recording.application));
+    drop((recording.kernel, recording.application, stops));
     drop(host);
     let status = match (ended, &mut command) {
         (Some(status), _) => Some(status),
@@ -86,6 +107,18 @@ pub(super) fn run(plan: &Plan, output: &mut Output) -> Result<Outcome> {
         (None, Some(status)) => Outcome::Command(status),
         (None, None) => Outcome::Done,
     })
+}
+
+/// Has the application's writers stop at these events, as long as the connection is kept.
+fn stop_at(host: &HostSide, events: &[EventName]) -> Result<Option<Connection>> {
+    if events.is_empty() {
+        return Ok(None);
+    }
+    let connection = Connection::connect(host.socket(), Role::Reader)?;
+    for event in events {
+        connection.stop_at(&event.to_string()).with_context(|| format!("cannot wait for {event}"))?;
+    }
+    Ok(Some(connection))
 }
 
 /// What is recorded, and where to.
@@ -106,6 +139,8 @@ struct Recording<'r> {
     nap: Duration,
     began: Instant,
     looked: Instant,
+    /// Snapshots written.
+    snapshots: u32,
     /// An event that was asked for has happened.
     is_triggered: bool,
 }
@@ -121,7 +156,8 @@ impl<'r> Recording<'r> {
         let prepare = |kernel| KernelSide::prepare(kernel, clock, subbuf_kib, plan.percent);
         let kernel = plan.kernel.as_ref().map(prepare).transpose()?;
         if let Some(kernel) = &kernel {
-            for event in plan.snapshot_on.iter().filter_map(Trigger::event) {
+            let triggers = plan.snapshot_on.iter().filter_map(Trigger::event);
+            for event in triggers.filter(|event| !plan.application_triggers.contains(event)) {
                 kernel.stop_at(event)?;
             }
         }
@@ -153,7 +189,7 @@ impl<'r> Recording<'r> {
             buffers,
         };
         let (path, level) = (plan.path.clone(), plan.level.unwrap_or(0));
-        let target = Target { path, plan: file, level, keep: plan.keep };
+        let target = Target { path, plan: file, level, keep: plan.keep, sync: plan.sync };
         let nap = Duration::from_millis(u64::from(plan.buffer_kib) * 1024 / FAST).clamp(MIN_NAP, SHORT);
         let now = Instant::now();
         let mut recording = Self {
@@ -170,6 +206,7 @@ impl<'r> Recording<'r> {
             nap,
             began: now,
             looked: now,
+            snapshots: 0,
             is_triggered: false,
         };
         if plan.snapshot_on.is_empty() {
@@ -251,46 +288,121 @@ impl<'r> Recording<'r> {
         &mut self,
         signals: &Signals,
         triggers: &Triggers,
+        watch: &mut Watch,
         mut command: Option<&mut Running>,
     ) -> Result<Option<ExitStatus>> {
-        let mut number = 0;
         loop {
             if triggers.take_signal() {
-                self.set_recording(false)?;
-                self.snapshot(number)?;
-                number += 1;
+                self.snapshot()?;
                 self.set_recording(true)?;
             }
+            while let Some(crash) = watch.crashed(command.as_ref().map(|command| command.id())) {
+                self.snapshot_of(&crash)?;
+                let _ = self.set_recording(true);
+            }
             self.heartbeat(command.as_deref())?;
-            let has_stopped = || self.kernel.as_ref().is_some_and(|kernel| !kernel.is_recording());
-            if !self.is_triggered && triggers.has_events() && has_stopped() {
+            if !self.is_triggered && triggers.has_events() && self.has_stopped() {
                 self.is_triggered = true;
-                self.snapshot(number)?;
-                number += 1;
+                self.snapshot()?;
             }
             // The command goes on to its end, but nothing of it is of interest any more.
             if self.is_triggered && command.is_none() {
                 return Ok(None);
             }
-            if signals.caught().is_some() || (self.is_alone() && command.is_none()) {
+            let is_alone = self.is_alone() && !watch.has_main();
+            if signals.caught().is_some() || (is_alone && command.is_none()) {
                 return Ok(None);
             }
-            if let Some(status) = command.as_mut().and_then(|command| command.ended().transpose()) {
-                return status.map(Some);
+            if let Some(command) = &mut command
+                && let Some(status) = command.ended()?
+            {
+                // The last to trace may have crashed just before, and the command because of it.
+                let crash = Crash::of_command(&name_of(self.plan), command.id(), status)
+                    .or_else(|| watch.crashed(Some(command.id())));
+                if let Some(crash) = crash.filter(|_| triggers.contains(&Trigger::Crash)) {
+                    self.snapshot_of(&crash)?;
+                }
+                return Ok(Some(status));
             }
             signals.sleep(SHORT / 5);
         }
     }
 
-    /// Writes what the buffers hold to a file of its own.
-    fn snapshot(&mut self, number: u32) -> Result<()> {
-        let mut path = self.target.path.clone().into_os_string();
-        if number > 0 {
-            path.push(format!(".{number}"));
+    /// Whether a trigger has ended the recording of one side.
+    fn has_stopped(&self) -> bool {
+        let kernel = self.kernel.as_ref().is_some_and(|kernel| !kernel.is_recording());
+        kernel || self.application.as_ref().is_some_and(|application| !application.is_recording())
+    }
+
+    /// Writes what is left of a program, and says so.
+    fn snapshot_of(&mut self, crash: &Crash) -> Result<()> {
+        let path = self.snapshot()?;
+        anstream::eprintln!("ringtap: {crash}; its last events are in {}", path.display());
+        Ok(())
+    }
+
+    /// Stops to record, and writes what the buffers hold to a file of its own.
+    fn snapshot(&mut self) -> Result<PathBuf> {
+        // A host that is gone cannot be told, and records no more.
+        if let Err(error) = self.set_recording(false)
+            && !self.application.as_ref().is_some_and(ApplicationSide::has_memory)
+        {
+            return Err(error);
         }
-        self.begin_file(path.into())?;
-        self.drain(true)?;
-        self.end_file()
+        let mut path = self.target.path.clone().into_os_string();
+        if self.snapshots > 0 {
+            path.push(format!(".{}", self.snapshots));
+        }
+        self.snapshots += 1;
+        let path = PathBuf::from(path);
+        self.begin_file(path.clone())?;
+        self.take_recent()?;
+        self.end_file()?;
+        self.drop_oldest()?;
+        Ok(path)
+    }
+
+    /// Moves to the file what the buffers hold of the time and size that is kept.
+    fn take_recent(&mut self) -> Result<()> {
+        if let Some(application) = &mut self.application
+            && application.learn().unwrap_or(false)
+        {
+            let late = self.late();
+            self.sink.as_mut().context("no file")?.describe(late)?;
+        }
+        let mut recent = Recent::new(self.plan.last, clock::monotonic_ns());
+        // Both sides have the same clock; alone, the kernel has one that counts nanoseconds.
+        let conversion = self.application.as_ref().map_or(Conversion::IDENTITY, ApplicationSide::conversion);
+        if let Some(kernel) = &self.kernel {
+            kernel.each_left(|lane, ticks, page| {
+                recent.push(lane, conversion.ns(ticks), page);
+                Ok(())
+            })?;
+        }
+        if let Some(application) = &mut self.application {
+            application.each_left(|lane, ns, page| {
+                recent.push(lane, ns, page);
+                Ok(())
+            })?;
+        }
+        if recent.is_short() && self.counts().lost > 0 {
+            anstream::eprintln!("ringtap: the buffers do not hold so long a time; enlarge --buffer-size");
+        }
+        let sink = self.sink.as_mut().context("no file")?;
+        for (lane, page) in recent.finish() {
+            self.bytes += page.len() as u64;
+            sink.add(lane, page)?;
+        }
+        sink.commit(None)
+    }
+
+    /// Keeps no more snapshots than were asked for.
+    fn drop_oldest(&mut self) -> Result<()> {
+        while self.target.keep.is_some_and(|keep| self.written.paths.len() > keep) {
+            let oldest = self.written.paths.remove(0);
+            std::fs::remove_file(&oldest).with_context(|| format!("cannot remove {}", oldest.display()))?;
+        }
+        Ok(())
     }
 
     fn set_recording(&self, on: bool) -> Result<()> {
@@ -383,8 +495,7 @@ impl<'r> Recording<'r> {
     fn finish(&mut self, is_wanted: bool) -> Result<(Counts, Written)> {
         if is_wanted {
             if self.sink.is_none() {
-                let number = u32::try_from(self.written.paths.len())?;
-                self.snapshot(number)?;
+                self.snapshot()?;
             } else {
                 self.drain(true)?;
                 self.end_file()?;
@@ -406,6 +517,12 @@ impl<'r> Recording<'r> {
 
 /// Shortest sleep between two looks at an application's buffers.
 const MIN_NAP: Duration = Duration::from_millis(2);
+
+/// The name of the command's program.
+fn name_of(plan: &Plan) -> String {
+    let program = plan.command.first().map(PathBuf::from).unwrap_or_default();
+    program.file_name().unwrap_or_default().to_string_lossy().into_owned()
+}
 
 /// The clock that both the host and the kernel can use.
 fn shared_clock(host: &HostSide, kernel: &crate::command::stream::kernel::KernelPlan) -> Result<ClockId> {
