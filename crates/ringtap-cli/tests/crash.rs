@@ -57,12 +57,13 @@ fn the_program_that_dies() {
         Ok(socket) => {
             host = Host::new(&config).unwrap();
             server = host.serve(socket).unwrap();
-            Step::register(&host).unwrap();
             writer = host.writer();
             match env::var(RECORD) {
                 Ok(file) => drop(crash::Recorder::start(&server, file, 16 << 20).unwrap()),
                 Err(_) => drop(std::io::stdin().lock().read_line(&mut String::new()).unwrap()),
             }
+            // What is declared later is known to the recorder, too, whenever we die.
+            Step::register(&host).unwrap();
         }
         Err(_) => {
             attachment = Attachment::attach(env::var(SOCKET_VARIABLE).unwrap()).unwrap();
@@ -92,6 +93,7 @@ fn the_program_that_dies() {
     });
 }
 
+#[expect(clippy::exit, reason = "so that nobody waits for the other threads")]
 fn die(of: &str) {
     match of {
         // On this thread, where the others cannot be waited for.
@@ -311,9 +313,9 @@ fn events_of_a_command_are_chosen_and_trigger() {
     let all = u64::from(THREADS) * STEPS;
     assert_eq!(steps(&recorded(&["-e", "crash:other"])), 0);
     assert!(steps(&recorded(&["-e", "crash:*"])) as u64 >= all);
-    // All threads may have one under way when the first switches recording off.
+    // As the kernel's `traceoff`, it stops before the event itself; the others may have one under way.
     let triggered = steps(&recorded(&["--snapshot-on", "crash:step"])) as u64;
-    assert!((1..=u64::from(THREADS)).contains(&triggered), "{triggered}");
+    assert!(triggered < u64::from(THREADS), "{triggered}");
     if support::cannot_trace() {
         return;
     }

@@ -338,9 +338,9 @@ fn a_damaged_file_is_recovered_up_to_the_damage() {
     end(shop.record(&temporary, &["-o", path(&file)]), &file);
     let (all, _) = counted(&file);
     let mut bytes = fs::read(&file).unwrap();
-    // A record in the middle of a page that says that it is longer than the page.
-    let at = bytes.len() / 4096 / 2 * 4096 + 16;
-    bytes[at + 400..at + 440].fill(0);
+    // Longer than any record: one of them has no length any more.
+    let at = bytes.len() / 4096 / 2 * 4096;
+    bytes[at + 1000..at + 2000].fill(0);
     fs::write(&file, &bytes).unwrap();
     assert_eq!(run(&["report", path(&file)]).status.code(), Some(1));
     let output = run(&["recover", path(&file), "-o", path(&whole)]);
@@ -350,7 +350,7 @@ fn a_damaged_file_is_recovered_up_to_the_damage() {
         said(&output)
     );
     let (kept, _) = counted(&whole);
-    assert!(kept < all && kept + 60 > all, "{kept} of {all}");
+    assert!(kept < all && kept + 150 > all, "{kept} of {all}");
     assert!(compared(&whole).len() > 1000);
     let refused = |arguments: &[&str]| said(&run(&[&["recover"], arguments].concat()));
     assert!(refused(&[path(&file)]).contains("give the file to be written by -o"));
@@ -379,9 +379,11 @@ fn an_applications_event_ends_the_flight() {
         shop.sell(50);
         let output = recorder.wait_with_output().unwrap();
         assert!(output.status.success(), "{}", said(&output));
-        assert_eq!(counted(&file).0, 101, "{}", said(&output));
+        // As with the kernel's `traceoff`, the event itself is not recorded any more.
+        assert_eq!(counted(&file).0, 100, "{}", said(&output));
         let last = compared(&file).into_iter().rfind(|line| !line.is_empty()).unwrap();
-        assert!(last.contains("alarm:"), "{last}");
+        assert!(last.contains("odd:"), "{last}");
+        assert!(shop.host.is_recording(), "as it was before");
     }
 }
 
@@ -405,7 +407,7 @@ fn an_applications_event_ends_the_flight_of_both() {
     assert!(output.status.success(), "{}", said(&output));
     let lines = compared(&file);
     let count = |what: &str| lines.iter().filter(|line| line.contains(what)).count();
-    assert_eq!((count("odd:"), count("alarm:")), (10, 1), "{}", said(&output));
+    assert_eq!(count("odd:"), 10, "{}", said(&output));
     assert!(count("sched_process_exit:") > 0);
 }
 
@@ -439,6 +441,43 @@ fn the_last_seconds_and_the_last_megabytes_are_kept() {
     assert!(events > 2000 && (800_000..1_300_000).contains(&len), "{events} events in {len} bytes");
     let refused = said(&run(&["record", "--attach", "s", "--snapshot-on", "exit", "--last", "5m"]));
     assert!(refused.contains("give MB such as 64, or seconds such as 30s"), "{refused}");
+}
+
+#[test]
+fn files_of_two_recorders_with_two_clocks_are_one_timeline() {
+    if cannot_trace() {
+        return;
+    }
+    let temporary = Temporary::new("record-merged");
+    let shop = Shop::open(&temporary, 64);
+    let (ours, kernels) = (temporary.path().join("app.dat"), temporary.path().join("kernel.dat"));
+    let mut recorder = shop.record(&temporary, &["-o", path(&ours), "--announce"]);
+    announced(&mut recorder);
+    shop.sell(5);
+    let mut command = temporary.ringtap();
+    command.args([
+        "record",
+        "--kernel",
+        "-e",
+        "sched:sched_process_exit",
+        "-o",
+        path(&kernels),
+        "--",
+        "true",
+    ]);
+    let output = command.output().unwrap();
+    assert!(output.status.success(), "{}", said(&output));
+    shop.sell(5);
+    signal(&recorder, Signal::INT);
+    assert!(recorder.wait_with_output().unwrap().status.success());
+    let output = run(&["report", "--json", path(&kernels), path(&ours)]);
+    assert!(output.status.success(), "{}", said(&output));
+    let lines = String::from_utf8(output.stdout).unwrap();
+    let events: Vec<Value> = lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert!(events.is_sorted_by_key(|event| event["ts"].as_u64()));
+    let names: Vec<_> = events.iter().map(|event| event["event"].as_str().unwrap()).collect();
+    assert_eq!(names.len(), 11, "{names:?}");
+    assert_eq!(names.iter().position(|name| *name == "sched_process_exit"), Some(5), "{names:?}");
 }
 
 /// Waits until a recorder has all that it needs.

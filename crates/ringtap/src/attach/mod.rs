@@ -19,6 +19,7 @@ use crate::clock::ClockId;
 use crate::event::registry::Event;
 use crate::host::Waited;
 use crate::instance::targets::Targets;
+use crate::instance::tasks::{self, Task};
 use crate::map::{self, Access, Mapping};
 use crate::serve::TreeCall;
 use crate::stats::Stats;
@@ -239,6 +240,14 @@ impl Connection {
         Ok(self.board.get_or_init(|| board))
     }
 
+    /// What the host's memory tells of its events and threads. Writers alone, since it can be written.
+    ///
+    /// # Errors
+    /// [`AttachError`].
+    pub fn shared(&self) -> Result<Shared, AttachError> {
+        Ok(Shared { board: Arc::clone(self.board()?) })
+    }
+
     /// A CPU's buffer as a descriptor: read-only for readers, read-write for writers. It can be passed on to a
     /// process that may not attach itself.
     ///
@@ -440,6 +449,31 @@ impl Connection {
     #[must_use]
     pub fn role(&self) -> Role {
         self.role
+    }
+}
+
+/// What a host shares besides its buffers, mapped: it can be read when the host is dead.
+#[derive(Clone, Debug)]
+pub struct Shared {
+    board: Arc<Board>,
+}
+
+impl Shared {
+    /// The events that were declared, but for those that each host has from the start.
+    #[must_use]
+    pub fn events(&self) -> Vec<Event> {
+        let formats = self.board.formats().into_iter();
+        let events = formats.filter_map(|(id, text)| {
+            let (system, name, format) = split_event(text.as_bytes())?;
+            Some(Event { id, system: system.to_owned(), name: name.to_owned(), format: format.to_owned() })
+        });
+        events.collect()
+    }
+
+    /// The threads that wrote events, by their ids: as lossy as the kernel's `saved_cmdlines`.
+    #[must_use]
+    pub fn tasks(&self) -> Vec<Task> {
+        tasks::all(&self.board)
     }
 }
 

@@ -5,8 +5,11 @@ use super::sink::Behind;
 use crate::application::Registry;
 use crate::command::stream::follow::HostSide;
 use anyhow::{Context, Result};
+use ringtap::attach::{Connection, Role, Shared};
 use ringtap::clock::Conversion;
+use ringtap::event::registry::Event;
 use ringtap::recover::Recovered;
+use ringtap::tracefs::EventName;
 use ringtap::{ReadError, Stats, WholePages};
 use ringtap_format::trace_dat::{Clock, Descriptions, TscToNs};
 use std::collections::BTreeMap;
@@ -27,6 +30,8 @@ pub(super) struct ApplicationSide {
     /// Names of the tasks that wrote.
     tasks: BTreeMap<i32, String>,
     is_gone: bool,
+    /// What another process's host knows of its events and threads, also when it is dead.
+    shared: Option<Shared>,
 }
 
 struct ApplicationLane {
@@ -61,6 +66,7 @@ impl ApplicationSide {
             formats: Vec::new(),
             tasks: BTreeMap::new(),
             is_gone: false,
+            shared: host.connection().map(|_| shared(host)).transpose()?,
         })
     }
 
@@ -99,10 +105,11 @@ impl ApplicationSide {
     /// # Errors
     /// The host is gone.
     pub(super) fn learn(&mut self) -> Result<bool> {
-        if self.is_gone {
-            return Ok(false);
-        }
-        let learnt = self.registry.after(self.last_id)?;
+        let learnt = match (self.registry.after(self.last_id), &self.shared) {
+            (Ok(learnt), _) => learnt,
+            (Err(_), Some(shared)) => after(shared, self.last_id),
+            (Err(error), None) => return Err(error),
+        };
         for (id, name, format) in &learnt {
             self.last_id = *id;
             self.formats.push((name.system.clone(), format.clone()));
@@ -123,7 +130,9 @@ impl ApplicationSide {
 
     /// Names of tasks, one `PID NAME` a line.
     pub(super) fn tasks(&self) -> String {
-        self.tasks.iter().map(|(pid, name)| format!("{pid} {name}\n")).collect()
+        let mut tasks: BTreeMap<_, _> = self.shared.iter().flat_map(named).collect();
+        tasks.extend(self.tasks.iter().map(|(&pid, name)| (pid, name.clone())));
+        tasks.into_iter().map(|(pid, name)| format!("{pid} {name}\n")).collect()
     }
 
     /// Asks for the names of a process's threads, which may be gone in the end.
@@ -131,7 +140,8 @@ impl ApplicationSide {
         let Ok(threads) = fs::read_dir(format!("/proc/{pid}/task")) else { return };
         for thread in threads.flatten() {
             if let Some(pid) = thread.file_name().to_str().and_then(|pid| pid.parse().ok()) {
-                note(&mut self.tasks, pid);
+                // By now it may have become another program.
+                self.tasks.extend(name_of(pid).map(|name| (pid, name)));
             }
         }
     }
@@ -272,6 +282,26 @@ impl ApplicationLane {
     }
 }
 
+/// What a host's memory tells besides the events, from a connection that may map it.
+fn shared(host: &HostSide) -> Result<Shared> {
+    Ok(Connection::connect(host.socket(), Role::Writer)?.shared()?)
+}
+
+/// The events with ids above `id`, by id.
+fn after(shared: &Shared, id: u16) -> Vec<(u16, EventName, String)> {
+    let mut events = shared.events();
+    events.retain(|event| event.id > id);
+    events.sort_by_key(|event| event.id);
+    let named = |Event { id, system, name, format }| (id, EventName { system, name }, format);
+    events.into_iter().map(named).collect()
+}
+
+/// The threads that a host noted.
+fn named(shared: &Shared) -> Vec<(i32, String)> {
+    let tasks = shared.tasks().into_iter();
+    tasks.filter_map(|task| Some((i32::try_from(task.tid).ok()?, task.comm))).collect()
+}
+
 /// All bytes of a memory that nobody need map.
 fn read_all(memory: &File) -> io::Result<Vec<u8>> {
     let mut bytes = vec![0; usize::try_from(memory.metadata()?.len()).map_err(io::Error::other)?];
@@ -296,10 +326,15 @@ fn next<'p>(
 
 fn note(tasks: &mut BTreeMap<i32, String>, pid: i32) {
     if let std::collections::btree_map::Entry::Vacant(vacant) = tasks.entry(pid)
-        && let Ok(comm) = fs::read(format!("/proc/{pid}/comm"))
+        && let Some(name) = name_of(pid)
     {
-        vacant.insert(String::from_utf8_lossy(comm.trim_ascii_end()).into_owned());
+        vacant.insert(name);
     }
+}
+
+fn name_of(pid: i32) -> Option<String> {
+    let comm = fs::read(format!("/proc/{pid}/comm")).ok()?;
+    Some(String::from_utf8_lossy(comm.trim_ascii_end()).into_owned())
 }
 
 /// The line from ticks to nanoseconds as a file tells it: a number of 32 bits and a shift, and what to add.

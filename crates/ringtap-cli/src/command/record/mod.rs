@@ -35,7 +35,7 @@ Examples:
   An application that serves its buffers:  ringtap record --attach /run/app/ringtap.sock
   The last 64 MB before a process dies:    ringtap record --kernel -e sched --last 64 \\
                                              --snapshot-on oom:mark_victim
-  The last 10 s of a program that crashes: ringtap record --snapshot-on crash --last 10s -- ./program
+  The last 10 s before a program crashes:  ringtap record --snapshot-on crash --last 10s -- ./prog
   Of one that serves its buffers itself:   ringtap record --snapshot-on crash --attach /run/app.sock
   For days, in files of 1 GB, the last 8:  ringtap record --kernel -e irq --compress \\
                                              --rotate-size 1024 --files 8
@@ -44,10 +44,11 @@ FILE is a trace.dat, for `ringtap report`, trace-cmd and KernelShark. It can be 
 also when the recorder was killed or the disk is full. Until the recording ends it has holes: it
 looks longer than the space it takes.
 
-With --snapshot-on all stays in memory until it happens: a signal to the recorder, an EVENT, the end of
-the recording, or a crash. That is a death by a signal that did not ask it to end, or a Rust panic, of
-COMMAND, of a process that traces through its host, or of the host of --attach, whose buffers are read
-after its death, too. Without a crash there is no file. Each next snapshot goes to FILE.1 and so on.
+With --snapshot-on all stays in memory until it happens: a signal to the recorder, an EVENT (which is
+not recorded itself, as with the kernel's `traceoff`), the end of the recording, or a crash. That is a
+death by a signal that did not ask it to end, or a Rust panic, of COMMAND, of a process that traces
+through its host, or of the host of --attach, whose buffers are read after its death. Without a crash
+there is no file. The next snapshots go to FILE.1 and so on.
 
 COMMAND finds the socket of the application's host in RINGTAP_SOCKET: the one of --attach, or one
 that lasts as long as COMMAND. The recording ends when COMMAND ends, or with Ctrl-C.";

@@ -90,7 +90,9 @@ pub(super) fn run(plan: &Plan, output: &mut Output) -> Result<Outcome> {
         kernel.set_recording(false)?;
     }
     let is_wanted = triggers.is_empty() || triggers.contains(&Trigger::Exit);
-    let (counts, written) = recording.finish(is_wanted)?;
+    let finished = recording.finish(is_wanted);
+    recording.restore();
+    let (counts, written) = finished?;
     let progress = recording.progress;
     progress.end(counts, &written, plan.json, output)?;
     drop((recording.kernel, recording.application, stops));
@@ -141,6 +143,8 @@ struct Recording<'r> {
     looked: Instant,
     /// Snapshots written.
     snapshots: u32,
+    /// Whether the application's host recorded before.
+    was_recording: bool,
     /// An event that was asked for has happened.
     is_triggered: bool,
 }
@@ -148,6 +152,7 @@ struct Recording<'r> {
 impl<'r> Recording<'r> {
     fn open(plan: &'r Plan, host: Option<&'r HostSide>) -> Result<Self> {
         let mut application = host.map(ApplicationSide::open).transpose()?;
+        let was_recording = application.as_ref().is_some_and(ApplicationSide::is_recording);
         let subbuf_kib = application.as_ref().map_or(plan.subbuf_kib, ApplicationSide::subbuf_kib);
         let clock = match (host, &plan.kernel) {
             (Some(host), Some(kernel)) => shared_clock(host, kernel)?,
@@ -207,6 +212,7 @@ impl<'r> Recording<'r> {
             began: now,
             looked: now,
             snapshots: 0,
+            was_recording,
             is_triggered: false,
         };
         if plan.snapshot_on.is_empty() {
@@ -293,17 +299,15 @@ impl<'r> Recording<'r> {
     ) -> Result<Option<ExitStatus>> {
         loop {
             if triggers.take_signal() {
-                self.snapshot()?;
-                self.set_recording(true)?;
+                self.snapshot(true)?;
             }
             while let Some(crash) = watch.crashed(command.as_ref().map(|command| command.id())) {
                 self.snapshot_of(&crash)?;
-                let _ = self.set_recording(true);
             }
             self.heartbeat(command.as_deref())?;
             if !self.is_triggered && triggers.has_events() && self.has_stopped() {
                 self.is_triggered = true;
-                self.snapshot()?;
+                self.snapshot(false)?;
             }
             // The command goes on to its end, but nothing of it is of interest any more.
             if self.is_triggered && command.is_none() {
@@ -336,19 +340,14 @@ impl<'r> Recording<'r> {
 
     /// Writes what is left of a program, and says so.
     fn snapshot_of(&mut self, crash: &Crash) -> Result<()> {
-        let path = self.snapshot()?;
+        let path = self.snapshot(true)?;
         anstream::eprintln!("ringtap: {crash}; its last events are in {}", path.display());
         Ok(())
     }
 
-    /// Stops to record, and writes what the buffers hold to a file of its own.
-    fn snapshot(&mut self) -> Result<PathBuf> {
-        // A host that is gone cannot be told, and records no more.
-        if let Err(error) = self.set_recording(false)
-            && !self.application.as_ref().is_some_and(ApplicationSide::has_memory)
-        {
-            return Err(error);
-        }
+    /// Takes what the buffers hold while nobody records, and writes it to a file of its own; with `goes_on` while all
+    /// record again.
+    fn snapshot(&mut self, goes_on: bool) -> Result<PathBuf> {
         let mut path = self.target.path.clone().into_os_string();
         if self.snapshots > 0 {
             path.push(format!(".{}", self.snapshots));
@@ -356,14 +355,41 @@ impl<'r> Recording<'r> {
         self.snapshots += 1;
         let path = PathBuf::from(path);
         self.begin_file(path.clone())?;
-        self.take_recent()?;
+        self.switch(false)?;
+        let recent = self.take_recent()?;
+        if goes_on {
+            self.switch(true)?;
+        }
+        let sink = self.sink.as_mut().context("no file")?;
+        for (lane, page) in recent.finish() {
+            self.bytes += page.len() as u64;
+            sink.add(lane, page)?;
+        }
+        sink.commit(None)?;
         self.end_file()?;
         self.drop_oldest()?;
         Ok(path)
     }
 
-    /// Moves to the file what the buffers hold of the time and size that is kept.
-    fn take_recent(&mut self) -> Result<()> {
+    /// Switches recording on or off; a host that is gone records no more, and need not be told.
+    fn switch(&self, on: bool) -> Result<()> {
+        match self.set_recording(on) {
+            Err(_) if self.application.as_ref().is_some_and(ApplicationSide::has_memory) => Ok(()),
+            done => done,
+        }
+    }
+
+    /// Leaves another process's host recording, if it was when we came.
+    fn restore(&self) {
+        if self.was_recording
+            && let Some(host) = self.host
+        {
+            let _ = host.set_recording(true);
+        }
+    }
+
+    /// What the buffers hold of the time and size that is kept.
+    fn take_recent(&mut self) -> Result<Recent> {
         if let Some(application) = &mut self.application
             && application.learn().unwrap_or(false)
         {
@@ -388,12 +414,7 @@ impl<'r> Recording<'r> {
         if recent.is_short() && self.counts().lost > 0 {
             anstream::eprintln!("ringtap: the buffers do not hold so long a time; enlarge --buffer-size");
         }
-        let sink = self.sink.as_mut().context("no file")?;
-        for (lane, page) in recent.finish() {
-            self.bytes += page.len() as u64;
-            sink.add(lane, page)?;
-        }
-        sink.commit(None)
+        Ok(recent)
     }
 
     /// Keeps no more snapshots than were asked for.
@@ -495,7 +516,7 @@ impl<'r> Recording<'r> {
     fn finish(&mut self, is_wanted: bool) -> Result<(Counts, Written)> {
         if is_wanted {
             if self.sink.is_none() {
-                self.snapshot()?;
+                self.snapshot(false)?;
             } else {
                 self.drain(true)?;
                 self.end_file()?;

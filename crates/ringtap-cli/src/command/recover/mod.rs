@@ -24,8 +24,8 @@ Examples:
   Of one CPU, for a program:           ringtap recover --json /var/lib/ringtap/cpu0
   A recorder's file that was killed:   ringtap recover trace.dat -o whole.dat
 
-A trace.dat whose recorder was killed has holes, over which trace-cmd steps for very long: the file that
-is written here has none. Damaged pages are kept up to the first record that cannot be.
+A trace.dat whose recorder was killed has holes, over which trace-cmd steps for very long: the file
+that is written here has none. Damaged pages are kept up to the first record that cannot be.
 
 Nothing in the files is believed and nothing is changed. A page that cannot be true is named with its file,
 byte and reason, and the others are kept; the exit status is 1 then, and 0 where all was whole.";

@@ -24,7 +24,7 @@ const CHUNK: usize = 1 << 18;
 /// It cannot be read.
 pub(super) fn is_one(path: &Path) -> Result<bool> {
     let mut start = [0; raw::MAGIC.len()];
-    let trouble = || format!("cannot read {}", path.display());
+    let trouble = || format!("cannot recover {}", path.display());
     // A folder is none.
     if !path.metadata().with_context(trouble)?.is_file() {
         return Ok(false);

@@ -28,9 +28,9 @@ Examples:
   A program that uses ringtap:              ringtap stream -- ./program
   What would happen, without doing it:      ringtap stream --kernel -e 'sched:*' --dry-run
 
-EVENTs are SYSTEM:EVENT, where both may hold * and ?, or one word that names an event or a system. With
---kernel, those that the kernel does not have are the application's; where all are the kernel's, the
-application's events are not restricted.
+EVENTs are SYSTEM:EVENT, where both may hold * and ?, or one word that names an event or a system.
+With --kernel, those that the kernel does not have are the application's; where all are the kernel's,
+the application's events are not restricted.
 COMMAND finds the socket of the application's host in RINGTAP_SOCKET: the one of --attach, or one
 that lasts as long as COMMAND. The stream ends when COMMAND ends, with its exit status.
 
