@@ -21,6 +21,7 @@ use crate::clock::ClockId;
 use crate::event::registry::Event;
 use crate::host::Waited;
 use crate::instance::targets::Targets;
+use crate::instance::tasks::{self, Task};
 use crate::map::{self, Access, Mapping};
 use crate::serve::TreeCall;
 use crate::stats::Stats;
@@ -270,6 +271,14 @@ impl Connection {
         Ok(KnownEvents::new(self, &board))
     }
 
+    /// What the host's memory tells of its events and threads. Writers alone, since it can be written.
+    ///
+    /// # Errors
+    /// [`AttachError`].
+    pub fn shared(&self) -> Result<Shared, AttachError> {
+        Ok(Shared { board: Arc::clone(self.board()?) })
+    }
+
     /// A CPU's buffer as a descriptor: read-only for readers, read-write for writers. It can be passed on to a
     /// process that may not attach itself.
     ///
@@ -344,6 +353,25 @@ impl Connection {
     /// [`AttachError`].
     pub fn set_recording(&self, on: bool) -> Result<(), AttachError> {
         self.ask(request::RECORD, 0, on.into()).map(|_| ())
+    }
+
+    /// Has the events of this name (`SYSTEM:EVENT`, `SYSTEM:*`, or one name of either) switch recording off with their
+    /// next record, in all processes: those that are declared, and others as soon as they are. It is taken back when this
+    /// connection ends.
+    ///
+    /// # Errors
+    /// [`AttachError`].
+    pub fn stop_at(&self, events: &str) -> Result<(), AttachError> {
+        let request = request(request::STOP_AT, place(self.instance, 0), 0);
+        self.link().ask(&request, events.as_bytes()).map(|_| ())
+    }
+
+    /// The host's process; `None` where it has no number here.
+    ///
+    /// # Errors
+    /// The system does not tell.
+    pub fn host_pid(&self) -> std::io::Result<Option<u32>> {
+        Ok(Some(self.link().peer()?.pid).filter(|&pid| pid != 0))
     }
 
     /// Declares an event: `format` is the text of a kernel `format` file, whose `ID:` line the host fills in.
@@ -447,6 +475,31 @@ impl Connection {
     #[must_use]
     pub fn role(&self) -> Role {
         self.role
+    }
+}
+
+/// What a host shares besides its buffers, mapped: it can be read when the host is dead.
+#[derive(Clone, Debug)]
+pub struct Shared {
+    board: Arc<Board>,
+}
+
+impl Shared {
+    /// The events that were declared, but for those that each host has from the start.
+    #[must_use]
+    pub fn events(&self) -> Vec<Event> {
+        let formats = self.board.formats().into_iter();
+        let events = formats.filter_map(|(id, text)| {
+            let (system, name, format) = split_event(text.as_bytes())?;
+            Some(Event { id, system: system.to_owned(), name: name.to_owned(), format: format.to_owned() })
+        });
+        events.collect()
+    }
+
+    /// The threads that wrote events, by their ids: as lossy as the kernel's `saved_cmdlines`.
+    #[must_use]
+    pub fn tasks(&self) -> Vec<Task> {
+        tasks::all(&self.board)
     }
 }
 

@@ -4,9 +4,9 @@ use super::desk::Call;
 use super::tree::{self, Peer};
 use crate::event::registry::RegisterError;
 use crate::host::{Claim, Host, HostError};
-use crate::instance::Instances;
 use crate::instance::common::Common;
 use crate::instance::followers::Follower;
+use crate::instance::{Instance, Instances, Pattern, PatternError};
 use ringtap_abi::control::{Counters, Header, HostInfo, PROTOCOL, Part, answer, request, role};
 use ringtap_abi::control::{cpu_of, instance_of, set_cpu, split_event};
 use ringtap_abi::switchboard::MAX_INSTANCES;
@@ -28,6 +28,18 @@ pub(super) struct Session {
     handed: Vec<(u32, OwnedFd)>,
     /// What it knew when it last said so.
     follower: Option<Follower>,
+    /// Where its events switch recording off.
+    stops: Vec<Stop>,
+}
+
+/// Events that switch an instance's recording off, as long as this is kept.
+#[derive(Debug)]
+struct Stop(Instance);
+
+impl Drop for Stop {
+    fn drop(&mut self) {
+        self.0.stop_at_none();
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,7 +50,8 @@ pub(super) enum Role {
 
 impl Session {
     pub(super) fn new(peer: Peer) -> Self {
-        Self { peer, role: None, claims: Vec::new(), awaiting: None, handed: Vec::new(), follower: None }
+        let (claims, handed, stops) = (Vec::new(), Vec::new(), Vec::new());
+        Self { peer, role: None, claims, awaiting: None, handed, follower: None, stops }
     }
 
     /// Whether HELLO was said and accepted.
@@ -157,7 +170,7 @@ pub(super) fn answer(
     };
     let cost = match header.kind {
         request::STATS | request::RESET | request::REGISTER | request::NEXT_EVENT => Cost::High,
-        request::HAND_OVER_END => Cost::High,
+        request::HAND_OVER_END | request::STOP_AT => Cost::High,
         kind if tree::is_call(kind) => Cost::High,
         _ => Cost::Low,
     };
@@ -229,6 +242,7 @@ fn answer_request(
             Ok(ok(0))
         }
         request::REGISTER => register(instances, body),
+        request::STOP_AT => stop_at(instances, session, instance_of(place), body),
         request::HAND_OVER_END => hand_over(instances, session, body),
         request::NEXT_EVENT => Ok(next_event(instances, value)),
         request::NEXT_INSTANCE => Ok(next_instance(instances, value)),
@@ -344,6 +358,23 @@ fn register(instances: &Instances, body: &[u8]) -> Result<Answer, Refusal> {
         || refusal(Errno::INVAL, "the body declares no event: send system, name and format as lines");
     let (system, name, format) = split_event(body).ok_or_else(no_event)?;
     Ok(ok(instances.register_event(system, name, format)?.into()))
+}
+
+fn stop_at(
+    instances: &Instances,
+    session: &mut Session,
+    instance: usize,
+    body: &[u8],
+) -> Result<Answer, Refusal> {
+    if session.role != Some(Role::Reader) {
+        return Err(refusal(Errno::PERM, "a writer's connection stops nothing: attach as a reader"));
+    }
+    let instance = instances.at(instance).ok_or_else(|| no_instance(instance))?;
+    let pattern = std::str::from_utf8(body).ok().and_then(|text| text.parse::<Pattern>().ok());
+    let pattern = pattern.ok_or_else(|| refusal(Errno::INVAL, PatternError.to_string()))?;
+    instance.stop_at(&pattern).map_err(|error| refusal(Errno::NOSPC, error.to_string()))?;
+    session.stops.push(Stop(instance));
+    Ok(ok(0))
 }
 
 /// Keeps a buffer until all of them are there.

@@ -8,6 +8,7 @@ use super::client::{Client, refuse};
 use super::desk::Desk;
 use super::limits;
 use super::socket::{self, Listener};
+use super::tree::Peer;
 use crate::instance::{Instances, followers};
 use ringtap_abi::control::MAX_PACKET;
 use rustix::event::epoll::{self, EventData, EventFlags};
@@ -51,6 +52,7 @@ pub(super) struct Loop {
     group: Option<u32>,
     /// Answers calls on the tree, and signals the eventfd with it.
     desk: Option<(Desk, Arc<OwnedFd>)>,
+    arrivals: Option<Arc<dyn Fn(Peer) + Send + Sync>>,
     /// No connection is taken before.
     accept_after: Option<Instant>,
     /// When those without patience were looked for last.
@@ -73,7 +75,7 @@ impl Loop {
         stop: Arc<OwnedFd>,
         news: Arc<OwnedFd>,
     ) -> Result<Self, Errno> {
-        let Options { group, tree } = options;
+        let Options { group, tree, arrivals } = options;
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
         for (fd, token) in [(stop.as_fd(), STOP), (news.as_fd(), NEWS), (listener.socket.as_fd(), LISTENER)] {
             epoll::add(&epoll, fd, EventData::new_u64(token), EventFlags::IN)?;
@@ -100,6 +102,7 @@ impl Loop {
             owner: rustix::process::geteuid().as_raw(),
             group,
             desk,
+            arrivals,
             accept_after: None,
             looked: Instant::now(),
             packet: vec![0; MAX_PACKET].into(),
@@ -245,6 +248,9 @@ impl Loop {
             let reason =
                 format!("this host has {} clients, which is all it takes: end some first", self.limit);
             return refuse(&socket, Errno::USERS, &reason);
+        }
+        if let Some(arrivals) = &self.arrivals {
+            arrivals(peer);
         }
         let client = Client::new(socket, peer);
         let place = self.clients.iter().position(Option::is_none).unwrap_or(self.clients.len());

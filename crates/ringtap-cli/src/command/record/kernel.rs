@@ -228,6 +228,25 @@ impl KernelSide {
         Ok(bytes)
     }
 
+    /// Hands out all that the buffers hold, also sub-buffers that are not complete, each with its lane and the time of
+    /// its first event, in ticks of the instance's clock.
+    ///
+    /// # Errors
+    /// The kernel, or what `each` says.
+    pub(super) fn each_left(&self, mut each: impl FnMut(usize, u64, Vec<u8>) -> Result<()>) -> Result<()> {
+        for lane in &self.lanes {
+            loop {
+                let mut page = Vec::with_capacity(self.subbuf);
+                if !self.read(lane, &mut page)? {
+                    break;
+                }
+                let time = page.first_chunk().map_or(0, |time| u64::from_le_bytes(*time));
+                each(lane.lane, time, page)?;
+            }
+        }
+        Ok(())
+    }
+
     /// Moves sub-buffers from the ring to the file; `None` when there is no complete one.
     fn splice(&self, lane: &KernelLane, files: &mut Files) -> Result<Option<u64>> {
         let flags = SpliceFlags::MOVE | SpliceFlags::NONBLOCK;

@@ -43,17 +43,18 @@ impl KernelPlan {
         tracefs.check_mapping()?;
         let all = tracefs.events()?;
         let mut events = BTreeSet::new();
-        if filter.patterns.is_empty() {
-            for pattern in DEFAULT_EVENTS {
-                events.extend(tracefs.resolve(pattern)?);
-            }
-        }
         for pattern in &filter.patterns {
             match tracefs.resolve(pattern) {
                 Ok(found) => events.extend(found),
-                // A system that the kernel does not have is the application's, where there may be one.
+                // What the kernel does not have is the application's, where there may be one.
                 Err(_) if may_be_applications && !names_system_of(pattern, &all) => {}
                 Err(error) => return Err(error.into()),
+            }
+        }
+        // Nothing was asked of the kernel.
+        if events.is_empty() {
+            for pattern in DEFAULT_EVENTS {
+                events.extend(tracefs.resolve(pattern)?);
             }
         }
         Ok(Self { tracefs, events: events.into_iter().collect(), probes: Vec::new(), buffer_kib, follow })
@@ -69,12 +70,10 @@ impl KernelPlan {
     }
 }
 
-/// Whether the pattern's system is one of the kernel's. A lone word has none, and is taken for the kernel's.
+/// Whether the pattern names a system of the kernel's: then its event was mistyped.
 fn names_system_of(pattern: &str, all: &[EventName]) -> bool {
-    match pattern.split_once(':') {
-        Some((system, _)) => all.iter().any(|event| event.is_meant_by(&format!("{system}:*"))),
-        None => true,
-    }
+    let system = pattern.split_once(':').map(|(system, _)| system).filter(|system| !system.contains('*'));
+    system.is_some_and(|system| all.iter().any(|event| event.is_meant_by(&format!("{system}:*"))))
 }
 
 /// The kernel's events, recorded into buffers of our own until this is dropped.

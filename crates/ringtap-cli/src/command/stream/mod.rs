@@ -12,6 +12,7 @@ use anyhow::{Result, bail};
 pub(super) use follow::Sink;
 use kernel::KernelPlan;
 use ringtap::clock::ClockId;
+use ringtap::instance::Pattern;
 use ringtap::tracefs::EventName;
 use std::ffi::OsString;
 use std::fmt;
@@ -33,6 +34,8 @@ Examples:
   What would happen, without doing it:      ringtap stream --kernel -e 'sched:*' --dry-run
 
 EVENTs are SYSTEM:EVENT, where both may hold * and ?, or one word that names an event or a system.
+With --kernel, those that the kernel does not have are the application's; where all are the kernel's,
+the application's events are not restricted.
 COMMAND finds the socket of the application's host in RINGTAP_SOCKET: the one of --attach, or one
 that lasts as long as COMMAND. The stream ends when COMMAND ends, with its exit status.
 
@@ -116,8 +119,8 @@ pub struct Plan {
 pub(super) enum ApplicationPlan {
     /// A host of another process.
     Attach { socket: PathBuf, consume: bool, new: bool },
-    /// A host of our own, for the command.
-    Embed { subbuf_kib: u32, buffer_kib: u32, clock: Option<ClockId> },
+    /// A host of our own, for the command. Only these events are recorded; all, where there are none.
+    Embed { subbuf_kib: u32, buffer_kib: u32, clock: Option<ClockId>, events: Vec<Pattern> },
 }
 
 /// The events asked for; all, where none was named.
@@ -127,6 +130,26 @@ pub(super) struct Filter {
 }
 
 impl Filter {
+    /// These patterns.
+    ///
+    /// # Errors
+    /// One names nothing.
+    pub(super) fn new(patterns: &[String]) -> Result<Self> {
+        if let Some(empty) = patterns.iter().find(|pattern| pattern.trim().is_empty()) {
+            bail!("'{empty}' names no event; give SYSTEM:EVENT, such as sched:sched_switch");
+        }
+        Ok(Self { patterns: patterns.to_vec() })
+    }
+
+    /// The part that restricts the application: all patterns, where one of them means no event of the kernel's; else
+    /// none.
+    pub(super) fn of_application(self, kernel: Option<&KernelPlan>) -> Self {
+        let is_kernels = |pattern: &String| {
+            kernel.is_some_and(|kernel| kernel.events.iter().any(|event| event.is_meant_by(pattern)))
+        };
+        if self.patterns.iter().all(is_kernels) { Self::default() } else { self }
+    }
+
     fn admits(&self, event: &EventName) -> bool {
         self.patterns.is_empty() || self.patterns.iter().any(|pattern| event.is_meant_by(pattern))
     }
@@ -145,15 +168,13 @@ impl Plan {
     /// # Errors
     /// No usable tracefs, a kernel that is too old, or an unknown event.
     pub fn new(args: &Args) -> Result<Self> {
-        let filter = Filter { patterns: args.events.clone() };
-        if let Some(empty) = filter.patterns.iter().find(|pattern| pattern.trim().is_empty()) {
-            bail!("'{empty}' names no event; give SYSTEM:EVENT, such as sched:sched_switch");
-        }
+        let filter = Filter::new(&args.events)?;
         let may_be_applications = args.attach.is_some() || !args.command.is_empty();
         let follow = !args.command.is_empty() && !args.all;
         let plan = || KernelPlan::new(&filter, args.buffer_size, may_be_applications, follow);
         let with_probes = |plan: KernelPlan| plan.with_probes(&args.probes, &filter);
         let kernel = args.kernel.then(|| plan().and_then(with_probes)).transpose()?;
+        let filter = filter.of_application(kernel.as_ref());
         let application = match &args.attach {
             Some(socket) => {
                 Some(ApplicationPlan::Attach { socket: socket.clone(), consume: args.consume, new: args.new })
@@ -163,6 +184,8 @@ impl Plan {
                 subbuf_kib: SUBBUF_KIB,
                 buffer_kib: args.buffer_size,
                 clock: None,
+                // What is left out is not recorded for nothing only where its patterns are simple: see `record`.
+                events: Vec::new(),
             }),
         };
         let preload = Preload::find(args.preload, &filter.patterns)?;
