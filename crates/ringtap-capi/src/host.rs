@@ -5,6 +5,7 @@ use crate::text;
 use ringtap::attach::{Connection, Role};
 use ringtap::clock::ClockId;
 use ringtap::event::Declared;
+use ringtap::event::registry::Event;
 use ringtap::serve::Server;
 use ringtap::{Config, Cursor, Host, Mode, Reader, Start, Stats, Writer, WriterKind};
 use std::ffi::{c_char, c_int};
@@ -124,6 +125,15 @@ impl Inner {
                 (event.id == id).then_some((event.system, event.format))
             }
         }
+    }
+
+    /// The numbers, systems and format texts of all events.
+    pub(crate) fn events(&self) -> Result<Vec<(u16, String, String)>, Error> {
+        let parts = |event: &Event| (event.id, event.system.clone(), event.format.clone());
+        Ok(match self {
+            Self::Here { host, .. } => host.events().iter().map(|event| parts(event)).collect(),
+            Self::There(connection) => connection.events()?.iter().map(parts).collect(),
+        })
     }
 
     fn stats(&self, cpu: u32) -> Result<Stats, Error> {
