@@ -253,6 +253,32 @@ fn the_command_line_follows_a_c_program() {
     assert_eq!(seen.iter().filter(|line| line.contains(r#""system":"fields""#)).count(), 18, "{seen:#?}");
 }
 
+#[test]
+fn a_forked_child_declares_with_its_parent() {
+    let programs =
+        compile("plugin.c", Language::C, Link::Plugin).zip(compile("forked.c", Language::C, Link::Shared));
+    let Some((plugin, program)) = programs else { return };
+    run(Command::new(program).arg(plugin).arg(scratch("forked").join("host.sock")));
+}
+
+#[test]
+fn spans_are_slices_on_a_time_line() {
+    let programs = compile("fields.c", Language::Cpp, Link::Static).zip(built_program("ringtap"));
+    let Some((program, ringtap)) = programs else { return };
+    let directory = scratch("spans");
+    let (file, line) = (directory.join("trace.dat"), directory.join("trace.json"));
+    run(Command::new(&ringtap).args(["record", "-o"]).arg(&file).arg("--").arg(program));
+    run(Command::new(&ringtap).args(["export", "--to", "chrome", "-o"]).arg(&line).arg(&file));
+    let line = std::fs::read_to_string(line).expect("it was written");
+    let slices =
+        line.lines().filter(|line| line.starts_with(r#"{"ph":"B""#) || line.starts_with(r#"{"ph":"E""#));
+    let slices: Vec<&str> = slices.collect();
+    let [outer, inner, _, _] = slices[..] else { panic!("two begin, two end: {line}") };
+    assert!(outer.contains(r#""name":"request""#) && outer.contains(r#""user":7"#), "{outer}");
+    assert!(inner.contains(r#""name":"work""#), "{inner}");
+    assert!(slices[2..].iter().all(|end| end.starts_with(r#"{"ph":"E""#)), "{line}");
+}
+
 /// Runs the torture with this seed, events a writer and mode.
 fn torture(mode: &str, seed: u64, events: u64, prefix: &dyn Fn(&Path) -> Command) {
     let programs =
