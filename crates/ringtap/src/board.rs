@@ -375,7 +375,8 @@ mod tests {
         assert_eq!(read, [(40, "app\none\nname: one\n".to_owned()), (41, "app\ntwo\n".to_owned())]);
         board.head().formats_len.store(u64::MAX, Relaxed);
         assert!(board.formats().starts_with(&read));
-        rustix::io::pwrite(&board.fd, &[0xff; 8], FORMATS_OFFSET as u64).expect("it can be written");
+        rustix::io::pwrite(board.fd().expect("kept"), &[0xff; 8], FORMATS_OFFSET as u64)
+            .expect("it can be written");
         assert!(board.formats().is_empty());
         assert!(!board.log_format(42, "app\nthree\n"), "there is no room behind a length that cannot be");
     }
