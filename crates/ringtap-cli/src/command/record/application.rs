@@ -215,9 +215,9 @@ impl ApplicationSide {
         Ok(())
     }
 
-    /// Whether the memory is another process's, which can be read after its death.
-    pub(super) fn has_memory(&self) -> bool {
-        self.lanes.iter().any(|lane| lane.memory.is_some())
+    /// Whether the host is another process, which may be dead.
+    pub(super) fn is_foreign(&self) -> bool {
+        self.shared.is_some()
     }
 
     /// Whether the application's writers record: a trigger can have ended it.
@@ -292,7 +292,7 @@ fn after(shared: &Shared, id: u16) -> Vec<(u16, EventName, String)> {
     let mut events = shared.events();
     events.retain(|event| event.id > id);
     events.sort_by_key(|event| event.id);
-    let named = |Event { id, system, name, format }| (id, EventName { system, name }, format);
+    let named = |Event { id, system, name, format, .. }| (id, EventName { system, name }, format);
     events.into_iter().map(named).collect()
 }
 
