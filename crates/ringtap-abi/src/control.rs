@@ -28,7 +28,7 @@ pub const MAX_BODY: usize = 16 * 1024;
 /// Largest packet, in bytes.
 pub const MAX_PACKET: usize = size_of::<Header>() + MAX_BODY;
 /// The messages described here. Another number is refused.
-pub const PROTOCOL: u32 = 2;
+pub const PROTOCOL: u32 = 3;
 
 /// First bytes of each packet.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
@@ -66,9 +66,16 @@ pub mod request {
     /// [`super::HostInfo`] and the CPUs that have a buffer, as a bitmap: CPU n is bit n % 8 of byte n / 8.
     pub const HELLO: u32 = 1;
     /// Asks for a buffer's descriptor. The answer carries it; its `value` is the bytes of its mapping. `value`: for
-    /// writers, the inode of the last buffer of this place that they know, or 0. Where that is the one being written and
-    /// another is about to follow it, that one is given.
+    /// writers, 0 for the buffer being written; [`OLDEST`] for the oldest that is not read; or the inode of the last one
+    /// of this place that they know: then it is the one that follows that, or is about to, or the same where none does.
+    /// For readers, 0 for the buffer that they consume, or the oldest that is not read; [`OLDEST`] for that one in any
+    /// case; [`NEWEST`] for the one being written; or the inode of one that they know: then it is the oldest behind that,
+    /// or the same where none is.
     pub const GET_BUFFER: u32 = 2;
+    /// In GET_BUFFER: no buffer of the place is known.
+    pub const OLDEST: u64 = u64::MAX;
+    /// In GET_BUFFER: what is behind all that readers know.
+    pub const NEWEST: u64 = u64::MAX - 1;
     /// Becomes the consuming reader of a CPU's buffer, until RELEASE or the end of the connection. Refused with
     /// EBUSY where there is one.
     pub const CLAIM: u32 = 3;
@@ -108,9 +115,10 @@ pub mod request {
     pub const OFFER: u32 = 16;
     /// Carries the dead host's switchboard.
     pub const OFFER_SWITCHBOARD: u32 = 17;
-    /// Carries a buffer, of the place in `cpu`; `value` is the epoch of its instance.
+    /// Carries a buffer, of the place in `cpu`: the one that is written, and each that is not read empty, in any order.
     pub const OFFER_BUFFER: u32 = 18;
-    /// That was all. The answer says whether the host goes on with it; the connection ends.
+    /// That was all. The answer is 1 where the host goes on with it, 0 where it waits for others' offers, too; the
+    /// connection ends.
     pub const OFFER_END: u32 = 19;
     /// Carries a buffer that the client wrote before there was a host, and that nobody writes any more; its CPU in `cpu`.
     /// Writers alone.

@@ -8,6 +8,7 @@
 //!  256  wake        the futex that sleepers wait on           writers write when they wake somebody
 //!  320  host        which page is the reader's, and since when     host writes
 //!  384  clock       clock and conversion                      host writes, once a second at most
+//!  448  chain       which buffer it is of those that followed each other     host writes
 //!  512  slots[]     one word a ring position                  writers claim, host consumes
 //!       descs[]     one line-half a sub-buffer                writers write
 //! ```
@@ -182,6 +183,57 @@ pub struct Desc {
     pub first: AtomicU64,
 }
 
+/// Which buffer this is of those that followed each other in one CPU's place, and what was counted in those that are no
+/// more: what a new host cannot find out from the buffers that processes still have.
+#[derive(Debug, Default)]
+#[repr(C, align(64))]
+pub struct ChainWords {
+    /// A [`Rank`].
+    pub rank: AtomicU64,
+    /// 1 once all buffers before this one were read or given up, and the next four words say what was counted in them.
+    /// Stored behind those, with Release.
+    pub is_first: AtomicU64,
+    /// Events of the buffers before this one that were overwritten, or given up.
+    pub overrun: AtomicU64,
+    /// Events of the buffers before this one that were read.
+    pub read: AtomicU64,
+    /// Events of the buffers before this one that a full ring refused.
+    pub dropped: AtomicU64,
+    /// Events of the buffers before this one that could not wait for the lock.
+    pub refused: AtomicU64,
+    reserved: [AtomicU64; 2],
+}
+
+/// Tells a CPU's buffers apart and puts them in order.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Rank {
+    /// The set of buffers that it belongs to: [`crate::switchboard::Entry::lineage`], whose low half this is.
+    pub lineage: u32,
+    /// How many buffers followed each other before it.
+    pub ordinal: u32,
+}
+
+impl Rank {
+    /// From the shared word.
+    #[must_use]
+    #[expect(clippy::cast_possible_truncation, reason = "halves of a word")]
+    pub const fn unpack(word: u64) -> Self {
+        Self { lineage: (word >> 32) as u32, ordinal: word as u32 }
+    }
+
+    /// To the shared word.
+    #[must_use]
+    pub const fn pack(self) -> u64 {
+        (self.lineage as u64) << 32 | self.ordinal as u64
+    }
+
+    /// The rank of the buffer that follows this one.
+    #[must_use]
+    pub const fn next(self) -> Self {
+        Self { ordinal: self.ordinal.wrapping_add(1), ..self }
+    }
+}
+
 /// The meta-page without its arrays.
 #[derive(Debug, Default)]
 #[repr(C, align(64))]
@@ -200,6 +252,8 @@ pub struct MetaPage {
     pub host: HostWords,
     /// The clock.
     pub clock: ClockWords,
+    /// Its place among the buffers that followed each other.
+    pub chain: ChainWords,
 }
 
 #[cfg(not(loom))]
@@ -216,6 +270,7 @@ const _: () = {
     assert!(offset_of!(MetaPage, wake) == 256);
     assert!(offset_of!(MetaPage, host) == 320);
     assert!(offset_of!(MetaPage, clock) == 384);
+    assert!(offset_of!(MetaPage, chain) == 448);
     assert!(size_of::<MetaPage>() <= SLOTS_OFFSET);
     assert!(size_of::<Desc>() == 32 && DESCS_ALIGN.is_multiple_of(size_of::<Desc>()));
 };

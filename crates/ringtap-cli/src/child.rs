@@ -105,6 +105,17 @@ impl Running {
         self.child.wait().context("cannot wait for the command")
     }
 
+    /// How a command ended: as was seen already, else by [`reap`](Self::reap); `None` where there is none.
+    ///
+    /// # Errors
+    /// The system cannot tell how it ended.
+    pub fn status(ended: Option<ExitStatus>, command: Option<&mut Self>) -> Result<Option<ExitStatus>> {
+        match (ended, command) {
+            (None, Some(command)) => command.reap().map(Some),
+            (ended, _) => Ok(ended),
+        }
+    }
+
     fn wait_for(&mut self, patience: Duration) -> Result<Option<ExitStatus>> {
         let end = Instant::now() + patience;
         loop {

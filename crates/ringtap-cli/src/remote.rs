@@ -84,9 +84,24 @@ impl Remote {
 
     /// The same host, from another instance.
     #[must_use]
-    pub fn of(mut self, instance: Option<String>) -> Self {
+    fn of(mut self, instance: Option<String>) -> Self {
         self.instance = instance;
         self
+    }
+
+    /// Calls `each` with this instance, and with all that have a name where `all` are meant.
+    ///
+    /// # Errors
+    /// The host is gone, or the error of `each`.
+    pub fn visit(mut self, all: bool, mut each: impl FnMut(&Self) -> Result<()>) -> Result<()> {
+        each(&self)?;
+        if all {
+            for name in self.instances()? {
+                self = self.of(Some(name));
+                each(&self)?;
+            }
+        }
+        Ok(())
     }
 
     /// Whether the instance is there.

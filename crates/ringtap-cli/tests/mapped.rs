@@ -1,5 +1,7 @@
-//! The mapped reader's tests of the kernel's `trace_pipe_raw`, on that of ringtap's tree.
+//! The tests of the kernel's `trace_pipe_raw`, of the mapped reader and of the mapping itself, on that of ringtap's tree.
 
+#[path = "../../ringtap/tests/kernel_map.rs"]
+mod kernel_map;
 #[path = "../../ringtap/tests/kernel_mapped.rs"]
 mod kernel_mapped;
 mod support;
@@ -18,11 +20,11 @@ fn the_same_tests_pass_on_the_fuse_file() {
     let command = ringtap()
         .args(["exec", "--"])
         .arg(tests)
-        .args(["kernel_mapped::", "--test-threads=1", "--nocapture"])
+        .args(["kernel_map", "--test-threads=1", "--nocapture"])
         .env(INSIDE, "1")
         .output()
         .unwrap();
     let said = String::from_utf8_lossy(&command.stdout);
     assert!(command.status.success(), "{said}{}", String::from_utf8_lossy(&command.stderr));
-    assert!(said.contains("5 passed") && !said.contains("skipped"), "{said}");
+    assert!(said.contains("16 passed") && !said.contains("skipped"), "{said}");
 }

@@ -5,8 +5,10 @@
 //! repeats one.
 
 mod mounts;
+mod random;
 
 use mounts::{Mounted, mounted};
+use random::Random;
 use ringtap::Reader;
 use ringtap::clock::ClockId;
 use ringtap_daemon::fs::Held;
@@ -25,18 +27,6 @@ const OPERATIONS: u64 = 4_000;
 const TASK: &str = "RINGTAP_TEST_STORM";
 /// Longest time that the storm may take: a deadlock, if it takes longer.
 const WATCHDOG: Duration = Duration::from_secs(240);
-
-/// xorshift64*.
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, bound: u64) -> u64 {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        (self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 33) % bound
-    }
-}
 
 /// One of the storm's processes. That an operation is refused is no failure: others remove and resize meanwhile.
 #[test]

@@ -6,6 +6,29 @@ use ringtap_abi::subbuf::HEADER_LEN;
 /// Most bytes of records that a sub-buffer may claim.
 const MAX_DATA_SIZE: u32 = 1 << 28;
 
+/// The text of `header_event`: how an event's header is laid out.
+pub const HEADER_EVENT: &str = "# compressed entry header\n\
+    \ttype_len    :    5 bits\n\
+    \ttime_delta  :   27 bits\n\
+    \tarray       :   32 bits\n\
+    \n\
+    \tpadding     : type == 29\n\
+    \ttime_extend : type == 30\n\
+    \ttime_stamp : type == 31\n\
+    \tdata max type_len  == 28\n";
+
+/// The text of `header_page` for sub-buffers of `size` bytes, on a 64-bit machine.
+#[must_use]
+pub fn page_text(size: u32) -> String {
+    let data_size = size.saturating_sub(HEADER_LEN);
+    format!(
+        "\tfield: u64 timestamp;\toffset:0;\tsize:8;\tsigned:0;\n\
+         \tfield: local_t commit;\toffset:8;\tsize:8;\tsigned:1;\n\
+         \tfield: int overwrite;\toffset:8;\tsize:1;\tsigned:1;\n\
+         \tfield: char data;\toffset:{HEADER_LEN};\tsize:{data_size};\tsigned:0;\n"
+    )
+}
+
 /// Where the parts of a sub-buffer lie.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PageLayout {
@@ -141,6 +164,11 @@ mod tests {
     const EVENT: &str = "# compressed entry header\n\ttype_len    :    5 bits\n\ttime_delta  :   27 bits\n\
                          \tarray       :   32 bits\n\n\tpadding     : type == 29\n\ttime_extend : type == 30\n\
                          \ttime_stamp : type == 31\n\tdata max type_len  == 28\n";
+
+    #[test]
+    fn our_texts_are_the_kernels() {
+        assert_eq!((page_text(4096).as_str(), HEADER_EVENT), (PAGE, EVENT));
+    }
 
     #[test]
     fn the_layout_of_a_64_bit_kernel() {

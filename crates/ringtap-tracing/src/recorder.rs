@@ -153,7 +153,7 @@ impl Recorder {
                 // What the ring refuses is counted there.
                 Some(route) => {
                     spans::wrote_exit(0);
-                    let head = head(Common::of_thread(route.id).word());
+                    let head = head(Common::of_thread(route.id()).word());
                     let _ = self.writer.write_to(route, record.finish(head));
                 }
                 None if shape.declared.id().is_none() => self.count_unwritten(),
@@ -166,7 +166,7 @@ impl Recorder {
     #[inline(always)]
     fn step(&self, event: &'static Declared, span: u64) -> bool {
         event.route().is_some_and(|route| {
-            let common = Common::of_thread(route.id).word();
+            let common = Common::of_thread(route.id()).word();
             // What the ring refuses is counted there.
             self.writer.write_array_to(route, &payload(common, span)).is_ok()
         })
@@ -233,7 +233,7 @@ impl Recorder {
         let event = callsite.steps.map(|steps| steps.follows);
         if let Some(route) = event.and_then(Declared::route) {
             spans::wrote_exit(0);
-            let words = [Common::of_thread(route.id).word(), span, follows].map(u64::to_le_bytes);
+            let words = [Common::of_thread(route.id()).word(), span, follows].map(u64::to_le_bytes);
             let _ = self.writer.write_to(route, words.as_flattened());
         }
     }

@@ -264,7 +264,7 @@ fn watch_switches(recorder: &Arc<Recorder>) {
             std::thread::sleep(LOOK);
         }
     };
-    let _ = std::thread::Builder::new().name("ringtap-switches".into()).spawn(watch);
+    let _ = ringtap::thread::spawn_without_signals("ringtap-switches", watch);
 }
 
 /// A recorder that writes to another process's host.

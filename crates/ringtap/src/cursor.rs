@@ -8,14 +8,16 @@
 use crate::attach::Connection;
 use crate::clock::Conversion;
 use crate::host::{Host, HostError, Waited};
-use crate::map::{self, Access, Mapping};
+use crate::map::{self, Access, File, Mapping};
 use crate::reader::ReadError;
 use crate::record::{DataWords, Found, Item};
 use crate::ring::cursor::Position;
 use crate::ring::{Corrupt, Ring, retire};
+use ringtap_abi::control::request;
 use ringtap_abi::records::Walk;
 use ringtap_abi::sync::AtomicU32;
-use rustix::fd::{AsFd, BorrowedFd};
+use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
@@ -56,7 +58,35 @@ pub struct Cursor {
     lost: u64,
     conversion: Conversion,
     /// Who knows what memory replaces this one, if somebody does.
-    host: Option<Host>,
+    host: Option<Source>,
+}
+
+/// Who has the buffers.
+#[derive(Debug)]
+enum Source {
+    InProcess(Host),
+    Remote(Arc<Connection>),
+}
+
+impl Source {
+    /// The buffer behind the one of this inode, as in [`request::GET_BUFFER`].
+    fn after(&self, cpu: u32, known: u64) -> Result<Arc<OwnedFd>, ReadError> {
+        Ok(match self {
+            Self::InProcess(host) => host.read_only_after(cpu, known)?,
+            Self::Remote(connection) => Arc::new(connection.descriptor_behind(cpu, known)?),
+        })
+    }
+
+    fn cursor(self, cpu: u32, start: Start) -> Result<Cursor, ReadError> {
+        // One that begins with the newest event begins where events are written.
+        let known = match start {
+            Start::Oldest | Start::Unread => request::OLDEST,
+            Start::Newest => request::NEWEST,
+        };
+        let mut cursor = Cursor::open(self.after(cpu, known)?.as_fd(), start)?;
+        cursor.host = Some(self);
+        Ok(cursor)
+    }
 }
 
 impl Cursor {
@@ -100,8 +130,8 @@ impl Cursor {
     }
 
     /// Whether the buffer was replaced: once [`next`](Self::next) finds nothing more, nothing more will come from it.
-    /// Cursors of a [`Host`] in the same process go on in the new one by themselves; others are told of it by
-    /// [`follow`](Self::follow).
+    /// Cursors of a [`Host`] or a [`Connection`] go on in the new one by themselves; one that was [opened](Self::open) on a
+    /// descriptor is told of it by [`follow`](Self::follow).
     #[must_use]
     pub fn is_retired(&self) -> bool {
         retire::is_retired(&self.mapping.ring()) == Ok(true)
@@ -115,9 +145,10 @@ impl Cursor {
     pub fn follow(&mut self, fd: BorrowedFd<'_>) -> Result<(), ReadError> {
         let next = map::open(fd, Access::Read)?;
         let (from, to) = (self.mapping.ring(), next.ring());
-        let place = |ring: &Ring<'_>| ring.meta().host.origin.load(Relaxed);
-        let index =
-            self.position.index().map(|index| index.wrapping_add(place(&from)).wrapping_sub(place(&to)));
+        let origin = |ring: &Ring<'_>| ring.meta().host.origin.load(Relaxed);
+        let place = self.position.index().map(|index| index.wrapping_add(origin(&from)));
+        // Where another trace begins, nothing of it was missed.
+        let index = place.filter(|&place| place <= origin(&to)).map(|place| place.wrapping_sub(origin(&to)));
         self.position = Position::following(&to, index);
         self.copy = (0..next.geometry().capacity() / 4).map(|_| AtomicU32::new(0)).collect();
         self.walk = Walk::new(0, 0);
@@ -129,7 +160,10 @@ impl Cursor {
     /// Goes on in the buffer that replaced this one; whether there is one.
     fn follow_host(&mut self) -> Result<bool, ReadError> {
         let Some(host) = &self.host else { return Ok(false) };
-        let Some(fd) = host.read_only_after(self.cpu, &self.mapping)? else { return Ok(false) };
+        let fd = host.after(self.cpu, self.mapping.file().inode())?;
+        if File::of(fd.as_fd())? == self.mapping.file() {
+            return Ok(false);
+        }
         self.follow(fd.as_fd())?;
         Ok(true)
     }
@@ -287,14 +321,7 @@ impl Host {
     /// # Errors
     /// [`HostError::NoSuchCpu`], or the buffer cannot be mapped once more.
     pub fn cursor(&self, cpu: u32, start: Start) -> Result<Cursor, ReadError> {
-        // One that begins with the newest event begins where events are written.
-        let fd = match start {
-            Start::Oldest | Start::Unread => self.read_only(cpu)?,
-            Start::Newest => self.read_write(cpu, 0)?,
-        };
-        let mut cursor = Cursor::open(fd.as_fd(), start)?;
-        cursor.host = Some(self.clone());
-        Ok(cursor)
+        Source::InProcess(self.clone()).cursor(cpu, start)
     }
 
     /// Cursors on all CPUs' buffers.
@@ -311,15 +338,15 @@ impl Connection {
     ///
     /// # Errors
     /// The host refuses, or the buffer cannot be mapped.
-    pub fn cursor(&self, cpu: u32, start: Start) -> Result<Cursor, ReadError> {
-        Cursor::open(self.descriptor(cpu)?.as_fd(), start)
+    pub fn cursor(self: &Arc<Self>, cpu: u32, start: Start) -> Result<Cursor, ReadError> {
+        Source::Remote(Arc::clone(self)).cursor(cpu, start)
     }
 
     /// Cursors on all CPUs' buffers.
     ///
     /// # Errors
     /// As [`cursor`](Self::cursor).
-    pub fn cursors(&self, start: Start) -> Result<Vec<Cursor>, ReadError> {
+    pub fn cursors(self: &Arc<Self>, start: Start) -> Result<Vec<Cursor>, ReadError> {
         self.cpus().iter().map(|&cpu| self.cursor(cpu, start)).collect()
     }
 }

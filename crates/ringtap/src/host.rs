@@ -11,18 +11,19 @@ use crate::lane::Lane;
 use crate::map::{self, Access, MapError, Mapping};
 use crate::ring::snapshot::Copying;
 use crate::ring::swap::{Handed, Reader as Swapper};
-use crate::ring::{Corrupt, Ring, recover, reset, retire, watermark};
+use crate::ring::{Corrupt, Ring, recover, renumber, reset, retire, watermark};
 use crate::rseq::{self, Area, lock, portable::Pinned};
 use crate::stats::Stats;
-use crate::writer::{self, Pin, Writer};
+use crate::writer::{self, Pin, Unheard, Writer};
 use crate::{cpus, snapshot, wake};
 use ringtap_abi::Geometry;
-use ringtap_abi::meta::{Switches, WriterKind, state};
+use ringtap_abi::control::request::{NEWEST, OLDEST};
+use ringtap_abi::meta::{Rank, WriterKind, state};
 use ringtap_abi::switchboard::TOP;
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
-use std::sync::atomic::{AtomicBool, AtomicU8};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -152,8 +153,8 @@ struct Instance {
     calibrated: Mutex<Option<(Pair, Instant)>>,
     /// A snapshot's are those of what it was taken of.
     common: Arc<Common>,
-    /// Whether its writers write to other instances, too.
-    is_top: bool,
+    /// Its bit. Writers of the top instance, 0, write to the others, too. `None`: nobody writes here.
+    bit: Option<usize>,
     snapshot: snapshot::Slot,
     /// Whether buffers that are consumed are not resized.
     strict: AtomicBool,
@@ -208,7 +209,7 @@ impl Host {
     /// # Errors
     /// [`HostError`] where the sizes are impossible or the kernel refuses the memory.
     pub fn new(config: &Config) -> Result<Self, HostError> {
-        Self::with(config, &Arc::new(Common::new(TOP)?), None, true)
+        Self::with(config, &Arc::new(Common::new(TOP)?), None, 0)
     }
 
     /// Makes an instance's buffers. `sizes`: the sub-buffers of each CPU's ring, where they differ.
@@ -216,7 +217,7 @@ impl Host {
         config: &Config,
         common: &Arc<Common>,
         sizes: Option<&[u32]>,
-        is_top: bool,
+        bit: usize,
     ) -> Result<Self, HostError> {
         let size = |cpu: u32| sizes.and_then(|sizes| sizes.get(cpu as usize).copied());
         let geometry = |cpu| Geometry::new(config.subbuf_size, size(cpu).unwrap_or(config.ring_subbufs));
@@ -225,7 +226,7 @@ impl Host {
         }
         let clock = config.clock.unwrap_or_else(clock::cheapest);
         let (conversion, pair) = clock::calibrate(clock);
-        let last = cpus::possible().map_err(HostError::Cpus)?.into_iter().max().unwrap_or(0);
+        let last = last_cpu()?;
         // Numbers that no CPU has get a buffer too, so that the index is the CPU. Untouched, it takes no memory.
         let files = config.directory.as_deref().map(Files::new).transpose()?;
         let buffer = |cpu| {
@@ -234,44 +235,28 @@ impl Host {
         };
         let buffers = (0..=last).map(buffer).collect::<Result<_, HostError>>();
         let buffers = buffers.inspect_err(|_| files.iter().for_each(Files::discard))?;
-        let calibrated = Mutex::new(Some((pair, Instant::now())));
-        let (common, buffer_percent) = (Arc::clone(common), AtomicU8::new(config.buffer_percent));
-        let snapshot = snapshot::Slot::default();
-        let (lanes, writers) = lanes(buffers);
+        let calibrated = Some((pair, Instant::now()));
+        let lanes = lanes(buffers, &unheard(common, bit));
         let instance = Instance {
-            lanes,
-            writers,
-            clock,
-            buffer_percent,
-            calibrated,
-            common,
-            is_top,
-            snapshot,
-            strict: AtomicBool::new(false),
+            bit: Some(bit),
             files,
-            resizing: Mutex::default(),
+            ..Instance::of(lanes, clock, calibrated, common, config.buffer_percent)
         };
         let host = Self { instance: Arc::new(instance) };
+        // Whoever was here before had its own count.
+        host.cpus().into_iter().for_each(|cpu| host.forget_unheard(cpu));
         host.keep_events().map_err(MapError::events)?;
         Ok(host)
     }
 
     /// The same instance with other buffers: a snapshot of it.
     pub(crate) fn with_buffers(&self, buffers: Vec<Arc<Buffer>>) -> Self {
-        let (lanes, writers) = lanes(buffers);
+        let Instance { clock, common, .. } = &*self.instance;
+        let lanes = lanes(buffers, &unheard(common, 0));
         let instance = Instance {
-            lanes,
-            writers,
-            clock: self.instance.clock,
-            buffer_percent: AtomicU8::new(self.buffer_percent()),
-            // Its events were stamped before now.
-            calibrated: Mutex::new(None),
-            common: Arc::clone(&self.instance.common),
-            is_top: false,
-            snapshot: snapshot::Slot::default(),
             strict: AtomicBool::new(true),
-            files: None,
-            resizing: Mutex::default(),
+            // Its events were stamped before now: no line is drawn anew.
+            ..Instance::of(lanes, *clock, None, common, self.buffer_percent())
         };
         Self { instance: Arc::new(instance) }
     }
@@ -305,44 +290,52 @@ impl Host {
         (&self.instance.lanes, &self.instance.writers)
     }
 
-    /// Goes on with a dead host's buffers, which somebody offers: one for each CPU.
+    /// Goes on with buffers that somebody else made: one for each CPU.
     pub(crate) fn adopt(
         mut fds: Vec<(u32, OwnedFd)>,
         common: &Arc<Common>,
         buffer_percent: u8,
-        is_top: bool,
-        directory: Option<&Path>,
     ) -> Result<Self, HostError> {
         fds.sort_by_key(|&(cpu, _)| cpu);
-        let last = cpus::possible().map_err(HostError::Cpus)?.into_iter().max().unwrap_or(0);
+        let last = last_cpu()?;
         if !fds.iter().map(|&(cpu, _)| cpu).eq(0..=last) {
             return Err(HostError::NoSuchCpu(last));
         }
-        let buffers = fds.into_iter().map(|(cpu, fd)| Buffer::adopt(cpu, fd).map(Arc::new));
-        let buffers = buffers.collect::<Result<Vec<_>, _>>()?;
-        let first = buffers.first().map(|buffer| buffer.mapping.ring().meta().clock.id.load(Relaxed));
-        let clock = first.and_then(ClockId::from_number).ok_or(HostError::Damaged(0))?;
-        let calibrated = Mutex::new(Some((Pair::now(clock), Instant::now())));
-        let (common, buffer_percent) = (Arc::clone(common), AtomicU8::new(buffer_percent));
-        let places: Vec<_> = buffers.iter().map(|buffer| buffer.file()).collect();
-        let files = directory.and_then(|directory| Files::resume(directory, &places));
-        let (lanes, writers) = lanes(buffers);
-        let instance = Instance {
-            lanes,
-            writers,
-            clock,
-            buffer_percent,
-            calibrated,
-            common,
-            is_top,
-            snapshot: snapshot::Slot::default(),
-            strict: AtomicBool::new(false),
-            files,
-            resizing: Mutex::default(),
+        let lane = |(cpu, fd): (u32, OwnedFd)| {
+            let mapping = Arc::new(map::open(&fd, Access::Write)?);
+            Ok(Lane::new(Arc::new(Buffer::adopt(cpu, fd, mapping)?)))
         };
+        let lanes = fds.into_iter().map(lane).collect::<Result<_, HostError>>()?;
+        Self::inherit(lanes, common, buffer_percent, None, None)
+    }
+
+    /// Goes on with a dead host's buffers, as lanes; the index is the CPU.
+    pub(crate) fn inherit(
+        lanes: Vec<Lane>,
+        common: &Arc<Common>,
+        buffer_percent: u8,
+        bit: Option<usize>,
+        directory: Option<&Path>,
+    ) -> Result<Self, HostError> {
+        let writers = lanes.iter().map(Lane::mappings).collect();
+        let newest: Vec<_> = lanes.iter().map(Lane::newest).collect();
+        let first = newest.first().map(|buffer| buffer.mapping.ring().meta().clock.id.load(Relaxed));
+        let clock = first.and_then(ClockId::from_number).ok_or(HostError::Damaged(0))?;
+        let calibrated = Some((Pair::now(clock), Instant::now()));
+        let places: Vec<_> = newest.iter().map(|buffer| buffer.file()).collect();
+        let files = directory.and_then(|directory| Files::resume(directory, &places));
+        let unheard = bit.map(|bit| unheard(common, bit));
+        let lanes = (lanes, writer::lanes_of(writers, unheard.as_ref()));
+        let instance =
+            Instance { bit, files, ..Instance::of(lanes, clock, calibrated, common, buffer_percent) };
         let host = Self { instance: Arc::new(instance) };
         host.keep_events().map_err(MapError::events)?;
         Ok(host)
+    }
+
+    /// Says to which set of its instance's buffers these belong.
+    pub(crate) fn set_lineage(&self, lineage: u32) {
+        self.instance.lanes.iter().for_each(|lane| lane.set_lineage(lineage));
     }
 
     /// How buffers like these are made.
@@ -366,7 +359,7 @@ impl Host {
     /// A writer of this process.
     #[must_use]
     pub fn writer(&self) -> Writer {
-        let targets = self.instance.is_top.then(|| Arc::clone(self.instance.common.targets()));
+        let targets = (self.instance.bit == Some(0)).then(|| Arc::clone(self.instance.common.targets()));
         Writer::of_lanes(Arc::clone(&self.instance.writers), targets)
     }
 
@@ -507,23 +500,26 @@ impl Host {
     pub fn stats(&self, cpu: u32) -> Result<Stats, HostError> {
         let chain = self.lane(cpu)?.chain();
         let now = Pair::now(self.instance.clock).ticks;
-        chain.stats(now).map_err(|Corrupt| HostError::Damaged(cpu))
+        let stats = chain.stats(now).map_err(|Corrupt| HostError::Damaged(cpu))?;
+        let unheard = self.unheard(cpu).map_or(0, |count| count.load(Relaxed));
+        Ok(Stats { dropped_events: stats.dropped_events.wrapping_add(unheard), ..stats })
+    }
+
+    /// Events of processes that had not heard of this CPU's present buffer, and were refused.
+    fn unheard(&self, cpu: u32) -> Option<&AtomicU64> {
+        self.instance.common.board().unheard(self.instance.bit?, cpu)
+    }
+
+    fn forget_unheard(&self, cpu: u32) {
+        self.unheard(cpu).into_iter().for_each(|count| count.store(0, Relaxed));
     }
 
     /// Switches recording on or off, for all writers at once.
     pub fn set_recording(&self, on: bool) {
-        let set = |switches: &Switches| {
-            let _ = if on {
-                switches.state.fetch_and(!state::OFF, Relaxed)
-            } else {
-                switches.state.fetch_or(state::OFF, Relaxed)
-            };
-        };
         for (lane, writers) in self.instance.lanes.iter().zip(self.instance.writers.iter()) {
             // No resize copies the old state meanwhile.
             let chain = lane.chain();
-            // Writers look at the first buffer that they mapped, whichever that is.
-            writers.switches().for_each(set);
+            writers.switch_recording(on);
             if !on {
                 // As in the kernel: nothing more will come, so nobody waits for it.
                 wake::send_away(&chain.front().mapping.ring());
@@ -545,7 +541,7 @@ impl Host {
     /// # Errors
     /// [`HostError::Busy`] where a buffer could not be emptied, [`HostError::Damaged`].
     pub fn reset(&self) -> Result<(), HostError> {
-        self.instance.lanes.iter().try_for_each(Lane::reset)
+        self.cpus().into_iter().try_for_each(|cpu| self.reset_cpu(cpu))
     }
 
     /// As [`reset`](Self::reset), for one CPU's buffer.
@@ -553,7 +549,20 @@ impl Host {
     /// # Errors
     /// As there, and [`HostError::NoSuchCpu`].
     pub fn reset_cpu(&self, cpu: u32) -> Result<(), HostError> {
-        self.lane(cpu)?.reset()
+        self.lane(cpu)?.reset()?;
+        self.forget_unheard(cpu);
+        Ok(())
+    }
+
+    /// Numbers the sub-buffers of a CPU's buffer anew, while writers go on: the reader page is 0, the others are 1, 2, ...
+    /// from the oldest on, as the kernel does it when a buffer is mapped for the first time. Brings the meta-page up to date.
+    /// For a buffer that nobody has mapped for reading: its pages move. Whether all have their numbers then; where the ring
+    /// is full of unread events, or read by another, they keep some.
+    ///
+    /// # Errors
+    /// [`HostError::NoSuchCpu`], [`HostError::Damaged`].
+    pub fn renumber(&self, cpu: u32) -> Result<bool, HostError> {
+        self.lane(cpu)?.renumber()
     }
 
     /// Declares an event: `format` is the text of a kernel `format` file, whose `ID:` line the host fills in.
@@ -630,13 +639,16 @@ impl Host {
         Ok(Arc::clone(&self.lane(cpu)?.chain().for_writer(known).fd))
     }
 
-    /// A descriptor as [`read_only`](Self::read_only)'s of the buffer that replaced this one, if any did.
-    pub(crate) fn read_only_after(
-        &self,
-        cpu: u32,
-        mapping: &Mapping,
-    ) -> Result<Option<Arc<OwnedFd>>, HostError> {
-        Ok(self.lane(cpu)?.chain().after(mapping).map(|buffer| Arc::clone(&buffer.read_only)))
+    /// A descriptor as [`read_only`](Self::read_only)'s of the buffer behind the one of this inode, or of the same where
+    /// none followed; [`OLDEST`] and [`NEWEST`] are before and behind all of them.
+    pub(crate) fn read_only_after(&self, cpu: u32, known: u64) -> Result<Arc<OwnedFd>, HostError> {
+        let chain = self.lane(cpu)?.chain();
+        let buffer = match known {
+            OLDEST => chain.front(),
+            NEWEST => chain.newest(),
+            known => chain.after(known),
+        };
+        Ok(Arc::clone(&buffer.read_only))
     }
 
     /// Draws the line from ticks to nanoseconds anew where the last one is old.
@@ -672,6 +684,11 @@ impl Host {
         Ok(buffer.reader().unread_on_page(ring)?.bytes)
     }
 
+    /// Data bytes on the reader page that were handed out.
+    pub(crate) fn handed_out(&self, cpu: u32) -> Result<u32, HostError> {
+        Ok(self.lane(cpu)?.front().reader().handed_bytes())
+    }
+
     /// Where the buffers' list is: two handles of the same say the same.
     pub(crate) fn address(&self) -> *const () {
         Arc::as_ptr(&self.instance).cast()
@@ -688,10 +705,44 @@ impl Host {
     }
 }
 
+/// The highest number of a CPU that this machine may have.
+pub(crate) fn last_cpu() -> Result<u32, HostError> {
+    Ok(cpus::possible().map_err(HostError::Cpus)?.into_iter().max().unwrap_or(0))
+}
+
+impl Instance {
+    /// A named instance of these buffers, in memory; `calibrated` as in the field.
+    fn of(
+        (lanes, writers): (Vec<Lane>, Arc<[writer::Lane]>),
+        clock: ClockId,
+        calibrated: Option<(Pair, Instant)>,
+        common: &Arc<Common>,
+        buffer_percent: u8,
+    ) -> Self {
+        Self {
+            lanes,
+            writers,
+            clock,
+            buffer_percent: AtomicU8::new(buffer_percent),
+            calibrated: Mutex::new(calibrated),
+            common: Arc::clone(common),
+            bit: None,
+            snapshot: snapshot::Slot::default(),
+            strict: AtomicBool::new(false),
+            files: None,
+            resizing: Mutex::default(),
+        }
+    }
+}
+
 /// Lanes that begin with these buffers.
-fn lanes(buffers: Vec<Arc<Buffer>>) -> (Vec<Lane>, Arc<[writer::Lane]>) {
+fn lanes(buffers: Vec<Arc<Buffer>>, unheard: &Unheard) -> (Vec<Lane>, Arc<[writer::Lane]>) {
     let mappings = buffers.iter().map(|buffer| Arc::clone(&buffer.mapping)).collect();
-    (buffers.into_iter().map(Lane::new).collect(), writer::lanes(mappings))
+    (buffers.into_iter().map(Lane::new).collect(), writer::lanes(mappings, Some(unheard)))
+}
+
+fn unheard(common: &Common, instance: usize) -> Unheard {
+    Unheard { board: Arc::clone(common.board()), instance }
 }
 
 impl Buffer {
@@ -730,6 +781,11 @@ impl Buffer {
         &self.mapping
     }
 
+    /// A descriptor that can be mapped read-only and nothing else.
+    pub(crate) fn memory(&self) -> Arc<OwnedFd> {
+        Arc::clone(&self.read_only)
+    }
+
     pub(crate) fn descriptor(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()
     }
@@ -757,9 +813,14 @@ impl Buffer {
         Ok((fd, mapping))
     }
 
-    fn with_reader(cpu: u32, fd: OwnedFd, mapping: Mapping, reader: Swapper) -> Result<Self, HostError> {
+    fn with_reader(
+        cpu: u32,
+        fd: OwnedFd,
+        mapping: impl Into<Arc<Mapping>>,
+        reader: Swapper,
+    ) -> Result<Self, HostError> {
         let read_only = map::read_only(fd.as_fd())?;
-        let (mapping, reader) = (Arc::new(mapping), Mutex::new(reader));
+        let (mapping, reader) = (mapping.into(), Mutex::new(reader));
         Ok(Self { cpu, fd: Arc::new(fd), read_only: Arc::new(read_only), mapping, reader })
     }
 
@@ -792,8 +853,7 @@ impl Buffer {
     }
 
     /// A dead host's buffer, with all that its consuming reader had not been given.
-    fn adopt(cpu: u32, fd: OwnedFd) -> Result<Self, HostError> {
-        let mapping = map::open(fd.as_fd(), Access::Write)?;
+    pub(crate) fn adopt(cpu: u32, fd: OwnedFd, mapping: Arc<Mapping>) -> Result<Self, HostError> {
         if mapping.ring().meta().identity.cpu.load(Relaxed) != cpu {
             return Err(HostError::NoSuchCpu(cpu));
         }
@@ -801,9 +861,38 @@ impl Buffer {
         Self::with_reader(cpu, fd, mapping, reader)
     }
 
+    /// Its place among those that followed each other.
+    pub(crate) fn rank(&self) -> Rank {
+        Rank::unpack(self.mapping.ring().meta().chain.rank.load(Relaxed))
+    }
+
+    pub(crate) fn set_rank(&self, rank: Rank) {
+        self.mapping.ring().meta().chain.rank.store(rank.pack(), Relaxed);
+    }
+
     /// What the consuming reader holds. A panic of another thread changes nothing about what it says.
     pub(crate) fn reader(&self) -> MutexGuard<'_, Swapper> {
         self.reader.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// See [`Host::renumber`].
+    pub(crate) fn renumber(&self) -> Result<bool, HostError> {
+        let (ring, mut reader) = (self.mapping.ring(), self.reader());
+        let Some(_pin) = Pin::to(self.cpu) else { return Ok(false) };
+        let kind = WriterKind::from_number(ring.meta().identity.writer_kind.load(Relaxed));
+        let done = match (kind, Area::of_thread()) {
+            #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+            (Some(WriterKind::Rseq), Some(area)) => {
+                renumber::renumber(&ring, &mut reader, &rseq::native::Rseq(area), self.cpu)
+            }
+            _ => {
+                let held = lock::acquire(&ring.meta().writer.lock).ok_or(HostError::Busy(self.cpu))?;
+                let done = renumber::renumber(&ring, &mut reader, &Pinned(self.cpu), self.cpu);
+                drop(held);
+                done
+            }
+        };
+        done.map_err(|Corrupt| HostError::Damaged(self.cpu))
     }
 
     pub(crate) fn reset(&self) -> Result<(), HostError> {

@@ -9,19 +9,24 @@
 //!
 //! The consuming reader has the oldest that is not read empty, and is led from one to the next. A buffer that was given
 //! up (by a second resize before it was read) counts what was left on it as overwritten.
+//!
+//! A host that takes over finds the same in the buffers themselves: each says how many followed each other before it, and
+//! the oldest that is not spent says so, and what was counted before it ([`ChainWords`]).
 
 use crate::host::{Buffer, HostError};
 use crate::map::Mapping;
-use crate::ring::swap::{self, Handed, Reader as Swapper};
+use crate::ring::swap::{self, Handed};
 use crate::ring::{Corrupt, retire};
 use crate::stats::{self, Stats};
+use ringtap_abi::meta::{ChainWords, Rank};
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+use std::sync::atomic::AtomicU32;
+use std::sync::atomic::Ordering::{Relaxed, Release};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// Replaced and read buffers whose counters are still looked at: a process that has not been told of the new ones counts
-/// its refused events there.
-const SPENT: usize = 1024;
+/// Replaced and read buffers whose counters are still looked at: a thread may have been stopped, in the middle of an event
+/// that its ring refused, for as many resizes.
+const SPENT: usize = 16;
 
 #[derive(Debug)]
 pub(crate) struct Lane {
@@ -46,40 +51,52 @@ pub(crate) struct Chain {
 #[derive(Debug)]
 struct Spent {
     mapping: Arc<Mapping>,
-    reader: Swapper,
+    /// What it counted until then: that is in the past's numbers.
+    dropped: u64,
+    refused: u64,
     /// Until the sub-buffers' memory is given back: its consuming reader may still be looking at it.
     held: Option<Arc<Buffer>>,
 }
 
 impl Spent {
-    fn new(buffer: Arc<Buffer>) -> Self {
-        let (mapping, reader) = (Arc::clone(buffer.mapping()), *buffer.reader());
-        Self { mapping, reader, held: Some(buffer) }
-    }
-
     fn give_back(&mut self) {
         if let Some(buffer) = self.held.take() {
             buffer.give_back();
         }
     }
 
-    /// Its counters; what is left on it is lost.
-    fn stats(&self) -> Result<Stats, Corrupt> {
-        let stats = stats::of(&self.mapping.ring(), &self.reader, 0)?;
-        Ok(Stats { overrun: stats.overrun.wrapping_add(stats.entries), entries: 0, bytes: 0, ..stats })
+    /// What it counted since.
+    fn late(&self) -> Stats {
+        let ring = self.mapping.ring();
+        let writer = &ring.meta().writer;
+        Stats {
+            dropped_events: writer.dropped.load(Relaxed).wrapping_sub(self.dropped),
+            commit_overrun: writer.refused.load(Relaxed).wrapping_sub(self.refused),
+            ..Stats::default()
+        }
+    }
+}
+
+/// What the oldest buffer that is not spent says of those before it.
+pub(crate) fn past_of(chain: &ChainWords) -> Stats {
+    Stats {
+        overrun: chain.overrun.load(Relaxed),
+        read_events: chain.read.load(Relaxed),
+        dropped_events: chain.dropped.load(Relaxed),
+        commit_overrun: chain.refused.load(Relaxed),
+        ..Stats::default()
     }
 }
 
 impl Lane {
     pub(crate) fn new(newest: Arc<Buffer>) -> Self {
-        let chain = Chain {
-            past: Stats::default(),
-            spent: VecDeque::new(),
-            older: VecDeque::new(),
-            newest,
-            pending: None,
-            told: None,
-        };
+        Self::inherited(Stats::default(), VecDeque::new(), newest)
+    }
+
+    /// What a dead host left: the counters of the buffers that are no more, those to be read, and the one that is written.
+    pub(crate) fn inherited(past: Stats, older: VecDeque<Arc<Buffer>>, newest: Arc<Buffer>) -> Self {
+        let chain = Chain { past, spent: VecDeque::new(), older, newest, pending: None, told: None };
+        chain.publish();
         Self { consumer: AtomicU32::new(0), chain: Mutex::new(chain) }
     }
 
@@ -96,9 +113,33 @@ impl Lane {
         Ok(())
     }
 
+    /// See [`Host::renumber`](crate::Host::renumber).
+    pub(crate) fn renumber(&self) -> Result<bool, HostError> {
+        let chain = self.chain();
+        // Of a ring that was replaced nothing moves any more, and a reader knows its pages by their numbers.
+        if !chain.older.is_empty() || self.consumer.load(Relaxed) != 0 {
+            return Ok(false);
+        }
+        chain.newest.renumber()
+    }
+
     /// The buffer that is written.
     pub(crate) fn newest(&self) -> Arc<Buffer> {
         Arc::clone(&self.chain().newest)
+    }
+
+    /// Says to which set of its instance's buffers these belong.
+    pub(crate) fn set_lineage(&self, lineage: u32) {
+        let chain = self.chain();
+        for buffer in chain.older.iter().chain([&chain.newest]) {
+            buffer.set_rank(Rank { lineage, ..buffer.rank() });
+        }
+    }
+
+    /// The memory of all buffers in which there are writers, or were: the oldest first.
+    pub(crate) fn mappings(&self) -> Vec<Arc<Mapping>> {
+        let chain = self.chain();
+        chain.older.iter().chain([&chain.newest]).map(|buffer| Arc::clone(buffer.mapping())).collect()
     }
 
     /// The buffer that is read.
@@ -126,32 +167,59 @@ impl Chain {
         self.pending = buffer;
     }
 
-    /// The buffer that a writer needs whose last one is the file of this inode: what is about to follow the newest is for
-    /// those who know that.
+    /// The buffer behind the file of the inode `known`, what is about to follow the newest included; that one itself where
+    /// none follows; the oldest where it is none of these. 0: the newest.
     pub(crate) fn for_writer(&self, known: u64) -> &Arc<Buffer> {
-        match &self.pending {
-            Some(next) if [self.newest.file().inode(), next.file().inode()].contains(&known) => next,
-            _ => &self.newest,
+        if known == 0 {
+            return &self.newest;
+        }
+        let all: Vec<_> = self.older.iter().chain([&self.newest]).chain(&self.pending).collect();
+        match all.iter().position(|buffer| buffer.file().inode() == known) {
+            Some(at) => all.get(at + 1).unwrap_or(&all[at]),
+            None => self.front(),
         }
     }
 
-    /// The oldest buffer to be read that was made after the one of this memory; `None` where that is the newest.
-    pub(crate) fn after(&self, mapping: &Mapping) -> Option<Arc<Buffer>> {
-        let mut all = self.older.iter().chain([&self.newest]);
+    /// Writes to the oldest buffer what was counted before it, for a successor.
+    fn publish(&self) {
+        let ring = self.front().mapping().ring();
+        let chain = &ring.meta().chain;
+        chain.overrun.store(self.past.overrun, Relaxed);
+        chain.read.store(self.past.read_events, Relaxed);
+        chain.dropped.store(self.past.dropped_events, Relaxed);
+        chain.refused.store(self.past.commit_overrun, Relaxed);
+        // S6: pairs with the Acquire in `Remains`. Who finds the mark finds the counters.
+        chain.is_first.store(1, Release);
+    }
+
+    /// The oldest buffer to be read that was made after the one of this inode; the newest, where that is it.
+    pub(crate) fn after(&self, known: u64) -> &Arc<Buffer> {
         // What is not found here was read or given up: all of these are later.
-        let known =
-            self.older.iter().chain([&self.newest]).position(|buffer| buffer.file() == mapping.file());
-        match known {
-            Some(at) => all.nth(at + 1).map(Arc::clone),
-            None => all.next().map(Arc::clone),
+        match self.older.iter().position(|buffer| buffer.file().inode() == known) {
+            Some(at) => self.older.get(at + 1).unwrap_or(&self.newest),
+            None if self.newest.file().inode() == known => &self.newest,
+            None => self.front(),
         }
     }
 
-    /// The buffer that is read, for its consuming reader.
+    /// The buffer that is read, for its consuming reader, who is through with the one that it had.
     pub(crate) fn tell(&mut self) -> Arc<Buffer> {
         let front = Arc::clone(self.front());
         self.told = Some(Arc::clone(&front));
+        self.give_back();
         front
+    }
+
+    /// Gives back what nobody has to read any more: a reader that asks for more may not be through with the memory that
+    /// it was told of.
+    fn give_back(&mut self) {
+        let told = self.told.as_ref();
+        let is_told = |held: &Arc<Buffer>| told.is_some_and(|told| Arc::ptr_eq(told, held));
+        for spent in &mut self.spent {
+            if !spent.held.as_ref().is_some_and(is_told) {
+                spent.give_back();
+            }
+        }
     }
 
     /// Another consuming reader begins.
@@ -162,8 +230,7 @@ impl Chain {
     /// Performs GET_READER on the buffer that is read, and goes on to the next one behind its end: the consuming reader,
     /// who finds nothing new and its buffer retired, asks for that one's memory.
     pub(crate) fn get_reader(&mut self) -> Result<Handed, Corrupt> {
-        // Who asks for more is through with what it had.
-        self.spent.iter_mut().for_each(Spent::give_back);
+        self.give_back();
         let front = Arc::clone(self.front());
         if self.told.as_ref().is_some_and(|told| !Arc::ptr_eq(told, &front)) {
             // What the reader had was given up; it has to ask for this one.
@@ -174,15 +241,14 @@ impl Chain {
         let was_retired = retire::is_retired(&ring)?;
         let handed = swap::get_reader(&ring, &mut front.reader())?;
         if handed == Handed::Nothing && was_retired && self.older.pop_front().is_some() {
-            self.spend(front, false)?;
+            self.spend(front, self.told.is_some())?;
         }
         Ok(handed)
     }
 
     /// Puts `buffer` in the place of the newest, which was retired.
     pub(crate) fn replace(&mut self, buffer: Arc<Buffer>, has_consumer: bool) -> Result<(), Corrupt> {
-        let unread = std::mem::take(&mut self.older);
-        for given_up in unread {
+        while let Some(given_up) = self.older.pop_front() {
             self.spend(given_up, has_consumer)?;
         }
         self.pending = None;
@@ -204,10 +270,19 @@ impl Chain {
         }
         self.spent.clear();
         self.past = Stats::default();
+        self.publish();
     }
 
+    /// Forgets all but the counters of the oldest buffer, which was just taken off.
     fn spend(&mut self, buffer: Arc<Buffer>, is_held: bool) -> Result<(), Corrupt> {
-        let mut spent = Spent::new(buffer);
+        let stats = stats::of(&buffer.mapping().ring(), &buffer.reader(), 0)?;
+        let overrun = stats.overrun.wrapping_add(stats.entries);
+        self.past = self.past.and(Stats { overrun, entries: 0, bytes: 0, ..stats });
+        // Before its memory goes: a host that dies in between leaves it to be counted, and read, once more.
+        self.publish();
+        let mapping = Arc::clone(buffer.mapping());
+        let (dropped, refused) = (stats.dropped_events, stats.commit_overrun);
+        let mut spent = Spent { mapping, dropped, refused, held: Some(buffer) };
         if !is_held {
             spent.give_back();
         }
@@ -216,17 +291,15 @@ impl Chain {
             && let Some(mut oldest) = self.spent.pop_front()
         {
             oldest.give_back();
-            self.past = self.past.and(oldest.stats()?);
+            self.past = self.past.and(oldest.late());
+            self.publish();
         }
         Ok(())
     }
 
     /// All counters together.
     pub(crate) fn stats(&self, now_ts: u64) -> Result<Stats, Corrupt> {
-        let mut all = self.past;
-        for spent in &self.spent {
-            all = all.and(spent.stats()?);
-        }
+        let mut all = self.spent.iter().fold(self.past, |all, spent| all.and(spent.late()));
         let mut oldest_event_ts = 0;
         for buffer in self.older.iter().chain([&self.newest]) {
             let stats = buffer.stats(now_ts)?;

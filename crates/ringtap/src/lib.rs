@@ -35,6 +35,7 @@ mod host;
 pub mod instance;
 #[cfg(not(loom))]
 mod lane;
+mod lent;
 #[cfg(not(loom))]
 mod map;
 #[cfg(not(loom))]

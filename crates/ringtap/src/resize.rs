@@ -14,17 +14,17 @@
 
 use crate::clock::ClockId;
 use crate::host::{Buffer, Host, HostError};
-use crate::map::MapError;
-use crate::ring::{Corrupt, retire};
+use crate::map::{MapError, Mapping};
+use crate::ring::{Corrupt, Ring, retire};
 use crate::rseq::lock;
 use crate::wake;
 use crate::writer::Pin;
 use ringtap_abi::Geometry;
 use ringtap_abi::geometry::{MIN_RING_SUBBUFS, MIN_SUBBUF_SIZE};
-use ringtap_abi::meta::WriterKind;
+use ringtap_abi::meta::{WriterKind, state};
 use rustix::fd::BorrowedFd;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 
 /// How often the lock is asked for: each time its owner is waited for a while.
 const LOCK_TRIES: u32 = 100;
@@ -129,7 +129,7 @@ impl Host {
             let now = old.mapping().geometry();
             let geometry = size(now).ok_or(MapError::Foreign(IMPOSSIBLE))?;
             if geometry != now {
-                pairs.push((Arc::new(old.empty(geometry)?), old));
+                pairs.push((Arc::new(old.following(geometry)?), old));
             }
         }
         let (lanes, writers) = self.lanes();
@@ -149,7 +149,7 @@ impl Host {
             if done.is_err() {
                 // Nobody writes there, and whoever was told of it goes on to what follows it.
                 chain.set_pending(None);
-                let _ = new.retire();
+                let _ = new.retire().or_else(|_| new.retire_unwritten());
                 continue;
             }
             let has_consumer = lane.consumer.load(Relaxed) != 0;
@@ -203,8 +203,7 @@ fn is_online(cpu: u32) -> bool {
 
 impl Buffer {
     fn kind(&self) -> WriterKind {
-        let kind = self.mapping().ring().meta().identity.writer_kind.load(Relaxed);
-        WriterKind::from_number(kind).unwrap_or(WriterKind::Locked)
+        kind(&self.mapping().ring())
     }
 
     /// Ends writing here, and lets `new` begin where this buffer ends.
@@ -214,37 +213,80 @@ impl Buffer {
         let (old, ring) = (self.mapping().ring(), new.mapping().ring());
         let (from, to) = (&old.meta().switches.state, &ring.meta().switches.state);
         // Before the old ring is retired: from then on the new one is written.
-        to.store(from.load(Relaxed), Relaxed);
+        let before = from.load(SeqCst);
+        to.store(before, SeqCst);
         self.retire()?;
-        let written = old.written().map_err(|Corrupt| self.damaged())?;
-        let origin = old.meta().host.origin.load(Relaxed).wrapping_add(written);
-        ring.meta().host.origin.store(origin, Relaxed);
+        // A trigger may have switched it meanwhile: it does so in the new one first and last, but may have known the
+        // old one alone.
+        let after = from.load(SeqCst);
+        if (before ^ after) & state::OFF != 0 {
+            let _ = match after & state::OFF {
+                0 => to.fetch_and(!state::OFF, SeqCst),
+                off => to.fetch_or(off, SeqCst),
+            };
+        }
+        self.precede(new)?;
         if let Some(conversion) = old.meta().clock.load() {
             ring.meta().clock.store(conversion);
         }
         Ok(())
     }
 
-    /// Retires the ring: as one of its writers, on their CPU where they run sections.
-    fn retire(&self) -> Result<(), HostError> {
-        let ring = self.mapping().ring();
-        for _ in 0..LOCK_TRIES {
-            let pin = (self.kind() == WriterKind::Rseq).then(|| Pin::to(self.cpu()));
-            let pinned = match pin {
-                Some(Some(_)) => Some(self.cpu()),
-                // On a CPU that is offline no section is under way.
-                Some(None) if is_online(self.cpu()) => return Err(HostError::Unreachable(self.cpu())),
-                _ => None,
-            };
-            let Some(held) = lock::acquire(&ring.meta().writer.lock) else { continue };
-            let done = retire::retire(&ring, pinned);
-            drop(held);
-            if done.map_err(|Corrupt| self.damaged())? {
-                return Ok(());
-            }
-        }
-        Err(HostError::Busy(self.cpu()))
+    /// Tells a buffer how many events were written before it, once this one is retired.
+    pub(crate) fn precede(&self, next: &Self) -> Result<(), HostError> {
+        let old = self.mapping().ring();
+        let written = old.written().map_err(|Corrupt| self.damaged())?;
+        let origin = old.meta().host.origin.load(Relaxed).wrapping_add(written);
+        next.mapping().ring().meta().host.origin.store(origin, Relaxed);
+        Ok(())
     }
+
+    /// An empty buffer of these sizes that is to follow this one, switched off.
+    pub(crate) fn following(&self, geometry: Geometry) -> Result<Self, HostError> {
+        let new = self.empty(geometry)?;
+        new.set_rank(self.rank().next());
+        Ok(new)
+    }
+
+    /// Retires a ring that nobody writes yet, since the one before it lives: on whatever CPU.
+    fn retire_unwritten(&self) -> Result<(), HostError> {
+        let ring = self.mapping().ring();
+        let busy = HostError::Busy(self.cpu());
+        let _held = lock::acquire(&ring.meta().writer.lock).ok_or(busy)?;
+        retire::retire(&ring, None).map(|_| ()).map_err(|Corrupt| self.damaged())
+    }
+
+    /// Retires the ring: as one of its writers, on their CPU where they run sections.
+    pub(crate) fn retire(&self) -> Result<(), HostError> {
+        self::retire(self.mapping())
+    }
+}
+
+/// Ends writing to a buffer.
+pub(crate) fn retire(mapping: &Mapping) -> Result<(), HostError> {
+    let ring = mapping.ring();
+    let (cpu, kind) = (ring.meta().identity.cpu.load(Relaxed), kind(&ring));
+    for _ in 0..LOCK_TRIES {
+        let pin = (kind == WriterKind::Rseq).then(|| Pin::to(cpu));
+        let pinned = match pin {
+            Some(Some(_)) => Some(cpu),
+            // On a CPU that is offline no section is under way.
+            Some(None) if is_online(cpu) => return Err(HostError::Unreachable(cpu)),
+            _ => None,
+        };
+        let Some(held) = lock::acquire(&ring.meta().writer.lock) else { continue };
+        let done = retire::retire(&ring, pinned);
+        drop(held);
+        if done.map_err(|Corrupt| HostError::Damaged(cpu))? {
+            return Ok(());
+        }
+    }
+    Err(HostError::Busy(cpu))
+}
+
+fn kind(ring: &Ring<'_>) -> WriterKind {
+    let kind = ring.meta().identity.writer_kind.load(Relaxed);
+    WriterKind::from_number(kind).unwrap_or(WriterKind::Locked)
 }
 
 #[cfg(test)]
@@ -257,7 +299,7 @@ mod tests {
     /// A writer that has mapped the buffers for itself, as one of another process has.
     fn stranger(host: &Host) -> Writer {
         let map = |cpu| map::open(host.read_write(cpu, 0).expect("there"), Access::Write).expect("it maps");
-        Writer::new(host.cpus().into_iter().map(|cpu| Arc::new(map(cpu))).collect(), None)
+        Writer::new(host.cpus().into_iter().map(|cpu| Arc::new(map(cpu))).collect(), None, None)
     }
 
     #[test]
@@ -300,5 +342,52 @@ mod tests {
                 stats.fold((0, 0), |(a, b), stats| (a + stats.written(), b + stats.dropped_events));
             assert_eq!((in_rings, dropped), (written.into_inner(), full.into_inner()), "{mode:?}");
         }
+    }
+
+    #[test]
+    fn a_trigger_in_one_process_stops_and_starts_those_that_attached_before_a_resize() {
+        let host = Host::new(&Config { ring_subbufs: 4, ..Config::default() }).expect("memory");
+        let earlier = stranger(&host);
+        host.set_size_with(None, 8, |news: &[Replacement<'_>]| {
+            news.iter().for_each(|new| earlier.add_buffer(new.cpu, new.descriptor).expect("it maps"));
+        })
+        .expect("it can be resized");
+        let later = Writer::new(
+            host.buffers().iter().map(|buffer| Arc::clone(buffer.mapping())).collect::<Vec<_>>(),
+            None,
+            None,
+        );
+        let stops = |writer: &Writer| {
+            // What is on its page already goes on to the page's end, and no further.
+            let mut rounds = (0..1000).map(|_| writer.write_array(&[7; 24]));
+            assert!(rounds.any(|written| written == Err(Refused::Off)), "it does not stop");
+            assert_eq!(writer.write_array(&[7; 24]), Err(Refused::Off), "it stays off");
+        };
+        assert_eq!(earlier.write_array(&[7; 24]), Ok(()));
+        later.set_recording(false);
+        assert!(!host.is_recording());
+        stops(&earlier);
+        later.set_recording(true);
+        assert_eq!(earlier.write_array(&[7; 24]), Ok(()));
+        host.set_recording(false);
+        stops(&earlier);
+        stops(&later);
+        later.set_recording(true);
+        for writer in [&earlier, &later] {
+            assert!(!writer.is_off());
+            assert_eq!(writer.write_array(&[7; 24]), Ok(()));
+        }
+        assert!(host.is_recording());
+    }
+
+    #[test]
+    fn a_locked_writer_finds_its_way_through_any_number_of_resizes() {
+        let config = Config { ring_subbufs: 4, writer: Some(WriterKind::Locked), ..Config::default() };
+        let host = Host::new(&config).expect("memory");
+        let writer = host.writer();
+        for round in 0..70 {
+            host.set_size(None, 2 + round % 5).expect("it can be resized");
+        }
+        assert_eq!(writer.write_array(&[7; 24]), Ok(()));
     }
 }

@@ -2,16 +2,19 @@
 //!
 //! Such a server has many sleepers and one thread for them: it [watches](Watch) any number of buffers in one wait.
 
-use crate::host::{Claim, Host, HostError};
-use crate::ring::{Corrupt, Ring};
+use crate::host::{Buffer, Claim, Host, HostError};
+use crate::ring::{Corrupt, Ring, retire};
+use crate::stats::Stats;
 use crate::wake::{self, NAP};
+use ringtap_abi::meta::{KernelMeta, state};
+use ringtap_abi::subbuf::{HEADER_LEN, PageCommit};
 use ringtap_abi::{Geometry, SubbufId};
 use rustix::fd::OwnedFd;
 use rustix::io::Errno;
 use rustix::thread::futex::{self, Wait, WaitFlags, WaitPtr, WaitvFlags};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
-use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
+use std::sync::atomic::Ordering::{Acquire, Relaxed, Release, SeqCst};
 use std::time::Duration;
 
 /// The consuming reader of a buffer, a sub-buffer at a time. There is one consuming reader of a buffer at a time.
@@ -28,6 +31,9 @@ pub struct ReaderPage {
     pub id: u32,
     /// Data bytes handed out of it.
     pub read: u32,
+    /// How many of these its meta-page says were read: fewer, where who asked for them has not
+    /// [passed them on](SubbufReader::pass_on).
+    pub passed_on: u32,
     /// Events lost right before it.
     pub lost: u64,
     /// Where it begins in the [memory](SubbufReader::memory), in bytes.
@@ -103,16 +109,29 @@ impl SubbufReader {
         let (ring, geometry) = (mapping.ring(), mapping.geometry());
         let meta = &ring.meta().kernel;
         let id = meta.reader_id.load(Acquire);
-        let read = meta.reader_read.load(Acquire);
-        let page = u16::try_from(id).map(SubbufId).ok().filter(|&page| geometry.contains(page));
-        let page = page.filter(|_| read <= geometry.capacity());
+        let passed_on = meta.reader_read.load(Acquire);
+        let read = self.host.handed_out(self.claim.cpu())?;
+        let page = checked(id, geometry).filter(|_| passed_on <= read);
         let page = page.ok_or(HostError::Damaged(self.claim.cpu()))?;
         Ok(ReaderPage {
             id,
             read,
+            passed_on,
             lost: meta.reader_lost_events.load(Relaxed),
             offset: geometry.subbuf_offset(page) as u64,
             time_stamp: ring.data().header(page).time_stamp.load(Relaxed),
+        })
+    }
+
+    /// Says on the meta-page that this many data bytes of the reader page were read: those behind them are for whoever
+    /// maps the buffer next.
+    ///
+    /// # Errors
+    /// [`HostError::Damaged`].
+    pub fn pass_on(&self, bytes: u32) -> Result<(), HostError> {
+        self.look(|ring| {
+            ring.meta().kernel.reader_read.store(bytes, Release);
+            Ok(())
         })
     }
 
@@ -158,6 +177,112 @@ impl SubbufReader {
     fn look<T>(&self, look: impl FnOnce(&Ring<'_>) -> Result<T, Corrupt>) -> Result<T, HostError> {
         let cpu = self.claim.cpu();
         look(&self.host.mapping(cpu)?.ring()).map_err(|Corrupt| HostError::Damaged(cpu))
+    }
+}
+
+fn checked(id: u32, geometry: Geometry) -> Option<SubbufId> {
+    u16::try_from(id).map(SubbufId).ok().filter(|&page| geometry.contains(page))
+}
+
+/// A buffer's memory as somebody opened it, who may map it when other memory has taken its place. Nobody writes there
+/// then, so that what is read of the other one can be shown on it, as if it had stayed.
+#[derive(Clone, Debug)]
+pub struct Frame {
+    buffer: Arc<Buffer>,
+}
+
+impl Host {
+    /// The memory of a CPU's buffer that is read now.
+    ///
+    /// # Errors
+    /// [`HostError::NoSuchCpu`].
+    pub fn frame(&self, cpu: u32) -> Result<Frame, HostError> {
+        Ok(Frame { buffer: self.lane(cpu)?.front() })
+    }
+}
+
+impl Frame {
+    /// As a descriptor that can be mapped read-only and nothing else.
+    #[must_use]
+    pub fn memory(&self) -> Arc<OwnedFd> {
+        self.buffer.memory()
+    }
+
+    /// Whether this is what the host's readers are given.
+    #[must_use]
+    pub fn is_read(&self, host: &Host) -> bool {
+        host.lane(self.buffer.cpu()).is_ok_and(|lane| Arc::ptr_eq(&lane.front(), &self.buffer))
+    }
+
+    /// Bytes of a sub-buffer.
+    #[must_use]
+    pub fn subbuf_size(&self) -> u32 {
+        self.buffer.mapping().geometry().subbuf_size()
+    }
+
+    /// What the meta-page says of the reader page: its number, and the data bytes read of it.
+    #[must_use]
+    pub fn reader(&self) -> (u32, u32) {
+        let meta = self.meta();
+        (meta.reader_id.load(Acquire), meta.reader_read.load(Acquire))
+    }
+
+    fn meta(&self) -> &KernelMeta {
+        &self.buffer.mapping().ring().meta().kernel
+    }
+
+    /// Makes `subbuf` the reader page, all of it read, and `stats` the counters. To be called where other memory is read;
+    /// what does not fit in a sub-buffer of this one is not shown.
+    ///
+    /// # Errors
+    /// [`HostError::Busy`] where the memory is still written to, [`HostError::Damaged`].
+    pub fn show(&self, subbuf: &[u8], stats: &Stats) -> Result<(), HostError> {
+        let (ring, geometry) = (self.buffer.mapping().ring(), self.buffer.mapping().geometry());
+        let damaged = || HostError::Damaged(self.buffer.cpu());
+        if !retire::is_retired(&ring).map_err(|Corrupt| damaged())? {
+            if ring.meta().switches.state.load(Relaxed) & state::RETIRED == 0 {
+                return Err(HostError::Busy(self.buffer.cpu()));
+            }
+            // All of the instance's were replaced, which writers see at their next look.
+            self.buffer.retire()?;
+        }
+        // Cursors that have not read the old ring to its end find it gone, as when its memory was given back.
+        ring.meta().switches.state.fetch_or(state::GONE, SeqCst);
+        let words: Vec<u64> = subbuf
+            .chunks_exact(8)
+            .take(geometry.subbuf_size() as usize / 8)
+            .map(|word| u64::from_le_bytes(word.try_into().unwrap_or_default()))
+            .collect();
+        let [time_stamp, commit, data @ ..] = words.as_slice() else { return Err(damaged()) };
+        let said = PageCommit::unpack(*commit);
+        let len = said.len().min(geometry.capacity());
+        // Their number stands behind the events, where there is room.
+        let lost = subbuf.get((HEADER_LEN + len) as usize..).and_then(|behind| behind.first_chunk());
+        let lost = lost.filter(|_| said.is_missed_stored()).map_or(0, |lost| u64::from_le_bytes(*lost));
+        let mut commit = PageCommit::new(len);
+        if said.is_missed() {
+            commit = commit.with_missed(said.is_missed_stored() && len + 8 <= geometry.capacity());
+        }
+        let page = checked((self.reader().0 + 1) % geometry.nr_subbufs(), geometry).ok_or_else(damaged)?;
+        for (at, &word) in (HEADER_LEN..).step_by(8).zip(data) {
+            ring.data().store_u64(page, at, word);
+        }
+        ring.data().header(page).time_stamp.store(*time_stamp, Relaxed);
+        ring.data().header(page).commit.store(commit.pack(), Release);
+        let meta = self.meta();
+        meta.reader_lost_events.store(lost, Relaxed);
+        meta.reader_read.store(len, Relaxed);
+        meta.reader_id.store(page.0.into(), Release);
+        self.count(stats);
+        Ok(())
+    }
+
+    /// Makes `stats` the counters on the meta-page.
+    pub fn count(&self, stats: &Stats) {
+        let meta = self.meta();
+        meta.entries.store(stats.written(), Relaxed);
+        meta.overrun.store(stats.overrun, Relaxed);
+        meta.read.store(stats.read_events, Release);
     }
 }
 

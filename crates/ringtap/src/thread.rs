@@ -195,6 +195,26 @@ pub(crate) fn yield_now() {
     rustix::thread::sched_yield();
 }
 
+/// Starts a thread with all signals blocked: the application's handlers belong on its own threads.
+///
+/// # Errors
+/// As [`std::thread::Builder::spawn`].
+pub fn spawn_without_signals(
+    name: &str,
+    run: impl FnOnce() + Send + 'static,
+) -> std::io::Result<std::thread::JoinHandle<()>> {
+    let mut all = std::mem::MaybeUninit::uninit();
+    let mut before = std::mem::MaybeUninit::uninit();
+    // SAFETY: fills the set that it is given.
+    unsafe { libc::sigfillset(all.as_mut_ptr()) };
+    // SAFETY: reads the set that was filled, and fills the other.
+    unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, all.as_ptr(), before.as_mut_ptr()) };
+    let thread = std::thread::Builder::new().name(name.into()).spawn(run);
+    // SAFETY: reads the set that the call before filled.
+    unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, before.as_ptr(), std::ptr::null_mut()) };
+    thread
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

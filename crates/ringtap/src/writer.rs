@@ -1,7 +1,8 @@
 //! Writing events: the application's side of an instance.
 
+use crate::board::Board;
 use crate::clock::Ticker;
-use crate::event::Route;
+use crate::event::{Home, Route};
 use crate::instance::targets::Targets;
 use crate::map::{self, Access, MapError, Mapping};
 use crate::ring::write::{self, Refused, Step};
@@ -11,8 +12,9 @@ use crate::rseq::{
     lock,
     portable::{Exclusive, Pinned},
 };
-use crate::{spot, thread, wake};
-use ringtap_abi::clock::ClockId;
+use crate::spot::{self, Spot};
+use crate::{thread, wake};
+use ringtap_abi::clock::{ClockId, Conversion};
 use ringtap_abi::event::max_payload;
 use ringtap_abi::meta::{Switches, WriterKind, state};
 use ringtap_abi::switchboard::TOP;
@@ -20,7 +22,7 @@ use ringtap_abi::words::{Commit, Place};
 use rustix::fd::BorrowedFd;
 use std::mem::MaybeUninit;
 use std::ptr;
-use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed};
+use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, SeqCst};
 use std::sync::atomic::{AtomicPtr, AtomicU64};
 use std::sync::{Arc, OnceLock};
 
@@ -60,16 +62,34 @@ const NUMBERLESS: u64 = 1 << 63;
 /// look at them.
 #[derive(Debug)]
 pub(crate) struct Lane {
+    cpu: u32,
     oldest: Arc<Buffer>,
+    /// Where events are counted that no buffer takes that is known here.
+    unheard: Option<Unheard>,
     /// The last buffer of the chain that begins with `oldest` whose predecessor was found retired.
     present: AtomicPtr<Buffer>,
 }
 
+/// An instance's counts on a switchboard.
+#[derive(Clone, Debug)]
+pub(crate) struct Unheard {
+    pub(crate) board: Arc<Board>,
+    pub(crate) instance: usize,
+}
+
 impl Lane {
-    fn new(buffer: Buffer) -> Self {
+    fn new(cpu: u32, buffer: Buffer, unheard: Option<Unheard>) -> Self {
         let oldest = Arc::new(buffer);
         let present = AtomicPtr::new(ptr::from_ref(&*oldest).cast_mut());
-        Self { oldest, present }
+        Self { cpu, oldest, unheard, present }
+    }
+
+    /// Counts an event that no buffer known here takes any more.
+    #[cold]
+    fn drop_event(&self, buffer: &Buffer) -> Result<(), Refused> {
+        let count = self.unheard.as_ref().and_then(|its| its.board.unheard(its.instance, self.cpu));
+        count.unwrap_or(&buffer.ring.meta().writer.dropped).fetch_add(1, Relaxed);
+        Err(Refused::Retired)
     }
 
     fn present(&self) -> &Buffer {
@@ -87,8 +107,26 @@ impl Lane {
     }
 
     /// All buffers' switches, those of the replaced ones included: writers made at any time look at one of them.
-    pub(crate) fn switches(&self) -> impl Iterator<Item = &Switches> {
+    fn switches(&self) -> impl Iterator<Item = &Switches> {
         self.chain().map(|buffer| &buffer.ring.meta().switches)
+    }
+
+    /// Switches recording on or off: in the newest buffer, which decides where they differ (see `Writer::catch_up`), and
+    /// wherever else writers may look.
+    ///
+    /// The newest comes first, so that who finds it otherwise finds it decided; and last once more, since a resize may
+    /// have copied to it what stood in the one before.
+    pub(crate) fn switch_recording(&self, on: bool) {
+        let set = |switches: &Switches| {
+            let _ = if on {
+                switches.state.fetch_and(!state::OFF, SeqCst)
+            } else {
+                switches.state.fetch_or(state::OFF, SeqCst)
+            };
+        };
+        self.switches().last().into_iter().for_each(set);
+        self.switches().for_each(set);
+        self.switches().last().into_iter().for_each(set);
     }
 
     /// Sends this process's writers, and all who began with the same buffers, to those in these ones' place.
@@ -126,9 +164,20 @@ impl Lane {
 }
 
 /// Lanes for these buffers; the index is the CPU.
-pub(crate) fn lanes(mappings: Vec<Arc<Mapping>>) -> Arc<[Lane]> {
+pub(crate) fn lanes(mappings: Vec<Arc<Mapping>>, unheard: Option<&Unheard>) -> Arc<[Lane]> {
     let first = Arc::clone(mappings.first().expect("an instance has a CPU"));
-    mappings.into_iter().map(|mapping| Lane::new(Buffer::new(mapping, Arc::clone(&first)))).collect()
+    let lane = |(cpu, mapping)| Lane::new(cpu, Buffer::new(mapping, Arc::clone(&first)), unheard.cloned());
+    (0..).zip(mappings).map(lane).collect()
+}
+
+/// Lanes for buffers that follow each other, the oldest first; the index is the CPU.
+pub(crate) fn lanes_of(mappings: Vec<Vec<Arc<Mapping>>>, unheard: Option<&Unheard>) -> Arc<[Lane]> {
+    let oldest = mappings.iter().map(|all| Arc::clone(all.first().expect("a CPU has a buffer")));
+    let lanes = lanes(oldest.collect(), unheard);
+    for (lane, all) in lanes.iter().zip(mappings) {
+        all.into_iter().skip(1).for_each(|mapping| lane.add(mapping));
+    }
+    lanes
 }
 
 /// One CPU's buffer, mapped for writing, with what each event needs at hand.
@@ -147,18 +196,6 @@ struct Buffer {
     next: OnceLock<Arc<Buffer>>,
 }
 
-/// Switches a buffer's recording.
-pub(crate) fn switch_recording(ring: &Ring<'_>, on: bool) {
-    let state = &ring.meta().switches.state;
-    if on {
-        state.fetch_and(!state::OFF, Relaxed);
-    } else {
-        state.fetch_or(state::OFF, Relaxed);
-        // As in the kernel: nothing more will come, so nobody waits for it.
-        wake::send_away(ring);
-    }
-}
-
 impl Writer {
     /// Where the hot path's assembly finds the number.
     #[cfg_attr(
@@ -167,9 +204,13 @@ impl Writer {
     )]
     pub(crate) const NUMBER_OFFSET: usize = std::mem::offset_of!(Self, number);
 
-    /// A writer for these buffers; the index is the CPU, `None` where it has no buffer.
-    pub(crate) fn new(mappings: Vec<Arc<Mapping>>, targets: Option<Arc<Targets>>) -> Self {
-        Self::of_lanes(lanes(mappings), targets)
+    /// A writer for these buffers; the index is the CPU.
+    pub(crate) fn new(
+        mappings: Vec<Arc<Mapping>>,
+        unheard: Option<&Unheard>,
+        targets: Option<Arc<Targets>>,
+    ) -> Self {
+        Self::of_lanes(lanes(mappings, unheard), targets)
     }
 
     /// A writer for the buffers of these lanes, and those that replace them.
@@ -199,7 +240,11 @@ impl Writer {
     /// As [`write`](Self::write); where the event goes to several instances, the first refusal.
     #[inline(always)]
     pub fn write_to(&self, route: Route, payload: &[u8]) -> Result<(), Refused> {
-        if route.word == TOP { self.write(payload) } else { self.write_to_many(route, payload) }
+        if route.word == TOP {
+            self.write_from(route.home, payload)
+        } else {
+            self.write_to_many(route, payload)
+        }
     }
 
     /// As [`write_to`](Self::write_to), for an event whose size is known at compile time, as with
@@ -209,7 +254,12 @@ impl Writer {
     /// As [`write_to`](Self::write_to).
     #[inline(always)]
     pub fn write_array_to<const N: usize>(&self, route: Route, payload: &[u8; N]) -> Result<(), Refused> {
-        if route.word == TOP { self.write_array(payload) } else { self.write_to_many(route, payload) }
+        if route.word == TOP {
+            // SAFETY: it was just asked for.
+            unsafe { self.write_array_by(route.home, payload, spot::of_thread()) }
+        } else {
+            self.write_to_many(route, payload)
+        }
     }
 
     #[cold]
@@ -217,23 +267,58 @@ impl Writer {
     fn write_to_many(&self, route: Route, payload: &[u8]) -> Result<(), Refused> {
         match &self.targets {
             Some(targets) => targets.write(self, route, payload),
-            None => self.write(payload),
+            None => self.write_from(route.home, payload),
         }
     }
 
-    /// Recording is off here; or these buffers were replaced, and the event belongs in the new ones.
+    /// Recording is off here; or was when this writer last looked; or these buffers were replaced, and the event belongs
+    /// in the new ones.
     #[cold]
     #[inline(never)]
-    fn write_elsewhere(&self, payload: &[u8]) -> Result<(), Refused> {
-        self.with_successor(|writer| writer.write(payload)).unwrap_or(Err(Refused::Off))
+    fn write_elsewhere(&self, home: Home, payload: &[u8]) -> Result<(), Refused> {
+        match self.successors() {
+            Some(targets) => targets.write_at(0, home, payload).unwrap_or(Err(Refused::Off)),
+            None if self.catch_up() => self.write_slow(payload),
+            None => Err(Refused::Off),
+        }
+    }
+
+    /// Whether recording is on although the buffer that this writer looks at says it is not: then that one was replaced,
+    /// and whoever switched it on (a trigger in another process, a host that took over) knew only what followed it.
+    fn catch_up(&self) -> bool {
+        let state = &self.switches.state;
+        if state.load(Relaxed) & state::RETIRED != 0 {
+            return false;
+        }
+        let present = self.lanes[0].find_present();
+        let is_on = present.is_recording() && !present.is_retired();
+        if is_on && !ptr::eq(&raw const present.ring.meta().switches, self.switches) {
+            state.fetch_and(!state::OFF, SeqCst);
+            // Switched off in between: off stays off.
+            if !present.is_recording() {
+                state.fetch_or(state::OFF, SeqCst);
+                return false;
+            }
+        }
+        is_on
+    }
+
+    /// Where the writer of the buffers is that replaced these, if any did.
+    fn successors(&self) -> Option<&Targets> {
+        let is_retired = self.switches.state.load(Relaxed) & state::RETIRED != 0;
+        self.targets.as_deref().filter(|_| is_retired)
     }
 
     /// Lends the writer of the buffers that replaced these.
     fn with_successor<R>(&self, then: impl FnOnce(&Self) -> R) -> Option<R> {
-        if self.switches.state.load(Relaxed) & state::RETIRED == 0 {
-            return None;
-        }
-        self.targets.as_ref()?.with(0, then)
+        self.successors()?.with(0, then)
+    }
+
+    /// Counts an event that would be another one for this writer's host.
+    #[cold]
+    pub(crate) fn refuse_foreign(&self) -> Result<(), Refused> {
+        let lane = &self.lanes[current_cpu() as usize % self.lanes.len()];
+        lane.drop_event(lane.find_present())
     }
 
     /// Writes an event.
@@ -246,7 +331,13 @@ impl Writer {
     /// [`Refused`] says why the event was not written, and whether that was counted.
     #[inline]
     pub fn write(&self, payload: &[u8]) -> Result<(), Refused> {
-        if self.is_off_here() { self.write_elsewhere(payload) } else { self.write_slice(payload) }
+        self.write_from(Home::NOBODYS, payload)
+    }
+
+    /// As [`write`](Self::write), of a record that was built for an event's word there.
+    #[inline]
+    pub(crate) fn write_from(&self, home: Home, payload: &[u8]) -> Result<(), Refused> {
+        if self.is_off_here() { self.write_elsewhere(home, payload) } else { self.write_slice(home, payload) }
     }
 
     /// Writes an event whose size is known at compile time: the fastest way, where `N` is a multiple of 4 from 4
@@ -256,19 +347,62 @@ impl Writer {
     /// As [`write`](Self::write).
     #[inline(always)]
     pub fn write_array<const N: usize>(&self, payload: &[u8; N]) -> Result<(), Refused> {
+        // SAFETY: it was just asked for.
+        unsafe { self.write_array_by(Home::NOBODYS, payload, spot::of_thread()) }
+    }
+
+    /// As [`write_array_to`](Self::write_array_to), by what [`spot_of_thread`](Self::spot_of_thread) said: for a shared
+    /// library, to which thread-local memory is a call away.
+    ///
+    /// # Errors
+    /// As [`write_to`](Self::write_to).
+    ///
+    /// # Safety
+    /// 1. The spot is the calling thread's.
+    #[doc(hidden)]
+    #[inline(always)]
+    pub unsafe fn write_array_to_by<const N: usize>(
+        &self,
+        route: Route,
+        payload: &[u8; N],
+        spot: *const (),
+    ) -> Result<(), Refused> {
+        if route.word != TOP {
+            return self.write_to_many(route, payload);
+        }
+        // SAFETY: as the caller says.
+        unsafe { self.write_array_by(route.home, payload, spot.cast()) }
+    }
+
+    /// Where the calling thread's events are written with: the same as long as the thread lives, forks included.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn spot_of_thread() -> *const () {
+        spot::of_thread().cast_const().cast()
+    }
+
+    /// # Safety
+    /// 1. The spot is the calling thread's.
+    #[inline(always)]
+    unsafe fn write_array_by<const N: usize>(
+        &self,
+        home: Home,
+        payload: &[u8; N],
+        spot: *const Spot,
+    ) -> Result<(), Refused> {
         if const { !write::is_plain(N) } {
-            return self.write_here(payload);
+            return self.write_here(home, payload);
         }
         let words = in_registers(payload);
-        // SAFETY: they are this payload's.
-        match if self.is_off_here() { Plain::Not } else { unsafe { self.write_plain::<N>(words) } } {
+        // SAFETY: 1. As the caller says. 2. They are this payload's.
+        match if self.is_off_here() { Plain::Not } else { unsafe { self.write_plain::<N>(spot, words) } } {
             Plain::Committed => Ok(()),
             Plain::CommittedForSleepers => {
                 self.wake_sleepers();
                 Ok(())
             }
             // SAFETY: as above.
-            Plain::Not => unsafe { self.write_again::<N>(words[0], words[1], words[2]) },
+            Plain::Not => unsafe { self.write_again::<N>(home, words[0], words[1], words[2]) },
         }
     }
 
@@ -282,14 +416,15 @@ impl Writer {
     #[inline(never)]
     unsafe fn write_again<const N: usize>(
         &self,
+        home: Home,
         p0: MaybeUninit<u64>,
         p1: MaybeUninit<u64>,
         p2: MaybeUninit<u64>,
     ) -> Result<(), Refused> {
         let words = [p0, p1, p2];
         if !self.is_off_here() && self.find_spot() {
-            // SAFETY: as the caller says.
-            match unsafe { self.write_plain::<N>(words) } {
+            // SAFETY: 1. It was just asked for. 2. As the caller says.
+            match unsafe { self.write_plain::<N>(spot::of_thread(), words) } {
                 Plain::Committed => return Ok(()),
                 Plain::CommittedForSleepers => {
                     self.wake_sleepers();
@@ -300,7 +435,7 @@ impl Writer {
         }
         if N <= IN_REGISTERS {
             // SAFETY: it is no longer than that.
-            return self.write_here(&unsafe { from_registers::<N>(words) });
+            return self.write_here(home, &unsafe { from_registers::<N>(words) });
         }
         // SAFETY: of a longer one, the first is the address.
         let address = unsafe { p0.assume_init() };
@@ -308,12 +443,12 @@ impl Writer {
         let payload = std::ptr::with_exposed_provenance::<[u8; N]>(address as usize);
         // SAFETY: its provenance was exposed there, and the caller says that it lives.
         let payload = unsafe { &*payload };
-        self.write_here(payload)
+        self.write_here(home, payload)
     }
 
     /// Where the hot path is none.
-    fn write_here(&self, payload: &[u8]) -> Result<(), Refused> {
-        if self.is_off_here() { self.write_elsewhere(payload) } else { self.write_slow(payload) }
+    fn write_here(&self, home: Home, payload: &[u8]) -> Result<(), Refused> {
+        if self.is_off_here() { self.write_elsewhere(home, payload) } else { self.write_slow(payload) }
     }
 
     /// Looks whether the hot path may write on this CPU now, and did not know where: after a migration, behind
@@ -348,27 +483,29 @@ impl Writer {
     /// The hot path.
     ///
     /// # Safety
-    /// The words are [`in_registers`]'s for a payload of `N` bytes that lives.
+    /// 1. The spot is the calling thread's.
+    /// 2. The words are [`in_registers`]'s for a payload of `N` bytes that lives.
     #[inline(always)]
-    unsafe fn write_plain<const N: usize>(&self, words: [MaybeUninit<u64>; 3]) -> Plain {
+    unsafe fn write_plain<const N: usize>(&self, spot: *const Spot, words: [MaybeUninit<u64>; 3]) -> Plain {
         #[cfg(all(any(target_arch = "x86_64", target_arch = "aarch64"), not(loom)))]
         if const { write::is_plain(N) } {
-            // SAFETY: 1. The spot was just asked for. 2. As the caller says.
-            return unsafe { rseq::native::append_plain::<N>(spot::of_thread(), self, words) };
+            // SAFETY: 1., 2. As the caller says.
+            return unsafe { rseq::native::append_plain::<N>(spot, self, words) };
         }
-        let _ = words;
+        let _ = (spot, words);
         Plain::Not
     }
 
     /// Dispatches to the hot path of the payload's size, if there is one.
     #[inline(never)]
-    fn write_slice(&self, payload: &[u8]) -> Result<(), Refused> {
+    fn write_slice(&self, home: Home, payload: &[u8]) -> Result<(), Refused> {
         macro_rules! dispatch {
             ($($words:literal)+) => {
                 match payload.len() {
                     $(len if len == 4 * $words => {
                         if let Some(payload) = payload.first_chunk::<{ 4 * $words }>() {
-                            return self.write_array(payload);
+                            // SAFETY: it was just asked for.
+                            return unsafe { self.write_array_by(home, payload, spot::of_thread()) };
                         }
                     })+
                     _ => {}
@@ -393,7 +530,7 @@ impl Writer {
     #[inline(always)]
     #[must_use]
     pub fn is_off(&self) -> bool {
-        self.is_off_here() && self.with_successor(Self::is_off).unwrap_or(true)
+        self.is_off_here() && self.with_successor(Self::is_off).unwrap_or_else(|| !self.catch_up())
     }
 
     /// Switches recording in the buffers that this writer writes into: as the host does, for all writers.
@@ -401,10 +538,26 @@ impl Writer {
     pub(crate) fn set_recording(&self, on: bool) {
         if self.with_successor(|writer| writer.set_recording(on)).is_none() {
             for lane in self.lanes.iter() {
-                // The present one, and where writers of any age look.
-                lane.chain().for_each(|buffer| switch_recording(&buffer.ring, on));
+                lane.switch_recording(on);
+                if !on {
+                    // As in the kernel: nothing more will come, so nobody waits for it.
+                    lane.chain().for_each(|buffer| wake::send_away(&buffer.ring));
+                }
             }
         }
+    }
+
+    /// The clock that stamps this writer's events.
+    #[must_use]
+    pub fn clock(&self) -> ClockId {
+        let id = self.lanes[0].find_present().ring.meta().clock.id.load(Relaxed);
+        ClockId::from_number(id).unwrap_or(ClockId::Mono)
+    }
+
+    /// How its ticks become nanoseconds just now: for durations that are part of an event.
+    #[must_use]
+    pub fn conversion(&self) -> Conversion {
+        self.lanes[0].find_present().ring.meta().clock.load().unwrap_or(Conversion::NONE)
     }
 
     /// Whether these buffers take no events.
@@ -458,8 +611,9 @@ impl Writer {
             break;
             #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
             match buffer.append(&rseq::native::Rseq(area), cpu, payload) {
+                Err(Refused::Off) => return self.note_off(),
                 Err(Refused::Retired) if self.lanes[cpu as usize].move_on(buffer) => {}
-                Err(Refused::Retired) => return buffer.drop_event(),
+                Err(Refused::Retired) => return self.lanes[cpu as usize].drop_event(buffer),
                 Err(refused) => return Err(refused),
                 Ok(step) => match step {
                     Step::Written => {
@@ -481,6 +635,8 @@ impl Writer {
     /// Writes under the lock of the buffer whose CPU this is, and will be while it is held.
     fn write_locked(&self, payload: &[u8]) -> Result<(), Refused> {
         let cpu = current_cpu();
+        // Where this CPU was idle, it may have been replaced more often than the rounds below would follow.
+        self.lanes.get(cpu as usize).ok_or(Refused::Unusable)?.find_present();
         for _ in 0..REPLACEMENTS {
             let buffer = self.buffer(cpu)?;
             let written = match buffer.kind {
@@ -491,12 +647,22 @@ impl Writer {
                 },
             };
             match written {
+                Err(Refused::Off) => return self.note_off(),
                 Err(Refused::Retired) if self.lanes[cpu as usize].move_on(buffer) => {}
-                Err(Refused::Retired) => return buffer.drop_event(),
+                Err(Refused::Retired) => return self.lanes[cpu as usize].drop_event(buffer),
                 written => return written,
             }
         }
-        Err(Refused::Busy)
+        self.buffer(cpu)?.refuse()
+    }
+
+    /// The present buffer is switched off by somebody who does not know the one that this writer looks at: from now on
+    /// this writer sees it there.
+    fn note_off(&self) -> Result<(), Refused> {
+        self.switches.state.fetch_or(state::OFF, SeqCst);
+        // Switched on in between: on stays on.
+        self.catch_up();
+        Err(Refused::Off)
     }
 
     fn buffer(&self, cpu: u32) -> Result<&Buffer, Refused> {
@@ -554,15 +720,14 @@ impl Buffer {
         retire::is_retired(&self.ring) == Ok(true)
     }
 
-    /// Counts an event that no buffer known here takes any more.
-    fn drop_event(&self) -> Result<(), Refused> {
-        self.ring.meta().writer.dropped.fetch_add(1, Relaxed);
-        Err(Refused::Retired)
+    fn is_recording(&self) -> bool {
+        // SeqCst: see `Writer::catch_up`. No hot path asks here.
+        self.ring.meta().switches.state.load(SeqCst) & state::OFF == 0
     }
 
     /// One round; wakes whom it concerns.
     fn append(&self, sections: &impl rseq::Sections, cpu: u32, payload: &[u8]) -> Result<Step, Refused> {
-        if self.ring.meta().switches.state.load(Relaxed) & state::OFF != 0 {
+        if !self.is_recording() {
             return Err(if self.is_retired() { Refused::Retired } else { Refused::Off });
         }
         let step = write::append(&self.ring, sections, cpu, &self.clock, payload);

@@ -156,7 +156,7 @@ fn what_is_no_request_gets_a_sentence_and_ends_its_connection() {
         (
             hello(PROTOCOL + 1, 1).bytes().to_vec(),
             Errno::PROTONOSUPPORT,
-            "speaks version 3 and this host version 2",
+            "speaks version 4 and this host version 3",
         ),
         (hello(PROTOCOL, 3).bytes().to_vec(), Errno::PROTO, "3 is no role"),
     ];

@@ -60,6 +60,7 @@ fn process() {
             obey(&attachment);
         }
         "fork" => fork_and_obey(&socket),
+        "fork a sandbox" => fork_a_sandbox(&socket),
         "nobody of its group" => {
             // SAFETY: changes what the process may do, and no memory.
             let groups = unsafe { libc::setgroups(1, &65534) };
@@ -181,6 +182,29 @@ fn fork_and_obey(socket: &Path) {
         unsafe { libc::_exit(0) };
     }
     say(child);
+    let mut status = 0;
+    // SAFETY: it is our own child.
+    unsafe { libc::waitpid(child, &raw mut status, 0) };
+    say(status);
+    wait_for_parent();
+}
+
+/// The child has no thread but its own, so it may leave its parent's namespaces.
+fn fork_a_sandbox(socket: &Path) {
+    let attachment = Attachment::attach(socket).expect("it can attach");
+    Step::register(&attachment).expect("nothing refuses it");
+    attachment.set_follows_forks(false);
+    let writer = attachment.writer();
+    // SAFETY: the child of a process whose other threads hold no lock that it needs.
+    let child = unsafe { libc::fork() };
+    if child == 0 {
+        // SAFETY: changes the process's namespace, and no memory.
+        let done = unsafe { libc::unshare(libc::CLONE_NEWUSER) };
+        let errno = if done == 0 { 0 } else { std::io::Error::last_os_error().raw_os_error().unwrap_or(0) };
+        write(&writer, 10);
+        // SAFETY: ends the child without the parent's destructors.
+        unsafe { libc::_exit(errno) };
+    }
     let mut status = 0;
     // SAFETY: it is our own child.
     unsafe { libc::waitpid(child, &raw mut status, 0) };
@@ -321,6 +345,59 @@ fn a_process_that_starts_before_the_host_attaches_when_it_comes() {
     other.finish();
 }
 
+ringtap::event! {
+    /// Which the host of a test knows otherwise.
+    pub struct Unlike as attachment:unlike { number: u32 }
+}
+
+#[test]
+fn no_event_is_written_as_another_one_of_the_host_that_comes() {
+    let step: fn(&Writer) = |writer| Step { process: 1, number: 1 }.write(writer);
+    let unlike: fn(&Writer) = |writer| Unlike { number: 1 }.write(writer);
+    for (name, write) in [("step", step), ("unlike", unlike)] {
+        let place = Place::new();
+        let config = Config { ring_subbufs: 8, ..Config::default() };
+        let attachment =
+            Attachment::attach_early(place.socket(), Early::Keep(config)).expect("it needs no host");
+        let early = if name == "step" { Step::register(&attachment) } else { Unlike::register(&attachment) };
+        let instances = instances();
+        let thing = instances.register_event("other", "thing", &format_of("thing", "u64 a")).expect("new");
+        assert_eq!(early.expect("nothing refuses it"), thing, "two events have that id");
+        if name == "unlike" {
+            instances.register_event("attachment", name, &format_of(name, "u64 other")).expect("new");
+        }
+        instances.top().set_new_events(true);
+        let stop = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            for _ in 0..2 {
+                let (writer, stop) = (attachment.writer(), &stop);
+                scope.spawn(move || {
+                    while !stop.load(Relaxed) {
+                        write(&writer);
+                    }
+                });
+            }
+            let _server = instances.serve(place.socket()).expect("it can serve");
+            eventually("it has attached", || attachment.is_attached());
+            let writer = attachment.writer();
+            (0..1000).for_each(|_| write(&writer));
+            stop.store(true, Relaxed);
+        });
+        let step = instances.event("attachment", "step").map(|event| event.id);
+        let mut found = std::collections::BTreeMap::<u16, u64>::new();
+        for mut reader in instances.top().host().readers().expect("they map") {
+            while let Some(item) = reader.next().expect("it is undamaged") {
+                if let Item::Record(record) = item {
+                    *found.entry(record.payload.u16_at(0).expect("it begins with its id")).or_default() += 1;
+                }
+            }
+        }
+        // Of the event that the host refused there is nothing.
+        let expected: Vec<u16> = step.into_iter().collect();
+        assert_eq!(found.keys().copied().collect::<Vec<_>>(), expected, "{name}: {found:?}");
+    }
+}
+
 #[test]
 fn what_was_written_before_the_host_is_kept_where_that_was_asked() {
     let place = Place::new();
@@ -425,6 +502,18 @@ fn a_forked_child_follows_the_host_by_itself() {
 }
 
 #[test]
+fn a_forked_child_without_a_link_may_make_itself_a_sandbox() {
+    let (instances, place) = (instances(), Place::new());
+    instances.top().set_new_events(true);
+    let _server = instances.serve(place.socket()).expect("it can serve");
+    let mut parent = Other::start("fork a sandbox", &place.socket());
+    let status: i32 = parent.hear().expect("it answers").parse().expect("a number");
+    assert_ne!(libc::WEXITSTATUS(status), libc::EINVAL, "it has a second thread");
+    assert_eq!(written(&instances.top()), 10);
+    parent.finish();
+}
+
+#[test]
 fn a_hundred_processes_attach_are_switched_and_leave_nothing() {
     const PROCESSES: usize = 100;
     let (instances, place) = (instances(), Place::new());
@@ -506,6 +595,52 @@ fn calls_on_files_reach_the_tree() {
     assert!(
         connection.tree("trace", TreeCall::Read(0)).expect_err("no tree").to_string().contains("no tree")
     );
+}
+
+/// A file's writer waits until it is let go.
+struct Waits(Mutex<std::sync::mpsc::Receiver<()>>);
+
+impl Tree for Waits {
+    fn call(&self, _peer: Peer, _path: &str, call: TreeCall<'_>) -> Result<Vec<u8>, TreeRefusal> {
+        if let TreeCall::Write(_) = call {
+            let waits = self.0.lock().expect("no panic");
+            // A test that fails lets nobody go.
+            let _ = waits.recv_timeout(std::time::Duration::from_secs(30));
+        }
+        Ok(Vec::new())
+    }
+}
+
+/// A resize through the tree waits for the very processes that the host serves.
+#[test]
+fn a_call_on_the_tree_that_waits_keeps_no_client_from_attaching_and_following() {
+    let (instances, place) = (instances(), Place::new());
+    let (let_go, waits) = std::sync::mpsc::channel();
+    let tree: Arc<dyn Tree> = Arc::new(Waits(Mutex::new(waits)));
+    let options = Options { tree: Some(tree), ..Options::default() };
+    let server = instances.serve_with(place.socket(), options).expect("it can serve");
+    std::thread::scope(|scope| {
+        let socket = place.socket();
+        scope.spawn(move || {
+            let patience = std::time::Duration::from_secs(60);
+            let connection =
+                Connection::connect_within(socket, Role::Reader, patience).expect("it can attach");
+            connection.tree("size", TreeCall::Write(b"1")).expect("it answers");
+        });
+        // Who goes away while it waits is forgotten.
+        let gone =
+            Connection::connect_within(place.socket(), Role::Reader, std::time::Duration::from_secs(1));
+        assert!(gone.expect("it can attach").tree("size", TreeCall::Write(b"1")).is_err());
+        instances.top().set_new_events(true);
+        let mut other = Other::start("write at full speed", &place.socket());
+        other.expect("ready");
+        let late = instances.create("late").expect("a new name");
+        late.set_event(instances.event("attachment", "step").expect("it is declared").id, true);
+        eventually("it follows", || written(&late) > 0);
+        (0..2).for_each(|_| let_go.send(()).expect("it waits"));
+        other.kill();
+    });
+    drop(server);
 }
 
 #[test]

@@ -6,7 +6,7 @@ use super::errors::ErrorLog;
 use super::options::{self, bit};
 use super::pipe::Left;
 use super::saved::Saver;
-use super::{Control, mask, number, pids, rules, set_event, sizes};
+use super::{Control, event_rules, mask, number, pids, rules, set_event, sizes};
 use ringtap::instance::{InstanceError, Pattern};
 use ringtap::rules::{PidList, RulesError};
 use ringtap::{Host, HostError, Mode, Writer};
@@ -25,6 +25,8 @@ pub(crate) struct Instance {
     writer: Mutex<Option<(u32, Writer)>>,
     settings: Mutex<Settings>,
     rules: Mutex<BTreeMap<u16, rules::Entry>>,
+    /// Of events that are yet to be declared, too.
+    kept: Mutex<Vec<event_rules::Rule>>,
     uses: Mutex<Uses>,
     errors: Mutex<ErrorLog>,
     /// What a closed `trace_pipe` had taken from the rings and not handed out.
@@ -145,6 +147,7 @@ impl Instance {
             writer: Mutex::default(),
             settings: Mutex::new(settings),
             rules: Mutex::default(),
+            kept: Mutex::default(),
             uses: Mutex::default(),
             errors: Mutex::default(),
             left: Mutex::default(),
@@ -239,6 +242,7 @@ impl Instance {
             let cpus = String::from_utf8(cpus).unwrap_or_default();
             let mut text = format!("clock {}\noptions {words}\ncpus {cpus}", clock.name);
             text.extend(self.inner.awaited().iter().map(|pattern| format!("awaited {pattern}\n")));
+            text.extend(self.kept_rules().lines().map(|rule| format!("rule {rule}\n")));
             text + &self.rules_saved()
         });
     }
@@ -267,6 +271,7 @@ impl Instance {
                 let pattern: Pattern = value.parse().map_err(|_| Errno::INVAL)?;
                 self.inner.await_new_events(&pattern).map_err(|error| instance_errno(&error))?;
             }
+            "rule" => self.restore_kept(value)?,
             _ => return Err(Errno::INVAL),
         }
         Ok(())
@@ -381,7 +386,7 @@ impl Instance {
         if cpu.is_some() && cpus.iter().all(|&cpu| self.inner.size(cpu) == Some(subbufs)) {
             return Ok(());
         }
-        if self.is_walked(cpu) || control.is_mapped(&self.host(), &cpus) {
+        if self.is_walked(cpu) || control.is_mapped(self, &cpus) {
             return Err(Errno::BUSY);
         }
         self.inner.set_size(cpu, subbufs).map_err(|error| instance_errno(&error))
@@ -404,7 +409,7 @@ impl Instance {
         if size == self.subbuf_size() {
             return Ok(());
         }
-        if control.is_mapped(&self.host(), &self.cpus()) {
+        if control.is_mapped(self, &self.cpus()) {
             return Err(Errno::BUSY);
         }
         self.inner.set_subbuf_size(size).map_err(|error| instance_errno(&error))
@@ -429,7 +434,7 @@ impl Instance {
                 host.free_snapshot();
                 Ok(())
             }
-            (1, _) if control.is_mapped(&host, &self.cpus()) => return Err(Errno::BUSY),
+            (1, _) if control.is_mapped(self, &self.cpus()) => return Err(Errno::BUSY),
             (1, cpu) => host.take_snapshot(cpu),
             (_, None) => host.clear_snapshot(),
             (_, Some(cpu)) => host.snapshot().map_or(Ok(()), |snapshot| snapshot.reset_cpu(cpu)),
@@ -635,6 +640,11 @@ impl Instance {
     /// The events' rules. Each change of an entry is complete or absent.
     pub(super) fn rules(&self) -> MutexGuard<'_, BTreeMap<u16, rules::Entry>> {
         lock(&self.rules)
+    }
+
+    /// The rules that new events get, which wait for it meanwhile. To be locked before [`rules`](Self::rules).
+    pub(super) fn kept(&self) -> MutexGuard<'_, Vec<event_rules::Rule>> {
+        lock(&self.kept)
     }
 
     // --- errors ---

@@ -8,6 +8,7 @@
 pub(crate) mod catalog;
 mod clocks;
 mod errors;
+pub(crate) mod event_rules;
 pub(crate) mod instance;
 mod marker;
 mod mask;
@@ -27,12 +28,13 @@ pub(crate) mod trace;
 use catalog::Catalog;
 use instance::Instance;
 use ringtap::Host;
+use ringtap::event::registry::Event;
+use ringtap::thread::spawn_without_signals;
 use rustix::io::Errno;
 use saved::Saver;
 use std::collections::BTreeMap;
 use std::fs;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak};
-use std::thread;
 use std::time::Duration;
 use tasks::{Task, Tasks};
 
@@ -78,8 +80,8 @@ impl Caller {
 ///
 /// Resize, sub-buffer size and snapshot say `EBUSY` while it is so, as the kernel does.
 pub trait Mapped: Send + Sync {
-    /// Whether any other process has this CPU's buffer mapped for reading.
-    fn is_mapped(&self, host: &Host, cpu: u32) -> bool;
+    /// Whether any process has this CPU's buffer mapped for reading. `instance` is its number in the tree.
+    fn is_mapped(&self, instance: u32, host: &Host, cpu: u32) -> bool;
 }
 
 /// A host's control plane.
@@ -123,9 +125,7 @@ impl Control {
         let alive = Arc::new(());
         let (asked, host) = (Arc::downgrade(&alive), instances.clone());
         // Where no thread is to be had, triggers take no snapshots; everything else works.
-        let _ = thread::Builder::new()
-            .name("ringtap-snapshot".to_owned())
-            .spawn(move || take_snapshots(&host, &asked));
+        let _ = spawn_without_signals("ringtap-snapshot", move || take_snapshots(&host, &asked));
         let mut control = Self {
             instances,
             table: RwLock::new(table),
@@ -158,9 +158,11 @@ impl Control {
     }
 
     /// Whether some process maps a buffer of these CPUs, where that is asked about.
-    pub(crate) fn is_mapped(&self, host: &Host, cpus: &[u32]) -> bool {
+    pub(crate) fn is_mapped(&self, instance: &Instance, cpus: &[u32]) -> bool {
         let mapped = self.mapped.read().unwrap_or_else(PoisonError::into_inner);
-        mapped.as_ref().is_some_and(|mapped| cpus.iter().any(|&cpu| mapped.is_mapped(host, cpu)))
+        let Some(mapped) = mapped.as_ref() else { return false };
+        let host = instance.host();
+        cpus.iter().any(|&cpu| mapped.is_mapped(instance.number, &host, cpu))
     }
 
     /// Calls `with` with the instances that there are now.
@@ -201,7 +203,7 @@ impl Control {
     pub(crate) fn remove(&self, name: &str) -> Result<(), Errno> {
         let instance = self.find(name).ok_or(Errno::NOENT)?;
         // A mapping outlives the file that it was made of.
-        if instance.is_used() || self.is_mapped(&instance.host(), &instance.cpus()) {
+        if instance.is_used() || self.is_mapped(&instance, &instance.cpus()) {
             return Err(Errno::BUSY);
         }
         self.instances.remove(name).map_err(|error| instance::instance_errno(&error))?;
@@ -223,6 +225,12 @@ impl Control {
         let catalog = Arc::new(Catalog::new(self.instances.events()));
         *self.catalog.write().unwrap_or_else(PoisonError::into_inner) = Arc::clone(&catalog);
         catalog
+    }
+
+    /// Gives a new event what each instance keeps for it.
+    pub(crate) fn declared(&self, event: &Event) {
+        let event = Arc::new(event.clone());
+        self.all().iter().for_each(|instance| instance.give_rules(self, &event));
     }
 
     /// Names of tasks: those that wrote events, which are on the host's switchboard, and those that called the tree.

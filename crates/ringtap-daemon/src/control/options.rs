@@ -60,16 +60,21 @@ pub(crate) mod bit {
     use super::FLAGS;
 
     pub(crate) const ANNOTATE: u64 = of("annotate");
+    pub(crate) const BIN: u64 = of("bin");
     pub(crate) const BLOCK: u64 = of("block");
     pub(crate) const CONTEXT_INFO: u64 = of("context-info");
     pub(crate) const COPY_TRACE_MARKER: u64 = of("copy_trace_marker");
     pub(crate) const DISABLE_ON_FREE: u64 = of("disable_on_free");
+    pub(crate) const FIELDS: u64 = of("fields");
+    pub(crate) const HEX: u64 = of("hex");
     pub(crate) const IRQ_INFO: u64 = of("irq-info");
     pub(crate) const MARKERS: u64 = of("markers");
     pub(crate) const OVERWRITE: u64 = of("overwrite");
+    pub(crate) const RAW: u64 = of("raw");
     pub(crate) const RECORD_TGID: u64 = of("record-tgid");
     pub(crate) const TEST_NOP_REFUSE: u64 = of("test_nop_refuse");
     pub(crate) const TRACE_PRINTK_DEST: u64 = of("trace_printk_dest");
+    pub(crate) const VERBOSE: u64 = of("verbose");
 
     /// The bit of the option of this name, which there is.
     const fn of(name: &str) -> u64 {

@@ -1,7 +1,7 @@
-//! Texts that describe a buffer: `stats`, `header_page`, `header_event`.
+//! Texts that describe a buffer: `stats` and `header_page`.
 
 use super::instance::{Instance, errno};
-use ringtap_abi::subbuf::HEADER_LEN;
+use ringtap_format::header;
 use rustix::io::Errno;
 
 impl Instance {
@@ -28,26 +28,6 @@ impl Instance {
 
     /// How a sub-buffer's header is laid out.
     pub(crate) fn header_page(&self) -> Vec<u8> {
-        let fields = [
-            ("u64 timestamp", 0, 8, 0),
-            ("local_t commit", 8, 8, 1),
-            ("int overwrite", 8, 1, 1),
-            ("char data", HEADER_LEN, self.subbuf_size() - HEADER_LEN, 0),
-        ];
-        let line = |(field, offset, size, signed): (&str, u32, u32, u8)| {
-            format!("\tfield: {field};\toffset:{offset};\tsize:{size};\tsigned:{signed};\n")
-        };
-        fields.map(line).concat().into_bytes()
+        header::page_text(self.subbuf_size()).into_bytes()
     }
 }
-
-/// How an event's header is laid out.
-pub(crate) const HEADER_EVENT: &[u8] = b"# compressed entry header\n\
-    \ttype_len    :    5 bits\n\
-    \ttime_delta  :   27 bits\n\
-    \tarray       :   32 bits\n\
-    \n\
-    \tpadding     : type == 29\n\
-    \ttime_extend : type == 30\n\
-    \ttime_stamp : type == 31\n\
-    \tdata max type_len  == 28\n";

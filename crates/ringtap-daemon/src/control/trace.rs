@@ -4,7 +4,7 @@ use super::instance::{Instance, errno};
 use super::options::bit;
 use super::{Control, catalog::Catalog};
 use ringtap::{Cursor, Host, Item, ReadError, Reader, Start};
-use ringtap_format::text::{Columns, Entry, Sources, TraceText};
+use ringtap_format::text::{Columns, Entry, Sources, Style, TraceText};
 use ringtap_format::{Formats, Strings, Symbols, Tasks};
 use rustix::io::Errno;
 use std::collections::{HashMap, VecDeque};
@@ -142,6 +142,7 @@ impl Printer {
                 context: instance.has(bit::CONTEXT_INFO),
                 irqs: instance.has(bit::IRQ_INFO),
                 tgids: instance.has(bit::RECORD_TGID),
+                style: style(instance),
             },
             in_ns: instance.clock().is_ns(),
             symbols: Symbols::default(),
@@ -179,6 +180,17 @@ impl Printer {
             }
         }
     }
+}
+
+/// How an instance's entries are printed. Of several options the first of these is heeded, as in the kernel.
+fn style(instance: &Instance) -> Style {
+    let styles = [
+        (bit::HEX, Style::Hex),
+        (bit::BIN, Style::Bin),
+        (bit::RAW, Style::Raw),
+        (bit::FIELDS, Style::Fields),
+    ];
+    styles.iter().find(|(option, _)| instance.has(*option)).map_or(Style::Text, |(_, style)| *style)
 }
 
 /// What `snapshot` shows where there is nothing to show.
@@ -249,7 +261,10 @@ impl Trace {
             overrun = overrun.saturating_add(stats.overrun);
         }
         let mut text = Vec::new();
-        printer.text().header_of(printer.columns, entries, written, instance.nr_cpus(), &mut text);
+        // With `verbose`, what the columns mean is not said.
+        let columns =
+            Columns { context: printer.columns.context && !instance.has(bit::VERBOSE), ..printer.columns };
+        printer.text().header_of(columns, entries, written, instance.nr_cpus(), &mut text);
         let announces = overrun > 0 && instance.has(bit::ANNOTATE);
         Ok(Self { printer, lanes, announces, is_first: true, text, start: 0 })
     }

@@ -11,7 +11,7 @@ use crate::control::instance::{Hold, Use};
 use crate::control::options::bit;
 use crate::control::pipe::Pipe;
 use crate::control::trace::Trace;
-use crate::limits::WRITE_LEN;
+use crate::limits::{TEXT_LEN, WRITE_LEN};
 use ringtap::Host;
 use rustix::io::Errno;
 use std::fmt;
@@ -170,6 +170,18 @@ impl Handle {
         }
     }
 
+    /// Whether reading may take long: others are better not made to wait for it.
+    #[must_use]
+    pub fn reads_slowly(&self) -> bool {
+        matches!(self.file.read, Read::Trace | Read::Snapshot)
+    }
+
+    /// Whether writing may take long.
+    #[must_use]
+    pub fn writes_slowly(&self) -> bool {
+        matches!(self.file.write, Write::Set(_))
+    }
+
     /// Reads up to `len` bytes. Text at `offset` of this open's snapshot, which the first read takes and a read at
     /// offset 0 takes anew; a pipe wherever it stands.
     ///
@@ -182,7 +194,7 @@ impl Handle {
         let control = self.tree.control();
         let (read, place, caller) = (self.file.read, self.place, self.caller);
         match (&mut self.state, read) {
-            (State::Pipe(pipe), _) => match pipe.read(control, len)? {
+            (State::Pipe(pipe), _) => match pipe.read(control, len.min(TEXT_LEN))? {
                 Some(bytes) => Ok(Answer::Bytes(bytes)),
                 None => Ok(Answer::Wait(self.wait(0)?)),
             },
@@ -193,7 +205,7 @@ impl Handle {
                     *trace = Some(begin(control, &hold.instance, cpu)?);
                 }
                 match trace {
-                    Some(trace) => trace.read(offset, len).map(Answer::Bytes),
+                    Some(trace) => trace.read(offset, len.min(TEXT_LEN)).map(Answer::Bytes),
                     None => Err(Errno::IO),
                 }
             }

@@ -5,6 +5,7 @@ mod handle;
 mod mount;
 mod namespace;
 mod node;
+mod queue;
 mod raw;
 mod server;
 mod socket;

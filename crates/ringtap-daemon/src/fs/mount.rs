@@ -1,10 +1,11 @@
-//! The tree as a file system: mounted, served by two threads, unmounted.
+//! The tree as a file system: mounted, served by a few threads, unmounted.
 
 #![forbid(unsafe_code)]
 
-use super::fuse::device::{self, Device};
+use super::fuse::device::Device;
 use super::server::Server;
 use super::tree::Tree;
+use crate::limits::SLOW_THREADS;
 use rustix::event::EventfdFlags;
 use rustix::fd::{AsFd, AsRawFd, OwnedFd};
 use rustix::io::Errno;
@@ -97,6 +98,9 @@ impl Mount {
         };
         mount.spawn("ringtap-fuse", |server, stop| server.serve(stop.as_fd()))?;
         mount.spawn("ringtap-fuse-wait", |server, _| server.wait_for_others())?;
+        for _ in 0..SLOW_THREADS {
+            mount.spawn("ringtap-fuse-slow", |server, _| server.serve_slowly())?;
+        }
         tree.set_strict(mount.server.mappings());
         Ok(mount)
     }
@@ -107,7 +111,7 @@ impl Mount {
         run: impl FnOnce(&Server, &OwnedFd) + Send + 'static,
     ) -> Result<(), MountError> {
         let (server, stop) = (Arc::clone(&self.server), Arc::clone(&self.stop));
-        let spawned = device::spawn(name, move || run(&server, &stop));
+        let spawned = ringtap::thread::spawn_without_signals(name, move || run(&server, &stop));
         let failed = |source| MountError::System {
             action: "start a thread to serve",
             path: self.path.clone(),

@@ -4,6 +4,7 @@
 //! ```text
 //!   one thread    reads a request, answers it, reads the next
 //!   another       sleeps on the buffers for those who wait for more: blocked reads, and polls that were not ready
+//!   a few more    do what takes long: the text of events, resizes, snapshots, filters, instances
 //! ```
 //!
 //! **No client hangs.** A request that cannot be answered yet is noted in [`Waiting`], not waited for. A signal to its
@@ -17,20 +18,22 @@ use super::fuse::device::{self, Backing, Device};
 use super::handle::{Access, Answer, Handle, Special, Wait};
 use super::mount::{Held, MountError};
 use super::node::Node;
+use super::queue::Queue;
 use super::raw::{self, Consumer, Raw};
 use super::tree::{Attributes, Entry, Kind, Tree};
 use crate::control::{Caller, Mapped};
 use ringtap::Host;
-use ringtap::subbufs::{self, Bell, Seen, Watch};
+use ringtap::subbufs::{self, Bell, Frame, Seen, Watch};
 use rustix::event::{PollFd, PollFlags};
 use rustix::fd::{AsFd, BorrowedFd};
 use rustix::fs::OFlags;
 use rustix::io::Errno;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, hash_map};
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
+use std::time::SystemTime;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 /// Longest write that comes as one request, in bytes: more than any control file takes, so that the tree sees it.
@@ -56,6 +59,8 @@ pub(super) struct Server {
     can_map: bool,
     mappings: Arc<Mappings>,
     state: Mutex<State>,
+    /// Requests that take long.
+    slow: Queue<Vec<u8>>,
     bell: Bell,
     stopped: AtomicBool,
 }
@@ -74,8 +79,38 @@ struct State {
 #[derive(Debug)]
 enum Open {
     Directory(Vec<Entry>),
-    File(Handle),
-    Raw(Raw, Node),
+    File(File),
+    Raw(Box<Raw>, Node),
+}
+
+/// An open file other than `trace_pipe_raw`.
+#[derive(Clone, Debug)]
+struct File {
+    /// Locked for as long as one request takes; without the state's lock, unless it is a pipe.
+    handle: Arc<Mutex<Handle>>,
+    special: Special,
+    reads_slowly: bool,
+    writes_slowly: bool,
+}
+
+impl File {
+    fn new(handle: Handle) -> Self {
+        Self {
+            special: handle.special(),
+            reads_slowly: handle.reads_slowly(),
+            writes_slowly: handle.writes_slowly(),
+            handle: Arc::new(Mutex::new(handle)),
+        }
+    }
+
+    fn is_pipe(&self) -> bool {
+        self.special == Special::Pipe
+    }
+
+    /// A panic while a request was handled concerned that request.
+    fn lock(&self) -> MutexGuard<'_, Handle> {
+        self.handle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// An inode of one lookup of `trace_pipe_raw`.
@@ -117,15 +152,18 @@ enum Outcome {
 /// Which buffers somebody may have mapped.
 #[derive(Debug, Default)]
 pub(super) struct Mappings {
-    /// The inodes that were ever opened and are not forgotten, which a mapping prevents; and the memory behind them.
+    /// The inodes that were ever opened and are not forgotten, which a mapping prevents.
     inodes: Mutex<HashMap<u64, Shown>>,
 }
 
 /// What an inode shows.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 struct Shown {
-    /// Which memfd.
-    memory: u64,
+    /// Which buffer: of the instance of this number, and of this CPU.
+    instance: u32,
+    cpu: u32,
+    /// What its mappings go to.
+    frame: Frame,
     /// How often it is open.
     openings: u64,
 }
@@ -135,23 +173,40 @@ impl Mappings {
     fn inodes(&self) -> MutexGuard<'_, HashMap<u64, Shown>> {
         self.inodes.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
 
-/// What tells one memfd from all others.
-fn identity(memory: BorrowedFd<'_>) -> u64 {
-    rustix::fs::fstat(memory).map_or(0, |stat| stat.st_ino)
+    /// The inodes that show a buffer.
+    fn shown(&self, instance: u32, cpu: u32) -> HashMap<u64, Shown> {
+        let mut shown = self.inodes().clone();
+        shown.retain(|_, shown| (shown.instance, shown.cpu) == (instance, cpu));
+        shown
+    }
+
+    /// Whether anybody has open or mapped what these show, or the present memory, which the clients of a server before
+    /// this one may have.
+    fn is_used(shown: &HashMap<u64, Shown>, host: &Host, cpu: u32) -> bool {
+        let memories = shown.values().map(|shown| shown.frame.memory()).chain(host.memory(cpu).ok());
+        memories.into_iter().any(|memory| !device::is_unused(memory.as_fd()))
+    }
+
+    /// Whether somebody maps a buffer or can do so at any time, having it open.
+    fn may_be_mapped(&self, instance: u32, host: &Host, cpu: u32) -> bool {
+        Self::is_used(&self.shown(instance, cpu), host, cpu)
+    }
+
+    /// Forgets memory that other memory replaced and that nobody can map or has mapped any more.
+    fn forget_unused(&self) {
+        self.inodes()
+            .retain(|_, shown| shown.openings > 0 || !device::is_unused(shown.frame.memory().as_fd()));
+    }
 }
 
 impl Mapped for Mappings {
-    fn is_mapped(&self, host: &Host, cpu: u32) -> bool {
-        let Ok(memory) = host.memory(cpu) else { return false };
-        if device::is_unused(memory.as_fd()) {
+    fn is_mapped(&self, instance: u32, host: &Host, cpu: u32) -> bool {
+        let shown = self.shown(instance, cpu);
+        if !Self::is_used(&shown, host, cpu) {
             return false;
         }
         // Somebody has it: through a mapping, where no file is open; else the clients' own tables say it.
-        let wanted = identity(memory.as_fd());
-        let mut shown = self.inodes().clone();
-        shown.retain(|_, shown| shown.memory == wanted);
         if shown.values().all(|shown| shown.openings == 0) {
             return true;
         }
@@ -239,6 +294,7 @@ impl Server {
             can_map,
             mappings: Arc::default(),
             state: Mutex::default(),
+            slow: Queue::default(),
             bell: Bell::default(),
             stopped: AtomicBool::new(false),
         })
@@ -265,6 +321,7 @@ impl Server {
     /// Ends [`wait_for_others`](Self::wait_for_others).
     pub(super) fn stop(&self) {
         self.stopped.store(true, Relaxed);
+        self.slow.close();
         self.bell.ring();
     }
 
@@ -290,7 +347,45 @@ impl Server {
         self.stop();
     }
 
+    /// Answers what takes long, until [`stop`](Self::stop).
+    pub(super) fn serve_slowly(&self) {
+        while let Some(request) = self.slow.take() {
+            self.answer(&request);
+        }
+    }
+
     fn handle(&self, bytes: &[u8]) {
+        if self.takes_long(bytes) {
+            self.slow.put(bytes.to_vec());
+        } else {
+            self.answer(bytes);
+        }
+    }
+
+    /// Whether others are not to wait for this request.
+    fn takes_long(&self, bytes: &[u8]) -> bool {
+        let Some(request) = Request::parse(bytes) else { return false };
+        let of_file = |fh, is_slow: fn(&File) -> bool| match self.state().open.get(&fh) {
+            // Nor for one that is under way in the same file.
+            Some(Open::File(file)) => is_slow(file) || (!file.is_pipe() && file.handle.try_lock().is_err()),
+            _ => false,
+        };
+        match request.header.opcode {
+            opcode::MKDIR | opcode::RMDIR => true,
+            opcode::OPEN => request
+                .arguments::<OpenIn>()
+                .is_ok_and(|(open, _)| OFlags::from_bits_retain(open.flags).contains(OFlags::TRUNC)),
+            opcode::READ => request
+                .arguments::<ReadIn>()
+                .is_ok_and(|(read, _)| of_file(read.fh, |file| file.reads_slowly)),
+            opcode::WRITE => request
+                .arguments::<WriteIn>()
+                .is_ok_and(|(write, _)| of_file(write.fh, |file| file.writes_slowly)),
+            _ => false,
+        }
+    }
+
+    fn answer(&self, bytes: &[u8]) {
         let Some(request) = Request::parse(bytes) else { return };
         let unique = request.header.unique;
         // Without it a panic would end the thread, and leave all clients to wait for ever.
@@ -480,7 +575,7 @@ impl Server {
         }
         // With the page cache between, files of size 0 would seem empty.
         let seek = if handle.special() == Special::Text { 0 } else { fopen::NONSEEKABLE };
-        let fh = self.state().keep(Open::File(handle));
+        let fh = self.state().keep(Open::File(File::new(handle)));
         Ok(OpenOut { fh, open_flags: fopen::DIRECT_IO | seek, backing_id: 0 }.as_bytes().to_vec())
     }
 
@@ -488,20 +583,35 @@ impl Server {
         let pipe = handle.raw().ok_or(Errno::INVAL)?;
         let mut state = self.state();
         let inode = state.raw_inodes.get_mut(&ino).ok_or(Errno::STALE)?;
-        if self.can_map && inode.backing.is_none() {
-            let host = pipe.host();
-            let memory = host.memory(pipe.cpu()).map_err(|_| Errno::NODEV)?;
-            inode.backing = Some(self.device.back(memory.as_fd())?);
-            self.mappings.inodes().insert(ino, Shown { memory: identity(memory.as_fd()), openings: 0 });
+        let mut frame = None;
+        if self.can_map {
+            self.mappings.forget_unused();
+            let (host, cpu) = (pipe.host(), pipe.cpu());
+            if !self.mappings.may_be_mapped(node.instance, &host, cpu) {
+                // Where writers give no chance to, the numbers stay, which is as good to read by.
+                let _ = host.renumber(cpu);
+            }
+            let mut inodes = self.mappings.inodes();
+            let shown = match inodes.entry(ino) {
+                hash_map::Entry::Occupied(shown) => shown.into_mut(),
+                hash_map::Entry::Vacant(place) => place.insert(Shown {
+                    instance: node.instance,
+                    cpu,
+                    frame: host.frame(cpu).map_err(|_| Errno::NODEV)?,
+                    openings: 0,
+                }),
+            };
+            if inode.backing.is_none() {
+                inode.backing = Some(self.device.back(shown.frame.memory().as_fd())?);
+            }
+            shown.openings += 1;
+            frame = Some(shown.frame.clone());
         }
         inode.openings += 1;
-        if let Some(shown) = self.mappings.inodes().get_mut(&ino) {
-            shown.openings = inode.openings;
-        }
         let backing = inode.backing.as_ref().map(|backing| backing.id());
         let consumer = state.consumers.entry(node).or_default();
-        let raw = Raw::new(ino, handle, Arc::clone(consumer), nonblocking);
-        let fh = state.keep(Open::Raw(raw, node));
+        let raw = Raw::new(ino, handle, Arc::clone(consumer), frame, nonblocking);
+        let fh = state.keep(Open::Raw(Box::new(raw), node));
         let open_flags = fopen::DIRECT_IO | backing.map_or(0, |_| fopen::PASSTHROUGH);
         Ok(OpenOut { fh, open_flags, backing_id: backing.unwrap_or(0) }.as_bytes().to_vec())
     }
@@ -509,12 +619,19 @@ impl Server {
     fn release(&self, fh: u64) {
         let mut state = self.state();
         state.polls.remove(&fh);
-        let Some(Open::Raw(raw, node)) = state.open.remove(&fh) else { return };
+        let (raw, node) = match state.open.remove(&fh) {
+            Some(Open::Raw(raw, node)) => (raw, node),
+            // What closing it does is seen by whoever asks next, so it is done here, where that one is served.
+            other => {
+                drop(state);
+                return drop(other);
+            }
+        };
         if let Some(inode) = state.raw_inodes.get_mut(&raw.ino()) {
             inode.openings -= 1;
             inode.backing = inode.backing.take().filter(|_| inode.openings > 0);
             if let Some(shown) = self.mappings.inodes().get_mut(&raw.ino()) {
-                shown.openings = inode.openings;
+                shown.openings -= 1;
             }
         }
         let is_last = !state.open.values().any(|open| matches!(open, Open::Raw(_, other) if *other == node));
@@ -550,6 +667,16 @@ impl Server {
 
     fn read(&self, request: &Request<'_>) -> Result<Option<Vec<u8>>, Errno> {
         let (read, _) = request.arguments::<ReadIn>()?;
+        let file = match self.state().open.get(&read.fh) {
+            Some(Open::File(file)) if !file.is_pipe() => Some(file.clone()),
+            _ => None,
+        };
+        if let Some(file) = file {
+            return match file.lock().read(read.offset, read.size as usize)? {
+                Answer::Bytes(bytes) => Ok(Some(bytes)),
+                Answer::Wait(_) => Err(Errno::AGAIN),
+            };
+        }
         let what = What::Read { offset: read.offset, len: read.size as usize };
         let waiting = Waiting { unique: request.header.unique, handle: read.fh, what };
         let mut state = self.state();
@@ -570,9 +697,11 @@ impl Server {
     fn write(&self, request: &Request<'_>) -> Result<Vec<u8>, Errno> {
         let (write, bytes) = request.arguments::<WriteIn>()?;
         let bytes = bytes.get(..write.size as usize).ok_or(Errno::INVAL)?;
-        let mut state = self.state();
-        let Some(Open::File(handle)) = state.open.get_mut(&write.fh) else { return Err(Errno::BADF) };
-        let written = handle.write(bytes, &request.caller())?;
+        let file = match self.state().open.get(&write.fh) {
+            Some(Open::File(file)) => file.clone(),
+            _ => return Err(Errno::BADF),
+        };
+        let written = file.lock().write(bytes, &request.caller())?;
         let size = u32::try_from(written).map_err(|_| Errno::INVAL)?;
         Ok(WriteOut { size, padding: 0 }.as_bytes().to_vec())
     }
@@ -580,9 +709,14 @@ impl Server {
     fn ioctl(&self, request: &Request<'_>) -> Result<Option<Vec<u8>>, Errno> {
         let (ioctl, _) = request.arguments::<IoctlIn>()?;
         let mut state = self.state();
-        let Some(Open::Raw(raw, ..)) = state.open.get_mut(&ioctl.fh) else { return Err(Errno::NOTTY) };
+        let Some(Open::Raw(raw, node)) = state.open.get_mut(&ioctl.fh) else { return Err(Errno::NOTTY) };
         match ioctl.cmd {
             raw::GET_READER => {
+                let (host, cpu) = raw.buffer()?;
+                let others = || self.mappings.is_mapped(node.instance, &host, cpu);
+                if !raw.is_mapped(request.header.pid, others) {
+                    return Err(Errno::NODEV);
+                }
                 if raw.waits_for_watermark(request.header.pid) && !raw.is_ready()? {
                     let what = What::GetReader { kicks: raw.watch()?.kicks() };
                     state.waiting.push(Waiting { unique: request.header.unique, handle: ioctl.fh, what });
@@ -603,9 +737,7 @@ impl Server {
         let mut state = self.state();
         let revents = match state.open.get_mut(&poll.fh) {
             Some(Open::Raw(raw, ..)) => READABLE * u32::from(raw.poll(&self.device, request.header.pid)?),
-            Some(Open::File(handle)) if handle.special() == Special::Pipe => {
-                READABLE * u32::from(handle.poll()?.is_none())
-            }
+            Some(Open::File(file)) if file.is_pipe() => READABLE * u32::from(file.lock().poll()?.is_none()),
             Some(_) => ALWAYS,
             None => return Err(Errno::BADF),
         };
@@ -654,14 +786,27 @@ impl Server {
     }
 }
 
+/// When the files were made, in seconds of the calendar's time and nanoseconds: tools show it.
+static SINCE: LazyLock<(u64, u32)> = LazyLock::new(|| {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    (since.as_secs(), since.subsec_nanos())
+});
+
 fn attr(ino: u64, attributes: &Attributes, size: u64) -> Attr {
     let kind = match attributes.kind {
         Kind::Directory => libc::S_IFDIR,
         Kind::File => libc::S_IFREG,
     };
+    let (since, nsec) = *SINCE;
     Attr {
         ino,
         size,
+        atime: since,
+        mtime: since,
+        ctime: since,
+        atimensec: nsec,
+        mtimensec: nsec,
+        ctimensec: nsec,
         mode: kind | u32::from(attributes.mode),
         nlink: attributes.links,
         uid: attributes.uid,
@@ -717,7 +862,8 @@ impl State {
         };
         match self.open.get_mut(&fh).ok_or(Errno::BADF)? {
             Open::Raw(raw, ..) => arm(raw.watch()?, if any { 0 } else { raw.buffer_percent() }),
-            Open::File(handle) => match handle.poll()? {
+            Open::File(file) if !file.is_pipe() => Ok(()),
+            Open::File(file) => match file.lock().poll()? {
                 Some(Wait { host, cpus, percent }) => cpus
                     .iter()
                     .try_for_each(|&cpu| arm(host.watch(cpu).map_err(|error| raw::errno(&error))?, percent)),
@@ -740,7 +886,7 @@ impl State {
                 raw.get_reader()?;
                 Ok(Outcome::Now(IoctlOut::default().as_bytes().to_vec()))
             }
-            (Open::File(handle), &What::Read { offset, len }) => match handle.read(offset, len)? {
+            (Open::File(file), &What::Read { offset, len }) => match file.lock().read(offset, len)? {
                 Answer::Bytes(bytes) => Ok(Outcome::Now(bytes)),
                 Answer::Wait(_) => Ok(Outcome::Later),
             },
@@ -751,7 +897,7 @@ impl State {
     fn is_readable(&mut self, fh: u64) -> Result<bool, Errno> {
         match self.open.get_mut(&fh).ok_or(Errno::BADF)? {
             Open::Raw(raw, ..) => raw.is_ready(),
-            Open::File(handle) => Ok(handle.poll()?.is_none()),
+            Open::File(file) => Ok(!file.is_pipe() || file.lock().poll()?.is_none()),
             Open::Directory(_) => Ok(true),
         }
     }

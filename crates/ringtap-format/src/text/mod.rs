@@ -4,6 +4,7 @@ mod csv;
 mod flags;
 mod ftrace;
 mod json;
+mod styles;
 mod trace;
 mod trace_cmd;
 
@@ -14,6 +15,7 @@ pub use json::JsonLines;
 pub(crate) use json::fields as json_fields;
 #[cfg(any(feature = "chrome", feature = "ctf"))]
 pub(crate) use json::string as json_string;
+pub use styles::Style;
 pub use trace::{Columns, TraceText};
 pub use trace_cmd::TraceCmdText;
 

@@ -1,6 +1,6 @@
 //! The layout of the kernel's `trace` and `trace_pipe`.
 
-use super::{Common, Entry, Sources, flags, ftrace, seconds};
+use super::{Common, Entry, Sources, Style, flags, ftrace, seconds};
 use crate::out;
 
 /// Writes lines as the kernel's `trace` file does.
@@ -21,18 +21,20 @@ pub struct Columns {
     pub irqs: bool,
     /// The task's thread group (`record-tgid`).
     pub tgids: bool,
+    /// What stands behind them.
+    pub style: Style,
 }
 
 impl Default for Columns {
     fn default() -> Self {
-        Self { context: true, irqs: true, tgids: false }
+        Self { context: true, irqs: true, tgids: false, style: Style::Text }
     }
 }
 
 impl TraceText<'_> {
     /// Appends the header for such columns: entries in the buffer, entries written, CPUs.
     pub fn header_of(&self, columns: Columns, entries: u64, written: u64, cpus: u32, out: &mut Vec<u8>) {
-        if columns == Columns::default() {
+        if (Columns { style: Style::Text, ..columns }) == Columns::default() {
             return self.header(entries, written, cpus, out);
         }
         if !columns.context {
@@ -76,6 +78,9 @@ impl TraceText<'_> {
     /// Appends the line, or lines, of a record, behind these columns; `tgid` is its task's thread group, where known.
     pub fn entry_of(&self, columns: Columns, tgid: Option<u32>, entry: &Entry<'_>, out: &mut Vec<u8>) {
         let common = Common::of(entry.record, self.sources.formats.target());
+        if matches!(columns.style, Style::Raw | Style::Hex | Style::Bin) {
+            return self.styled(columns.style, columns.context, entry, out);
+        }
         if columns.context {
             self.task(common, out);
             match tgid.filter(|_| columns.tgids) {
@@ -88,6 +93,9 @@ impl TraceText<'_> {
                 None => {}
             }
             self.place(columns.irqs, entry, common, out);
+        }
+        if columns.style == Style::Fields {
+            return self.styled(columns.style, columns.context, entry, out);
         }
         self.body(common, entry.record, out);
     }
@@ -229,7 +237,7 @@ mod tests {
         let trace = TraceText { sources, in_ns: true };
         let header = |context, irqs, tgids| {
             let mut out = Vec::new();
-            trace.header_of(Columns { context, irqs, tgids }, 2, 3, 2, &mut out);
+            trace.header_of(Columns { context, irqs, tgids, style: Style::Text }, 2, 3, 2, &mut out);
             String::from_utf8(out).unwrap()
         };
         assert_eq!(header(false, true, false), "# tracer: nop\n#\n");
@@ -258,7 +266,7 @@ mod tests {
         let record = [77, 0, 0, 0, 9, 0, 0, 0];
         let mut out = Vec::new();
         let entry = Entry { cpu: 1, time: 2_000_000_000, record: &record };
-        trace.entry_of(Columns { irqs: false, tgids: true, context: true }, Some(8), &entry, &mut out);
+        trace.entry_of(Columns { irqs: false, tgids: true, ..Columns::default() }, Some(8), &entry, &mut out);
         trace.entry_of(Columns { context: false, ..Columns::default() }, None, &entry, &mut out);
         assert_eq!(
             String::from_utf8(out).unwrap(),

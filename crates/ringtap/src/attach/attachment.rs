@@ -21,8 +21,8 @@ use crate::event::switch::{Switch, Word};
 use crate::host::{Config, Host};
 use crate::instance::common::Common;
 use crate::instance::targets::Targets;
-use crate::serve::spawn_without_signals;
-use crate::writer::Writer;
+use crate::thread::spawn_without_signals;
+use crate::writer::{Lane, Writer};
 use ringtap_abi::control::PROTOCOL;
 use ringtap_abi::switchboard::{MAX_INSTANCES, TOP};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec};
@@ -30,8 +30,8 @@ use rustix::fd::{AsFd, AsRawFd, OwnedFd};
 use rustix::fs::inotify;
 use rustix::io::Errno;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::AtomicI32;
 use std::sync::atomic::Ordering::{Acquire, Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicI32};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -58,7 +58,9 @@ pub enum Early {
 /// A process's attachment to a host. Clones are handles of the same; with the last one it ends, and writers go on
 /// with the instances that they know.
 ///
-/// In a forked child it goes on with a link of its own.
+/// In a forked child it goes on with a link of its own: a thread, which a child that makes itself a sandbox may not have
+/// (`unshare(CLONE_NEWUSER)` fails in a process of several threads). For those see
+/// [`set_follows_forks`](Self::set_follows_forks).
 #[derive(Clone, Debug)]
 pub struct Attachment {
     handle: Arc<Handle>,
@@ -91,6 +93,10 @@ pub(super) struct Shared {
     stop: OwnedFd,
     state: fork::Lock<State>,
     switches: fork::Lock<Vec<Remembered>>,
+    /// The top instance's buffers as they were first known. A forked child has them, whatever its parent was at.
+    first: OnceLock<Arc<[Lane]>>,
+    /// Whether forked children have a link.
+    follows_forks: AtomicBool,
     /// The link's socket, so that a forked child can close its copy; -1 while there is none.
     socket: AtomicI32,
 }
@@ -105,7 +111,7 @@ struct State {
 }
 
 /// A host, as far as this process has mapped it.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Known {
     board: Arc<Board>,
     instances: [Option<Mapped>; MAX_INSTANCES],
@@ -118,12 +124,10 @@ impl Known {
         if link.ask(&request(request::OFFER, PROTOCOL, 0), &[])?.value == 0 {
             return Ok(());
         }
-        link.ask_with(&request(request::OFFER_SWITCHBOARD, 0, 0), &[], Some(self.board.fd()))?;
+        link.ask_with(&request(request::OFFER_SWITCHBOARD, 0, 0), &[], self.board.fd())?;
         for (bit, mapped) in (0u16..).zip(&self.instances) {
-            let descriptors = mapped.iter().flat_map(Mapped::descriptors);
-            for (cpu, descriptor) in (0u32..).zip(descriptors) {
-                let epoch = mapped.as_ref().map_or(0, |mapped| mapped.epoch);
-                let header = request(request::OFFER_BUFFER, place(bit, cpu), epoch);
+            for (cpu, descriptor) in mapped.iter().flat_map(Mapped::descriptors) {
+                let header = request(request::OFFER_BUFFER, place(bit, cpu), 0);
                 link.ask_with(&header, &[], Some(descriptor.as_fd()))?;
             }
         }
@@ -132,7 +136,7 @@ impl Known {
 }
 
 /// A switch, and what its event was declared as.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Remembered {
     switch: &'static Switch,
     system: String,
@@ -179,7 +183,7 @@ impl Attachment {
             Early::Keep(config) | Early::HandOver(config) => (config, TOP),
         };
         let common = Arc::new(Common::new(on).map_err(|error| failed(error.into()))?);
-        let host = Host::with(&config, &common, None, true).map_err(failed)?;
+        let host = Host::with(&config, &common, None, 0).map_err(failed)?;
         if on == 0 {
             host.retire();
         }
@@ -209,10 +213,21 @@ impl Attachment {
         let shared = self.shared();
         let state = shared.state.lock();
         let top = state.known.as_ref().and_then(|known| known.instances[0].as_ref());
-        match (top, &shared.early) {
-            (Some(top), _) => Writer::of_lanes(Arc::clone(&top.lanes), Some(Arc::clone(&shared.targets))),
-            (None, early) => early.as_ref().expect("without a host, there are early buffers").writer(),
+        match (top.map(|top| &top.lanes), &shared.early) {
+            (Some(lanes), _) => Writer::of_lanes(Arc::clone(lanes), Some(Arc::clone(&shared.targets))),
+            (None, Some(early)) => early.writer(),
+            (None, None) => {
+                let first = shared.first.get().expect("without a host, there are early buffers");
+                Writer::of_lanes(Arc::clone(first), Some(Arc::clone(&shared.targets)))
+            }
         }
+    }
+
+    /// Whether children that this process forks, and that execute no other program, have a link of their own, as they
+    /// have at first. Without one they go on with the buffers and instances that are known when they are forked: after
+    /// a resize their events are refused, and counted as dropped.
+    pub fn set_follows_forks(&self, follows: bool) {
+        self.shared().follows_forks.store(follows, Relaxed);
     }
 
     /// Whether there is a host, its instances are known, and it switches the events declared so far.
@@ -286,6 +301,8 @@ impl Shared {
             stop: stop.map_err(|errno| system("make an eventfd")(errno.into()))?,
             state: fork::Lock::default(),
             switches: fork::Lock::default(),
+            first: OnceLock::new(),
+            follows_forks: AtomicBool::new(true),
             socket: AtomicI32::new(-1),
         })
     }
@@ -348,7 +365,8 @@ impl Shared {
         loop {
             // Before the try: who comes behind it is told of.
             let watch = self.watch();
-            if let Some(known) = &self.state.lock().known {
+            let known = self.state.lock().known.clone();
+            if let Some(known) = known {
                 // Where there is no host, or it wants nothing, the same goes for the connection.
                 let _ = known.offer(&self.path);
             }
@@ -388,30 +406,49 @@ impl Shared {
     }
 
     /// Maps what is new at the host; returns the generation that is known now.
+    ///
+    /// Asks the host without holding a lock: a fork meanwhile leaves the child all that is known.
     fn update(&self, connection: &Connection) -> Result<u32, AttachError> {
         let board = Arc::clone(connection.board()?);
         // S5: pairs with the Release in `Common::changed`: the entries are at least what this generation says.
         let generation = board.head().generation.load(Acquire);
-        let mut state = self.state.lock();
-        let is_known = state.known.as_ref().is_some_and(|known| known.board.host_id() == board.host_id());
-        if !is_known {
-            let known = Known { board: Arc::clone(&board), instances: [const { None }; MAX_INSTANCES] };
-            let old = state.known.replace(known);
-            (1..MAX_INSTANCES).for_each(|bit| self.targets.set(bit, None));
-            self.targets.set_board(&board);
-            if let Some(known) = &mut state.known {
-                self.map_instances(known, connection)?;
+        let known = self.state.lock().known.clone();
+        let known = match known.filter(|known| known.board.host_id() == board.host_id()) {
+            Some(mut known) => {
+                self.map_instances(&mut known, connection)?;
+                known
             }
-            self.leave(old.as_ref());
-        } else if let Some(known) = &mut state.known {
-            self.map_instances(known, connection)?;
+            None => self.go_over(&board, connection)?,
+        };
+        if let Some(top) = &known.instances[0] {
+            self.first.get_or_init(|| Arc::clone(&top.lanes));
         }
-        (state.has_host, state.trouble) = (true, None);
+        let mut state = self.state.lock();
+        (state.known, state.has_host, state.trouble) = (Some(known), true, None);
         drop(state);
+        // What was declared elsewhere since.
         self.move_switches(connection)?;
         self.hand_over(connection)?;
         self.state.lock().is_attached = true;
         Ok(generation)
+    }
+
+    /// Goes over to another host than the one that was known, or from none to the first.
+    ///
+    /// First all that has to be asked; then the writers are sent to its buffers, and right behind that the events are
+    /// pointed at its words. Records that were built with an old id and come between are refused and counted, as
+    /// they would be other events there.
+    fn go_over(&self, board: &Arc<Board>, connection: &Connection) -> Result<Known, AttachError> {
+        let declared = self.declare_again(connection)?;
+        let mut known = Known { board: Arc::clone(board), instances: [const { None }; MAX_INSTANCES] };
+        self.map_instances(&mut known, connection)?;
+        for (bit, _) in known.instances.iter().enumerate().filter(|(_, mapped)| mapped.is_none()) {
+            self.targets.set(bit, None, board);
+        }
+        self.targets.set_board(board);
+        self.leave();
+        declared.into_iter().for_each(|(switch, word)| switch.move_to(word));
+        Ok(known)
     }
 
     /// Gives the host what was written before it came, where that was asked. What it refuses stays here.
@@ -435,9 +472,13 @@ impl Shared {
             let epoch = entry.epoch.load(Acquire);
             let lineage = entry.lineage.load(Relaxed);
             // Where it is replaced meanwhile, the generation grows, and it is looked at again.
-            let mapped = match place {
+            match place {
                 None if epoch == 0 => continue,
                 Some(mapped) if mapped.epoch == epoch && !mapped.is_ahead() => continue,
+                // Before anything is written there: a host in this one's place waits for those who have it.
+                _ => entry.mapped.fetch_max(epoch, Relaxed),
+            };
+            let mapped = match place {
                 Some(mapped) if mapped.lineage == lineage => {
                     mapped.follow(connection, bit).map(|()| mapped.epoch = epoch).map(|()| None)
                 }
@@ -450,15 +491,24 @@ impl Shared {
                 Err(error) => return Err(error),
             };
             let lanes = Some(&mapped.lanes).filter(|lanes| !lanes.is_empty());
-            self.targets.set(bit.into(), lanes.map(|lanes| Writer::of_lanes(Arc::clone(lanes), None)));
-            *place = Some(mapped);
+            let writer = lanes.map(|lanes| Writer::of_lanes(Arc::clone(lanes), None));
+            self.targets.set(bit.into(), writer, &known.board);
+            // Its host does the same, if it lives.
+            let old = place.replace(mapped);
+            if let (Some(old), Some(new)) = (old, &place)
+                && !old.shares(new)
+            {
+                old.retire();
+            }
         }
         Ok(())
     }
 
     /// Sends the writers from a host that is no more, or from the early buffers, to the new one.
-    fn leave(&self, old: Option<&Known>) {
-        old.iter().flat_map(|known| known.instances.iter().flatten()).for_each(Mapped::retire);
+    fn leave(&self) {
+        if let Some(old) = &self.state.lock().known {
+            old.instances.iter().flatten().for_each(Mapped::retire);
+        }
         if let Some(early) = &self.early {
             early.retire();
         }
@@ -472,19 +522,30 @@ impl Shared {
 
     /// Declares with the host what was declared elsewhere, and points its switches here.
     fn move_switches(&self, connection: &Connection) -> Result<(), AttachError> {
-        let board = connection.board()?;
-        let mut switches = self.switches.lock();
-        // Unregistered by the application.
-        switches.retain(|remembered| !remembered.switch.home().is_null());
-        for each in switches.iter().filter(|each| !board.owns(each.switch.home())) {
-            match connection.register_event(&each.system, &each.name, &each.format) {
-                Ok(id) => each.switch.move_to(Word::new(board.word_for_ever(id))),
-                // Refused: it stays where nobody switches it on.
-                Err(AttachError::Refused { .. }) => {}
-                Err(error) => return Err(error),
-            }
-        }
+        let declared = self.declare_again(connection)?;
+        declared.into_iter().for_each(|(switch, word)| switch.move_to(word));
         Ok(())
+    }
+
+    /// Declares with the host what was declared elsewhere; returns where each switch is to point. What the host refuses
+    /// is off there.
+    fn declare_again(&self, connection: &Connection) -> Result<Vec<(&'static Switch, Word)>, AttachError> {
+        let board = connection.board()?;
+        let elsewhere: Vec<Remembered> = {
+            let mut switches = self.switches.lock();
+            // Unregistered by the application.
+            switches.retain(|remembered| !remembered.switch.home().is_null());
+            switches.iter().filter(|each| !board.owns(each.switch.home())).cloned().collect()
+        };
+        let declare = |each: Remembered| {
+            let word = match connection.register_event(&each.system, &each.name, &each.format) {
+                Ok(id) => Word::new(board.word_for_ever(id)),
+                Err(AttachError::Refused { .. }) => Word::nowhere(each.switch.id().unwrap_or(0)),
+                Err(error) => return Err(error),
+            };
+            Ok((each.switch, word))
+        };
+        elsewhere.into_iter().map(declare).collect()
     }
 
     /// In a forked child, where no other thread is: begins anew with what is mapped.
@@ -509,6 +570,9 @@ impl Shared {
         // The parent's handles stop the parent's link.
         // SAFETY: replaces a descriptor of this process by another one of the same kind.
         if unsafe { libc::dup3(stop.as_raw_fd(), self.stop.as_raw_fd(), libc::O_CLOEXEC) } < 0 {
+            return;
+        }
+        if !self.follows_forks.load(Relaxed) {
             return;
         }
         // Without the thread, the child writes on with what is mapped.

@@ -3,35 +3,41 @@
 //! A resize is announced before it is done: the link adds what follows to the lanes of this process's writers, who go on
 //! to it once they find the old ring retired (see [`resize`](crate::resize)).
 
+//!
+//! What was replaced is kept until it is read, so that it can be offered to a host in this one's place.
+
 use super::error::AttachError;
 use super::{Connection, map_descriptor};
 use crate::map::{Access, File, Mapping};
+use crate::resize;
 use crate::ring::retire;
-use crate::rseq::lock;
-use crate::writer::{self, Lane};
+use crate::writer::{self, Lane, Unheard};
+use ringtap_abi::control::request::OLDEST;
+use ringtap_abi::meta::Rank;
 use rustix::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
+use std::sync::atomic::Ordering::{Acquire, Relaxed};
 
 /// Most buffers that one look at a CPU brings: a host whose buffers follow each other faster is none.
 const STEPS: usize = 64;
 
+/// Most buffers of a CPU that are kept for another host. A host has two that are not read, and a third for a moment.
+const HELD: usize = 8;
+
 /// An instance's buffers.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Mapped {
     pub(super) epoch: u64,
     pub(super) lineage: u64,
     /// What this process's writers write. The index is the CPU, here and below.
     pub(super) lanes: Arc<[Lane]>,
-    latest: Vec<Latest>,
+    held: Vec<Line>,
 }
 
-/// The last buffers of a CPU that are known.
-#[derive(Debug)]
-struct Latest {
-    /// The one before the last, which may still be the one that is written.
-    before: Option<Held>,
-    last: Held,
-}
+/// The buffers of a CPU that are known and not read, and what is about to be written; the oldest first. There is one at
+/// least.
+#[derive(Clone, Debug)]
+struct Line(Vec<Arc<Held>>);
 
 /// A buffer, and what can be offered to a host in this one's place.
 #[derive(Debug)]
@@ -48,12 +54,22 @@ impl Held {
     fn is_retired(&self) -> bool {
         retire::is_retired(&self.mapping.ring()) == Ok(true)
     }
+
+    fn rank(&self) -> Rank {
+        Rank::unpack(self.mapping.ring().meta().chain.rank.load(Relaxed))
+    }
+
+    /// Whether all before it are read or given up.
+    fn is_first(&self) -> bool {
+        // S6: pairs with the Release in `Chain::publish`.
+        self.mapping.ring().meta().chain.is_first.load(Acquire) != 0
+    }
 }
 
 impl Mapped {
     /// An instance that is no more.
     pub(super) fn nothing(epoch: u64, lineage: u64) -> Self {
-        Self { epoch, lineage, lanes: Arc::new([]), latest: Vec::new() }
+        Self { epoch, lineage, lanes: Arc::new([]), held: Vec::new() }
     }
 
     /// Maps an instance's buffers.
@@ -63,47 +79,61 @@ impl Mapped {
         epoch: u64,
         lineage: u64,
     ) -> Result<Self, AttachError> {
-        let (descriptors, mappings) = connection.map_all(bit)?;
-        let held = descriptors
-            .into_iter()
-            .zip(&mappings)
-            .map(|(descriptor, mapping)| Held { descriptor, mapping: Arc::clone(mapping) });
-        let latest = held.map(|last| Latest { before: None, last }).collect();
-        let mut mapped = Self { epoch, lineage, lanes: writer::lanes(mappings), latest };
+        connection.check_cpus()?;
+        let oldest = |&cpu: &u32| {
+            let descriptor = connection.descriptor_after(bit, cpu, OLDEST)?;
+            let mapping = Arc::new(map_descriptor(&descriptor, cpu, Access::Write)?);
+            Ok(Arc::new(Held { descriptor, mapping }))
+        };
+        let oldest = connection.cpus().iter().map(oldest).collect::<Result<Vec<_>, AttachError>>()?;
+        let mappings = oldest.iter().map(|held| Arc::clone(&held.mapping)).collect();
+        let unheard = Unheard { board: Arc::clone(connection.board()?), instance: bit.into() };
+        let lanes = writer::lanes(mappings, Some(&unheard));
+        let held = oldest.into_iter().map(|held| Line(vec![held])).collect();
+        let mut mapped = Self { epoch, lineage, lanes, held };
         mapped.follow(connection, bit)?;
         Ok(mapped)
     }
 
     /// Whether buffers are mapped that nobody writes yet.
     pub(super) fn is_ahead(&self) -> bool {
-        self.latest.iter().any(Latest::is_ahead)
+        self.held.iter().any(Line::is_ahead)
     }
 
     /// Maps what follows the buffers that are known.
     pub(super) fn follow(&mut self, connection: &Connection, bit: u16) -> Result<(), AttachError> {
-        for (cpu, (latest, lane)) in (0u32..).zip(self.latest.iter_mut().zip(self.lanes.iter())) {
-            latest.follow(connection, bit, cpu, lane)?;
+        for ((line, lane), &cpu) in self.held.iter_mut().zip(self.lanes.iter()).zip(connection.cpus()) {
+            line.follow(connection, bit, cpu, lane)?;
+            line.forget_what_is_read();
         }
         Ok(())
     }
 
-    /// The descriptors of the buffers that are written.
-    pub(super) fn descriptors(&self) -> impl Iterator<Item = &OwnedFd> {
-        self.latest.iter().map(|latest| match &latest.before {
-            Some(before) if latest.is_ahead() => &before.descriptor,
-            _ => &latest.last.descriptor,
-        })
+    /// The descriptors of all buffers, each with its CPU's place.
+    pub(super) fn descriptors(&self) -> impl Iterator<Item = (u32, &OwnedFd)> {
+        let lines = (0u32..).zip(&self.held);
+        lines.flat_map(|(cpu, line)| line.0.iter().map(move |held| (cpu, &held.descriptor)))
     }
 
     /// Sends this process's writers to the buffers in these ones' place.
     pub(super) fn retire(&self) {
         self.lanes.iter().for_each(Lane::retire_all);
     }
+
+    /// Whether some buffer is also one of the other's.
+    pub(super) fn shares(&self, other: &Self) -> bool {
+        let has = |file: File| other.held.iter().any(|line| line.0.iter().any(|held| held.file() == file));
+        self.held.iter().any(|line| line.0.iter().any(|held| has(held.file())))
+    }
 }
 
-impl Latest {
+impl Line {
+    fn last(&self) -> &Held {
+        self.0.last().expect("a CPU has a buffer")
+    }
+
     fn is_ahead(&self) -> bool {
-        self.before.as_ref().is_some_and(|before| !before.is_retired())
+        self.0.len() > 1 && !self.0[self.0.len() - 2].is_retired()
     }
 
     fn follow(
@@ -114,31 +144,41 @@ impl Latest {
         lane: &Lane,
     ) -> Result<(), AttachError> {
         for _ in 0..STEPS {
-            let descriptor = connection.descriptor_after(bit, cpu, self.last.file().inode())?;
+            let descriptor = connection.descriptor_after(bit, cpu, self.last().file().inode())?;
             let file = File::of(descriptor.as_fd()).map_err(|source| AttachError::Map { cpu, source })?;
-            if file == self.last.file() {
+            if file == self.last().file() {
                 return Ok(());
             }
-            if self.before.as_ref().is_some_and(|before| before.file() == file) {
-                self.step_back();
+            if self.0.iter().any(|held| held.file() == file) {
+                // The host does not know our last one: its host died or failed before anybody wrote there.
+                self.pass_over();
                 continue;
             }
             let mapping = Arc::new(map_descriptor(&descriptor, cpu, Access::Write)?);
-            lane.add(Arc::clone(&mapping));
-            self.before = Some(std::mem::replace(&mut self.last, Held { descriptor, mapping }));
+            let held = Arc::new(Held { descriptor, mapping });
+            if held.rank() <= self.last().rank() {
+                // Nor does it here, and there was somebody who wrote: who missed that its host was replaced.
+                self.pass_over();
+            }
+            lane.add(Arc::clone(&held.mapping));
+            self.0.push(held);
         }
         Err(AttachError::Protocol("its buffers follow each other without an end"))
     }
 
-    /// The last one will not follow the one before it: the host died or failed in between. Retired, it is passed over to
-    /// what follows instead.
-    fn step_back(&mut self) {
-        let Some(before) = self.before.take() else { return };
-        let never = std::mem::replace(&mut self.last, before);
-        let ring = never.mapping.ring();
-        if let Some(_held) = lock::acquire(&ring.meta().writer.lock) {
-            // Nobody writes there. What is damaged is not written either.
-            let _ = retire::retire(&ring, None);
+    /// Ends writing to the last buffer, so that writers go on to what follows it instead.
+    fn pass_over(&mut self) {
+        // Where it cannot be ended, its writers go on there. What is damaged is not written either.
+        let _ = resize::retire(&self.last().mapping);
+        if self.0.len() > 1 {
+            self.0.pop();
         }
+    }
+
+    /// Keeps what is not read.
+    fn forget_what_is_read(&mut self) {
+        let first = self.0.iter().rposition(|held| held.is_first()).unwrap_or(0);
+        let surplus = self.0.len().saturating_sub(HELD);
+        self.0.drain(..first.max(surplus));
     }
 }

@@ -8,11 +8,13 @@ mod attachment;
 mod early;
 mod error;
 mod fork;
+mod known;
 mod link;
 mod mapped;
 
 pub use attachment::{Attachment, Early};
 pub use error::AttachError;
+pub use known::KnownEvents;
 
 use crate::board::{self, Board};
 use crate::clock::ClockId;
@@ -24,7 +26,7 @@ use crate::map::{self, Access, Mapping};
 use crate::serve::TreeCall;
 use crate::stats::Stats;
 use crate::wake;
-use crate::writer::Writer;
+use crate::writer::{Unheard, Writer};
 use link::{Link, Reply};
 use ringtap_abi::control::split_event;
 use ringtap_abi::control::{Counters, Header, HostInfo, PROTOCOL, Part, at, cpus_of, request, role};
@@ -78,6 +80,8 @@ pub struct Connection {
     instance: u16,
     /// The host's switchboard, once it was asked for.
     board: OnceLock<Arc<Board>>,
+    /// Whether what is made of the connection may keep descriptors open.
+    keeps_descriptors: bool,
 }
 
 impl Connection {
@@ -131,7 +135,8 @@ impl Connection {
         if cpus.is_empty() || cpus.iter().any(|&cpu| cpu >= MAX_CPUS) {
             return Err(AttachError::Protocol("its CPUs are none, or more than Linux can have"));
         }
-        Ok(Self { link: Mutex::new(link), role, info, cpus, instance: 0, board: OnceLock::new() })
+        let (link, board) = (Mutex::new(link), OnceLock::new());
+        Ok(Self { link, role, info, cpus, instance: 0, board, keeps_descriptors: true })
     }
 
     /// The CPUs that have a buffer.
@@ -220,9 +225,13 @@ impl Connection {
     /// [`AttachError::Map`] where what the host gave is no buffer; a reader's connection gets none that can be
     /// written.
     pub fn writer(&self) -> Result<Writer, AttachError> {
-        let (_, mappings) = self.map_all(self.instance)?;
-        let targets = Targets::new(Arc::clone(self.board()?));
-        Ok(Writer::new(mappings, Some(Arc::new(targets))))
+        self.check_cpus()?;
+        let map = |&cpu: &u32| self.map(cpu, Access::Write).map(Arc::new);
+        let mappings = self.cpus.iter().map(map).collect::<Result<_, _>>()?;
+        let board = self.board()?;
+        let unheard = Unheard { board: Arc::clone(board), instance: self.instance.into() };
+        let targets = Targets::new(Arc::clone(board));
+        Ok(Writer::new(mappings, Some(&unheard), Some(Arc::new(targets))))
     }
 
     /// The host's switchboard. All connections of this process to the same host share its mapping, so that an event's
@@ -234,10 +243,32 @@ impl Connection {
         if let Some(board) = board::find(self.info.host_id) {
             return Ok(self.board.get_or_init(|| board));
         }
-        let reply = self.link().ask(&request(request::GET_SWITCHBOARD, 0, 0), &[])?.descriptor;
-        let descriptor = reply.ok_or(AttachError::Protocol("it gave no descriptor"))?;
-        let board = board::shared(descriptor).map_err(|source| AttachError::Switchboard { source })?;
+        let descriptor = self.switchboard()?;
+        let board = board::shared(descriptor, self.keeps_descriptors)
+            .map_err(|source| AttachError::Switchboard { source })?;
         Ok(self.board.get_or_init(|| board))
+    }
+
+    fn switchboard(&self) -> Result<OwnedFd, AttachError> {
+        let reply = self.link().ask(&request(request::GET_SWITCHBOARD, 0, 0), &[])?.descriptor;
+        reply.ok_or(AttachError::Protocol("it gave no descriptor"))
+    }
+
+    /// Leaves no descriptor open behind the connection, in a process that counts and closes its own: its writers, and the
+    /// events declared with it, work by what is mapped alone.
+    #[must_use]
+    pub fn without_descriptors(mut self) -> Self {
+        self.keeps_descriptors = false;
+        self
+    }
+
+    /// The events that the host knows, read at once: for who declares many.
+    ///
+    /// # Errors
+    /// [`AttachError`].
+    pub fn known_events(&self) -> Result<KnownEvents<'_>, AttachError> {
+        let board = Board::open(self.switchboard()?).map_err(|source| AttachError::Switchboard { source })?;
+        Ok(KnownEvents::new(self, &board))
     }
 
     /// What the host's memory tells of its events and threads. Writers alone, since it can be written.
@@ -257,11 +288,16 @@ impl Connection {
         self.descriptor_after(self.instance, cpu, 0)
     }
 
-    /// The descriptor behind the file of the inode `known`, where one is about to follow that.
+    /// The descriptor of the buffer behind the file of the inode `known`, or as [`request::GET_BUFFER`] says.
     fn descriptor_after(&self, instance: u16, cpu: u32, known: u64) -> Result<OwnedFd, AttachError> {
         let mut link = self.link();
         let reply = link.ask(&request(request::GET_BUFFER, place(instance, cpu), known), &[])?;
         reply.descriptor.ok_or(AttachError::Protocol("it gave no descriptor"))
+    }
+
+    /// As [`descriptor`](Self::descriptor), for who reads without consuming and knows the buffer of this inode.
+    pub(crate) fn descriptor_behind(&self, cpu: u32, known: u64) -> Result<OwnedFd, AttachError> {
+        self.descriptor_after(self.instance, cpu, known)
     }
 
     /// Becomes the consuming reader of a CPU's buffer, until the handle is dropped.
@@ -407,20 +443,16 @@ impl Connection {
     }
 
     fn map(&self, cpu: u32, access: Access) -> Result<Mapping, AttachError> {
-        self.map_in(self.instance, cpu, access).map(|(_, mapping)| mapping)
+        map_descriptor(&self.descriptor(cpu)?, cpu, access)
     }
 
-    /// All buffers of an instance, mapped for writing, and their descriptors. The index is the CPU.
-    fn map_all(&self, instance: u16) -> Result<(Vec<OwnedFd>, Vec<Arc<Mapping>>), AttachError> {
-        // `Writer` finds a CPU's buffer by its index.
-        if !(0u32..).zip(&self.cpus).all(|(index, &cpu)| index == cpu) {
-            return Err(AttachError::Protocol("its CPUs have gaps"));
+    /// A writer finds a CPU's buffer by its index.
+    fn check_cpus(&self) -> Result<(), AttachError> {
+        if (0u32..).zip(&self.cpus).all(|(index, &cpu)| index == cpu) {
+            Ok(())
+        } else {
+            Err(AttachError::Protocol("its CPUs have gaps"))
         }
-        let map = |&cpu: &u32| {
-            let (descriptor, mapping) = self.map_in(instance, cpu, Access::Write)?;
-            Ok((descriptor, Arc::new(mapping)))
-        };
-        self.cpus.iter().map(map).collect()
     }
 
     /// Waits until there is another generation of instances than this one, however long it takes; `None` where `stop`
@@ -428,12 +460,6 @@ impl Connection {
     fn await_change(&self, generation: u32, stop: &OwnedFd) -> Result<Option<()>, AttachError> {
         let request = request(request::AWAIT, 0, generation.into());
         Ok(self.link().ask_patiently(&request, stop)?.map(|_| ()))
-    }
-
-    fn map_in(&self, instance: u16, cpu: u32, access: Access) -> Result<(OwnedFd, Mapping), AttachError> {
-        let descriptor = self.descriptor_after(instance, cpu, 0)?;
-        let mapping = map_descriptor(&descriptor, cpu, access)?;
-        Ok((descriptor, mapping))
     }
 
     fn ask(&self, kind: u32, cpu: u32, value: u64) -> Result<u64, AttachError> {

@@ -176,7 +176,7 @@ macro_rules! __event {
                     const WORDS: usize = LEN.div_ceil(8);
                     // Built in whole words: narrow stores that are loaded as wide ones would stall.
                     let mut words = [0u64; WORDS];
-                    words[0] = $crate::event::Common::of_thread(route.id).word();
+                    words[0] = $crate::event::Common::of_thread(route.id()).word();
                     $($crate::event::Value::put(
                         &self.$field,
                         &mut words,

@@ -24,18 +24,39 @@ pub fn write<const N: usize>(
     route: Route,
     words: &mut [u64],
     fields: &[Field; N],
-    tails: [Tail<'_>; N],
+    mut tails: [Tail<'_>; N],
 ) -> Result<(), Refused> {
     let fixed_len = fields.last().map_or(0, |last| last.offset + last.kind.size());
-    let (tails, len) = fit(fields, tails, fixed_len);
-    let dynamic = || fields.iter().zip(&tails).filter(|(field, _)| field.kind.is_dynamic());
+    write_tails(writer, route, words, fixed_len, fields, &mut tails)
+}
+
+/// As [`write()`], of an event whose fields are only known at run time: those of `fields` that are strings or slices have
+/// their tail in the same place of `tails`, and the fixed part ends at `fixed_len`. Cuts the tails that are too long.
+///
+/// # Errors
+/// As [`Writer::write`].
+///
+/// # Panics
+/// Where the words are fewer than `fixed_len` bytes.
+#[inline(always)]
+pub fn write_tails(
+    writer: &Writer,
+    route: Route,
+    words: &mut [u64],
+    fixed_len: usize,
+    fields: &[Field],
+    tails: &mut [Tail<'_>],
+) -> Result<(), Refused> {
+    let len = fit(fields, tails, fixed_len);
+    let dynamic = || fields.iter().zip(&*tails).filter(|(field, _)| field.kind.is_dynamic());
     let mut end = fixed_len;
     for (field, tail) in dynamic() {
         let len = tail.bytes.len() + terminator(&field.kind);
         data_loc(end, len).put(words, field.offset);
         end += len;
     }
-    let mut payload = Payload::new();
+    let mut room = [MaybeUninit::uninit(); PAYLOAD_LIMIT / 8];
+    let mut payload = Payload::new(&mut room);
     payload.push_words(&words[..fixed_len / 8]);
     if !fixed_len.is_multiple_of(8) {
         payload.push(words[fixed_len / 8], fixed_len % 8);
@@ -52,15 +73,11 @@ pub fn write<const N: usize>(
 
 /// Cuts the tails so that the payload keeps its limit, and tells its length.
 #[inline(always)]
-fn fit<'e, const N: usize>(
-    fields: &[Field; N],
-    mut tails: [Tail<'e>; N],
-    fixed_len: usize,
-) -> ([Tail<'e>; N], usize) {
+fn fit(fields: &[Field], tails: &mut [Tail<'_>], fixed_len: usize) -> usize {
     // Each string has its NUL, however little room there is.
     let nuls: usize = fields.iter().map(|field| terminator(&field.kind)).sum();
     let mut room = PAYLOAD_LIMIT.saturating_sub(fixed_len + nuls);
-    for (field, tail) in fields.iter().zip(&mut tails) {
+    for (field, tail) in fields.iter().zip(tails) {
         tail.bytes = match field.kind.shown {
             Shown::Text => cut(tail.bytes, room),
             _ => {
@@ -69,7 +86,7 @@ fn fit<'e, const N: usize>(
         };
         room -= tail.bytes.len();
     }
-    (tails, PAYLOAD_LIMIT.max(fixed_len + nuls) - room)
+    PAYLOAD_LIMIT.max(fixed_len + nuls) - room
 }
 
 /// Bytes behind a string's: its NUL.
@@ -79,9 +96,9 @@ fn terminator(kind: &Kind) -> usize {
 
 /// A payload that is built in whole words: bytes that are stored one by one and then loaded as words would
 /// stall, and cost more than the event.
-struct Payload {
-    /// The first `full` are initialised.
-    words: [MaybeUninit<u64>; PAYLOAD_LIMIT / 8],
+struct Payload<'w> {
+    /// The first `full` are initialised. They stand apart, since the compiler may clear what stands with the rest.
+    words: &'w mut [MaybeUninit<u64>; PAYLOAD_LIMIT / 8],
     full: usize,
     /// The word behind the full ones, zero where it is not filled.
     last: u64,
@@ -89,10 +106,10 @@ struct Payload {
     bits: usize,
 }
 
-impl Payload {
+impl<'w> Payload<'w> {
     #[inline(always)]
-    fn new() -> Self {
-        Self { words: [MaybeUninit::uninit(); PAYLOAD_LIMIT / 8], full: 0, last: 0, bits: 0 }
+    fn new(words: &'w mut [MaybeUninit<u64>; PAYLOAD_LIMIT / 8]) -> Self {
+        Self { words, full: 0, last: 0, bits: 0 }
     }
 
     /// Adds the first `len` bytes of a word, 1 to 8; the others are zero.
@@ -166,7 +183,8 @@ mod tests {
         let text: Vec<u8> = (1..=255).collect();
         for first in 0..24 {
             for second in 0..24 {
-                let mut payload = Payload::new();
+                let mut room = [MaybeUninit::uninit(); PAYLOAD_LIMIT / 8];
+                let mut payload = Payload::new(&mut room);
                 payload.push_words(&[u64::MAX]);
                 payload.push_bytes(&text[..first]);
                 payload.push(0, 1);

@@ -77,6 +77,7 @@ mod value;
 pub use declared::{Declared, EventError, Register};
 pub use format::{Arg, Print, manifests};
 pub use layout::Field;
+pub(crate) use switch::Home;
 pub use switch::{Route, Switch};
 pub use value::{Count, Kind, Scalar, Shown, Text, Value};
 
@@ -121,10 +122,11 @@ impl Common {
     }
 }
 
-/// What [`event!`](crate::event!) expands to. Not for direct use.
+/// What [`event!`](crate::event!) expands to, and what the C library makes of C declarations. Not for direct use.
 #[doc(hidden)]
 pub mod private {
-    pub use super::dynamic::{Tail, write as write_dynamic};
+    pub use super::dynamic::{Tail, write as write_dynamic, write_tails};
     pub use super::format::{check as check_print, manifest, manifest_len};
     pub use super::layout::{is_dynamic, lay_out, offset_of, payload_len, plain_len, view};
+    pub use super::value::cut;
 }

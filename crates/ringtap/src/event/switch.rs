@@ -5,13 +5,14 @@
 //! them with one store. Words lie so that their address says the event's id, and are never unmapped: one load tells
 //! where the word is and whose, a second one whether the event is on.
 
+use crate::board::Board;
 use ringtap_abi::switchboard::{TOP, WORDS, WORDS_LEN};
 use ringtap_abi::sync::AtomicU64;
 use std::alloc::Layout;
 use std::ptr;
 use std::sync::OnceLock;
 use std::sync::atomic::AtomicPtr;
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::Ordering::{Acquire, Relaxed, SeqCst};
 
 /// An event's word on a switchboard.
 #[derive(Clone, Copy, Debug)]
@@ -25,10 +26,15 @@ impl Word {
 
     /// The word of an event that no host switches: it is on in the writer's own instance.
     pub(crate) fn always_on(id: u16) -> Self {
-        static TABLE: OnceLock<&'static [AtomicU64]> = OnceLock::new();
-        let word = &TABLE.get_or_init(private_words)[usize::from(id)];
+        let word = &PRIVATE.get_or_init(private_words)[usize::from(id)];
         word.store(TOP, Relaxed);
         Self(word)
+    }
+
+    /// The word of an event that its host refused: off, whoever switches it.
+    pub(crate) fn nowhere(id: u16) -> Self {
+        static TABLE: OnceLock<&[AtomicU64]> = OnceLock::new();
+        Self(&TABLE.get_or_init(private_words)[usize::from(id)])
     }
 
     /// The event's id.
@@ -38,7 +44,10 @@ impl Word {
     }
 }
 
-/// Words for ids that come from elsewhere than a host, aligned as a switchboard's.
+/// Words for ids that come from elsewhere than a host.
+static PRIVATE: OnceLock<&[AtomicU64]> = OnceLock::new();
+
+/// Aligned as a switchboard's.
 fn private_words() -> &'static [AtomicU64] {
     let layout = Layout::from_size_align(WORDS_LEN, WORDS_LEN).expect("a power of two");
     // SAFETY: the layout's size is not 0.
@@ -59,10 +68,35 @@ fn id_of(word: *const AtomicU64) -> u16 {
 /// Where an event goes that is on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Route {
-    /// The event's id.
-    pub id: u16,
+    pub(crate) home: Home,
     /// Its word: a bit for each instance, and [`RULES`](ringtap_abi::switchboard::RULES). Never 0.
-    pub word: u64,
+    pub(crate) word: u64,
+}
+
+impl Route {
+    /// The event's id.
+    #[inline(always)]
+    #[must_use]
+    pub fn id(self) -> u16 {
+        id_of(ptr::without_provenance(self.home.0))
+    }
+}
+
+/// The address of an event's word: by it, a record tells whose ids it was built with. 0 where nobody's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Home(usize);
+
+impl Home {
+    /// Of a payload that was not built for any switchboard's event.
+    pub(crate) const NOBODYS: Self = Self(0);
+
+    /// Whether what was built there may be written for the host of this switchboard. Ids that came from elsewhere
+    /// than a host mean the same everywhere.
+    pub(crate) fn is_valid_for(self, board: &Board) -> bool {
+        let word = ptr::without_provenance(self.0);
+        let is_private = || PRIVATE.get().is_some_and(|words| words.as_ptr_range().contains(&word));
+        self == Self::NOBODYS || board.owns(word) || is_private()
+    }
 }
 
 /// The word of an event that is off.
@@ -94,13 +128,14 @@ impl Switch {
     #[inline(always)]
     #[must_use]
     pub fn route(&self) -> Option<Route> {
-        // Relaxed: the word is never written by this process's stores before the pointer, and an event about to be
-        // written while it is switched may be either.
-        let word = self.word.load(Relaxed).cast_const();
+        // Acquire: pairs with `move_to`. Who finds a new host's word finds the old one's buffers retired, and goes to
+        // the new one's.
+        let word = self.word.load(Acquire).cast_const();
+        // Relaxed: an event about to be written while it is switched may be either.
         // SAFETY: `OFF`, or a word that can be read for ever.
         match unsafe { &*word }.load(Relaxed) {
             0 => None,
-            bits => Some(Route { id: id_of(word), word: bits }),
+            bits => Some(Route { home: Home(word.addr()), word: bits }),
         }
     }
 
@@ -131,9 +166,11 @@ impl Switch {
     /// Points the switch at another word, perhaps of another id; on or off in this process as it was.
     pub(crate) fn move_to(&self, word: Word) {
         let new = ptr::from_ref(word.0).cast_mut();
-        let old = self.home.swap(new, Relaxed);
-        // Where it fails, the event is off in this process, or another thread moves it as well.
-        let _ = self.word.compare_exchange(old, new, Relaxed, Relaxed);
+        // SeqCst: see `set_on`.
+        let old = self.home.swap(new, SeqCst);
+        // Where it fails, the event is off in this process, or another thread moves it as well. SeqCst is also the
+        // Release that `route` pairs with.
+        let _ = self.word.compare_exchange(old, new, SeqCst, Relaxed);
     }
 
     /// Takes the event's word away: it is off and has no id.
@@ -144,8 +181,14 @@ impl Switch {
 
     /// Switches the event off in this process, or lets its word decide again. Without an id it stays off.
     pub fn set_on(&self, on: bool) {
-        let home = self.home.load(Relaxed);
-        let word = if on && !home.is_null() { home } else { (&raw const OFF).cast_mut() };
-        self.word.store(word, Relaxed);
+        loop {
+            let home = self.home.load(Relaxed);
+            let word = if on && !home.is_null() { home } else { (&raw const OFF).cast_mut() };
+            self.word.store(word, SeqCst);
+            // SeqCst, here and in `move_to`: either the move sees this word, or this sees the move.
+            if self.home.load(SeqCst) == home {
+                return;
+            }
+        }
     }
 }

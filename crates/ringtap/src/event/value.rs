@@ -262,7 +262,8 @@ macro_rules! slices {
 slices! { u8 u16 u32 u64 usize i8 i16 i32 i64 isize bool f32 f64 }
 
 /// As many of a text's bytes as fit in `room`, cut between characters.
-pub(super) fn cut(text: &[u8], room: usize) -> &[u8] {
+#[must_use]
+pub fn cut(text: &[u8], room: usize) -> &[u8] {
     if text.len() <= room {
         return text;
     }

@@ -1,5 +1,6 @@
 //! What all instances of a host have in common: events, switchboard, this process's writers.
 
+use super::Attendant;
 use super::awaited::{Awaited, Pattern};
 use super::followers::Followers;
 use super::targets::Targets;
@@ -26,6 +27,8 @@ pub(crate) struct Common {
     followers: Arc<Followers>,
     /// Eventfds of those who tell the attached processes of changes.
     tellers: Mutex<Vec<Weak<OwnedFd>>>,
+    /// Who hears of each new event before it can be on.
+    attendant: Mutex<Option<Weak<dyn Attendant>>>,
 }
 
 impl Common {
@@ -60,8 +63,18 @@ impl Common {
         rules: Publisher<Arc<Board>>,
     ) -> Self {
         let (awaited, stops, tellers) = (Awaited::default(), Awaited::default(), Mutex::default());
-        let followers = Arc::default();
-        Self { registry: Mutex::new(registry), board, targets, rules, awaited, stops, followers, tellers }
+        let (followers, attendant) = (Arc::default(), Mutex::default());
+        Self {
+            registry: Mutex::new(registry),
+            board,
+            targets,
+            rules,
+            awaited,
+            stops,
+            followers,
+            tellers,
+            attendant,
+        }
     }
 
     /// What is declared. A declaration is complete or absent, so a panic of another thread changes nothing.
@@ -126,7 +139,8 @@ impl Common {
         &self.targets
     }
 
-    /// Declares an event. A new one is on where new events are, and where it is awaited.
+    /// Declares an event. A new one is on where new events are, and where it is awaited; before that its attendant gave
+    /// it its rules.
     pub(crate) fn declare(&self, system: &str, name: &str, format: &str) -> Result<u16, RegisterError> {
         let mut registry = self.registry();
         if let Some(event) = registry.find(system, name) {
@@ -134,10 +148,16 @@ impl Common {
             return registry.declare(system, name, format).map(|_| id);
         }
         let id = registry.declare(system, name, format)?;
-        if let Some(event) = registry.find(system, name) {
+        let event = registry.find(system, name).map(Arc::clone);
+        if let Some(event) = &event {
             let text = format!("{system}\n{name}\n{}", event.format);
             // The log has room for all that the registry takes.
             self.board.log_format(id, &text);
+        }
+        // The attendant looks at the registry, too. Who declares the event again meanwhile finds it off.
+        drop(registry);
+        if let (Some(attendant), Some(event)) = (self.attendant(), &event) {
+            attendant.declared(event);
         }
         let stops = self.stops.word(system, name);
         for instance in (0..u64::BITS as usize).filter(|bit| stops >> bit & 1 == 1) {
@@ -146,6 +166,15 @@ impl Common {
         }
         self.switch(id, self.new_events() | self.awaited.word(system, name), true);
         Ok(id)
+    }
+
+    fn attendant(&self) -> Option<Arc<dyn Attendant>> {
+        self.attendant.lock().unwrap_or_else(PoisonError::into_inner).as_ref().and_then(Weak::upgrade)
+    }
+
+    /// Names who hears of new events.
+    pub(crate) fn set_attendant(&self, attendant: Weak<dyn Attendant>) {
+        *self.attendant.lock().unwrap_or_else(PoisonError::into_inner) = Some(attendant);
     }
 
     /// Has events of this name switch an instance's recording off, with their next record: those that are declared, and
@@ -216,7 +245,8 @@ impl Common {
         }
         let entry = self.board.entry(instance);
         entry.name_len.store(0, Relaxed);
-        entry.lineage.fetch_add(1, Relaxed);
+        // By two, so that nobody takes what it had for what the next one had before.
+        entry.lineage.fetch_add(2, Relaxed);
         // The next instance in this place continues the count, so that nobody takes it for this one.
         entry.epoch.fetch_add(1, Release);
     }

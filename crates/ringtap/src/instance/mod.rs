@@ -38,6 +38,7 @@ mod awaited;
 pub(crate) mod common;
 pub(crate) mod followers;
 mod named;
+pub(crate) mod remains;
 pub(crate) mod targets;
 pub(crate) mod tasks;
 
@@ -45,7 +46,6 @@ pub use awaited::{MAX_AWAITED, Pattern, PatternError};
 pub use named::Instance;
 pub use tasks::Task;
 
-use crate::board::Board;
 use crate::event::registry::{Event, RegisterError};
 use crate::host::{Config, Host, HostError};
 use crate::rules::{Counter, Hist, HistRow, HistTotals, RulesError};
@@ -55,8 +55,8 @@ use named::Named;
 use ringtap_abi::rules::hist::Shape;
 use ringtap_abi::switchboard::{MAX_INSTANCES, NAME_LEN};
 use rustix::fd::OwnedFd;
-use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::Ordering::Release;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 /// Why instances could not be made, found or changed.
@@ -109,13 +109,10 @@ pub enum InstanceError {
     Rules(#[from] RulesError),
 }
 
-/// A buffer of a dead host, as somebody offers it.
-#[derive(Debug)]
-pub(crate) struct Offered {
-    pub(crate) instance: usize,
-    pub(crate) epoch: u64,
-    pub(crate) cpu: u32,
-    pub(crate) fd: OwnedFd,
+/// Who hears of each new event: to give it the rules that were set for events of its name, before it can be on.
+pub trait Attendant: std::fmt::Debug + Send + Sync {
+    /// The event was declared just now, and nobody was told its number. It is called by who declares, and may set rules.
+    fn declared(&self, event: &Event);
 }
 
 /// The instances of a host. Clones are handles of the same host.
@@ -141,7 +138,7 @@ impl Instances {
     /// [`HostError`] where the sizes are impossible or the kernel refuses the memory.
     pub fn new(config: &Config) -> Result<Self, HostError> {
         let common = Arc::new(Common::new(0)?);
-        let top = Host::with(config, &Arc::clone(&common), None, true)?;
+        let top = Host::with(config, &Arc::clone(&common), None, 0)?;
         Ok(Self::of(common, config.clone(), top))
     }
 
@@ -155,57 +152,6 @@ impl Instances {
         let top = Named::new(String::new(), 0, config.clone(), top, &common);
         let table = Mutex::new(vec![Some(Arc::new(top))]);
         Self { inner: Arc::new(Inner { common, config, table }) }
-    }
-
-    /// Goes on with what a dead host shared: its switchboard and the buffers that are known of it, each with its
-    /// instance's bit, its epoch and its CPU. Named instances of which a buffer is missing or old are removed.
-    ///
-    /// # Errors
-    /// [`HostError`] where that is true of the top instance, or something cannot be what it should be.
-    pub(crate) fn adopt(config: &Config, board: Board, mut buffers: Vec<Offered>) -> Result<Self, HostError> {
-        let common = Arc::new(Common::adopt(board).map_err(|_| HostError::Damaged(0))?);
-        let mut table: Vec<Option<Arc<Named>>> = Vec::new();
-        for bit in 0..MAX_INSTANCES {
-            let entry = common.board().entry(bit);
-            // S5: pairs with the Release in `announce`.
-            let epoch = entry.epoch.load(Acquire);
-            let (name, len) = entry.name();
-            let own = buffers.extract_if(.., |offered| offered.instance == bit).collect::<Vec<_>>();
-            let name = std::str::from_utf8(&name[..len]).unwrap_or("");
-            if epoch == 0 || (bit > 0 && check_name(name).is_err()) {
-                table.push(None);
-                continue;
-            }
-            let percent = u8::try_from(entry.buffer_percent.load(Relaxed)).unwrap_or(50).min(100);
-            let is_whole = own.iter().all(|offered| offered.epoch == epoch);
-            let fds = own.into_iter().map(|offered| (offered.cpu, offered.fd));
-            let host = {
-                let directory = config.directory.as_deref().filter(|_| bit == 0);
-                Host::adopt(fds.collect(), &common, percent, bit == 0, directory)
-            }
-            .and_then(|host| if is_whole { Ok(host) } else { Err(HostError::Damaged(0)) });
-            let named = match host {
-                Ok(host) => {
-                    if bit > 0 {
-                        common.targets().set(bit, Some(host.writer_here()));
-                    }
-                    let config = host.stated_config();
-                    Arc::new(Named::new(name.to_owned(), bit, config, host, &common))
-                }
-                Err(error) if bit == 0 => return Err(error),
-                Err(_) => {
-                    common.forget_rules(bit);
-                    common.forget(bit);
-                    table.push(None);
-                    continue;
-                }
-            };
-            table.push(Some(named));
-        }
-        let table = Mutex::new(table);
-        let instances = Self { inner: Arc::new(Inner { common, config: config.clone(), table }) };
-        instances.inner.common.changed();
-        Ok(instances)
     }
 
     pub(crate) fn common(&self) -> &Arc<Common> {
@@ -236,7 +182,7 @@ impl Instances {
     /// # Errors
     /// [`InstanceError`].
     pub fn create_with(&self, name: &str, config: &Config) -> Result<Instance, InstanceError> {
-        self.add(name, config, |common| Host::with(config, common, None, false))
+        self.add(name, config, |common, bit| Host::with(config, common, None, bit))
     }
 
     /// Makes an instance of buffers that a process wrote before it had a host. Nobody writes them any more.
@@ -244,16 +190,16 @@ impl Instances {
         let common = &self.inner.common;
         let percent = self.inner.config.buffer_percent;
         check_name(name)?;
-        let host = Host::adopt(fds, common, percent, false, None)?;
+        let host = Host::adopt(fds, common, percent)?;
         host.check_ended()?;
-        self.add(name, &host.stated_config(), |_| Ok(host))
+        self.add(name, &host.stated_config(), |_, _| Ok(host))
     }
 
     fn add(
         &self,
         name: &str,
         config: &Config,
-        make: impl FnOnce(&Arc<Common>) -> Result<Host, HostError>,
+        make: impl FnOnce(&Arc<Common>, usize) -> Result<Host, HostError>,
     ) -> Result<Instance, InstanceError> {
         check_name(name)?;
         let common = &self.inner.common;
@@ -265,8 +211,8 @@ impl Instances {
         if free >= MAX_INSTANCES {
             return Err(InstanceError::TooMany);
         }
-        let host = make(common)?;
-        common.targets().set(free, Some(host.writer()));
+        let host = make(common, free)?;
+        common.targets().set(free, Some(host.writer()), common.board());
         let named = Arc::new(Named::new(name.to_owned(), free, config.clone(), host, common));
         if free == table.len() {
             table.push(None);
@@ -274,7 +220,7 @@ impl Instances {
         table[free] = Some(Arc::clone(&named));
         let entry = common.board().entry(free);
         entry.set_name(name);
-        named.announce();
+        named.announce(&named.host());
         Ok(Instance::new(named))
     }
 
@@ -318,6 +264,11 @@ impl Instances {
     #[must_use]
     pub fn writer(&self) -> Writer {
         self.top().host().writer()
+    }
+
+    /// Names who hears of new events, as long as he is there; in place of who did before.
+    pub fn set_attendant(&self, attendant: Weak<dyn Attendant>) {
+        self.inner.common.set_attendant(attendant);
     }
 
     /// Declares an event for all instances: as [`Host::register_event`].

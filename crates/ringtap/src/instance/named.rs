@@ -83,8 +83,12 @@ impl Named {
     }
 
     /// Tells the attached processes that there is another set of buffers here.
-    pub(super) fn announce(&self) {
-        self.common.board().entry(self.bit).lineage.fetch_add(1, Relaxed);
+    pub(super) fn announce(&self, host: &Host) {
+        let lineage = &self.common.board().entry(self.bit).lineage;
+        let next = lineage.load(Relaxed).wrapping_add(1);
+        #[expect(clippy::cast_possible_truncation, reason = "the low half is what buffers keep")]
+        host.set_lineage(next as u32);
+        lineage.store(next, Relaxed);
         self.announce_more();
     }
 
@@ -105,7 +109,7 @@ impl Named {
         present.host.set_recording(false);
         self.common.awaited().clear(self.bits());
         self.common.forget_rules(self.bit);
-        self.common.targets().set(self.bit, None);
+        self.common.targets().set(self.bit, None, self.common.board());
         self.common.forget(self.bit);
         self.common.changed();
         present.host.retire();
@@ -128,11 +132,14 @@ impl Named {
         }
         let off = !present.host.is_recording();
         let config = Config { off, ..config };
-        let host = Host::with(&config, &self.common, Some(&sizes), self.is_top())?;
-        self.common.targets().set(self.bit, Some(host.writer_here()));
+        let host = Host::with(&config, &self.common, Some(&sizes), self.bit)?;
+        self.common.targets().set(self.bit, Some(host.writer_here()), self.common.board());
         let old = std::mem::replace(&mut present.host, host);
         (present.config, present.sizes) = (config, sizes);
-        self.announce();
+        self.announce(&present.host);
+        drop(present);
+        // Attached processes map the new buffers, and go over: what is refused below is what those lose that do not answer.
+        self.common.followers().wait(self.common.generation(), PATIENCE);
         old.retire();
         Ok(())
     }
@@ -438,6 +445,11 @@ impl Instance {
     #[must_use]
     pub fn awaited(&self) -> Vec<Pattern> {
         self.named.common.awaited().of(self.named.bits())
+    }
+
+    /// Does not await this any more; events that are on stay on.
+    pub fn await_no_more(&self, pattern: &Pattern) {
+        self.named.common.awaited().remove(pattern, self.named.bits());
     }
 
     /// Awaits nothing any more; events that are on stay on.

@@ -1,24 +1,19 @@
 //! Where a process's events go: a writer for each instance of the host, replaced while others write.
 //!
-//! A thread that writes into an instance counts itself in, takes the writer's pointer, writes, and counts itself out
-//! (edge S4). Who replaces a writer swaps the pointer first, and frees the old writer once it has seen the count at 0
-//! after that: whoever took the old pointer had been counted before the swap. A count that is never seen at 0 keeps the
-//! old writer, and nobody waits for it.
-//!
-//! This module exists to protect that invariant: a writer's pointer is used between the two counts alone.
+//! Each instance's writer is [`Lent`] to the threads that write, so it is freed when the last of them is done with it.
 
 use super::tasks;
 use crate::board::Board;
-use crate::event::Route;
+use crate::event::{Home, Route};
+use crate::lent::Lent;
 use crate::rseq::Area;
 use crate::rules::{self, Actor, HasRegion};
 use crate::thread;
 use crate::{Refused, Writer};
 use ringtap_abi::switchboard::{MAX_INSTANCES, RULES};
 use std::cell::Cell;
-use std::ptr;
-use std::sync::atomic::Ordering::{Acquire, Relaxed, Release, SeqCst};
-use std::sync::atomic::{AtomicPtr, AtomicU64};
+use std::sync::atomic::AtomicPtr;
+use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// The writers of a process for one host.
@@ -31,33 +26,27 @@ pub(crate) struct Targets {
     boards: Mutex<Vec<Arc<Board>>>,
     /// The index is the instance's bit. The top instance has one here once its buffers were replaced: until then all
     /// have it at hand.
-    slots: [Slot; MAX_INSTANCES],
-    /// Replaced, and perhaps still in use.
-    retired: Mutex<Vec<Retired>>,
+    writers: [Lent<Target>; MAX_INSTANCES],
 }
 
-#[derive(Debug)]
-struct Slot {
-    /// Threads at work with `writer`.
-    users: AtomicU64,
-    writer: AtomicPtr<Writer>,
+/// Where an instance's events go.
+struct Target {
+    writer: Writer,
+    /// The host's. An event that was declared with another host has an id there that may be another event's here.
+    board: Arc<Board>,
 }
 
-#[derive(Debug)]
-struct Retired {
-    slot: usize,
-    writer: *mut Writer,
+impl Target {
+    fn write(&self, home: Home, payload: &[u8]) -> Result<(), Refused> {
+        if home.is_valid_for(&self.board) { self.writer.write(payload) } else { self.writer.refuse_foreign() }
+    }
 }
-
-// SAFETY: a writer may be dropped by any thread.
-unsafe impl Send for Retired {}
 
 impl Targets {
     pub(crate) fn new(board: Arc<Board>) -> Self {
-        let slot = || Slot { users: AtomicU64::new(0), writer: AtomicPtr::new(ptr::null_mut()) };
         let pointer = AtomicPtr::new(Arc::as_ptr(&board).cast_mut());
         let boards = Mutex::new(vec![board]);
-        Self { board: pointer, boards, slots: std::array::from_fn(|_| slot()), retired: Mutex::default() }
+        Self { board: pointer, boards, writers: std::array::from_fn(|_| Lent::none()) }
     }
 
     /// Takes another host's switchboard.
@@ -80,23 +69,27 @@ impl Targets {
 
     /// Lends an instance's writer; `None` where this process knows none.
     pub(crate) fn with<R>(&self, instance: usize, then: impl FnOnce(&Writer) -> R) -> Option<R> {
-        let slot = &self.slots[instance];
-        // S4: SeqCst, as the swap and the look in `collect`: in their one order the count comes before this load, so
-        // a swap behind this load finds the count raised.
-        slot.users.fetch_add(1, SeqCst);
-        let _counted = Counted(&slot.users);
-        let writer = slot.writer.load(SeqCst);
-        // SAFETY: counted, so it is not freed before `_counted` is dropped.
-        unsafe { writer.as_ref() }.map(then)
+        self.writers[instance].with(|target| then(&target.writer))
+    }
+
+    /// Writes a record into an instance, unless its id is another host's; `None` where this process knows no such
+    /// instance.
+    pub(crate) fn write_at(
+        &self,
+        instance: usize,
+        home: Home,
+        payload: &[u8],
+    ) -> Option<Result<(), Refused>> {
+        self.writers[instance].with(|target| target.write(home, payload))
     }
 
     /// Writes an event into each instance that its word names. Instances that this process has not yet heard of
     /// are left out.
     pub(crate) fn write(&self, top: &Writer, route: Route, payload: &[u8]) -> Result<(), Refused> {
-        let acting = Acting { targets: self, top, result: Cell::new(None) };
+        let acting = Acting { targets: self, top, home: route.home, result: Cell::new(None) };
         if route.word & RULES != 0 {
             let event = rules::Event {
-                id: route.id,
+                id: route.id(),
                 on: route.word & !RULES,
                 payload,
                 pid: thread::id(),
@@ -113,29 +106,9 @@ impl Targets {
         acting.result.get().unwrap_or(Err(Refused::Off))
     }
 
-    /// Replaces an instance's writer.
-    pub(crate) fn set(&self, instance: usize, writer: Option<Writer>) {
-        let new = writer.map_or(ptr::null_mut(), |writer| Box::into_raw(Box::new(writer)));
-        // S4: see `with`.
-        let old = self.slots[instance].writer.swap(new, SeqCst);
-        let mut retired = self.retired.lock().unwrap_or_else(PoisonError::into_inner);
-        if !old.is_null() {
-            retired.push(Retired { slot: instance, writer: old });
-        }
-        self.collect(&mut retired);
-    }
-
-    /// Frees what nobody uses any more.
-    fn collect(&self, retired: &mut Vec<Retired>) {
-        retired.retain(|old| {
-            // S4: see `with`.
-            let is_used = self.slots[old.slot].users.load(SeqCst) != 0;
-            if !is_used {
-                // SAFETY: made by `set`, swapped out before the count was 0, and taken off the list here.
-                drop(unsafe { Box::from_raw(old.writer) });
-            }
-            is_used
-        });
+    /// Replaces an instance's writer by another one of this host's.
+    pub(crate) fn set(&self, instance: usize, writer: Option<Writer>, board: &Arc<Board>) {
+        self.writers[instance].set(writer.map(|writer| Target { writer, board: Arc::clone(board) }));
     }
 }
 
@@ -143,6 +116,8 @@ impl Targets {
 struct Acting<'t> {
     targets: &'t Targets,
     top: &'t Writer,
+    /// Where the event was found to be on.
+    home: Home,
     /// What has become of what was written.
     result: Cell<Option<Result<(), Refused>>>,
 }
@@ -155,7 +130,10 @@ impl Acting<'_> {
 
 impl Actor for Acting<'_> {
     fn write(&self, instance: usize, payload: &[u8]) {
-        let written = self.with(instance, |writer| writer.write(payload));
+        let written = match instance {
+            0 => Some(self.top.write_from(self.home, payload)),
+            _ => self.targets.write_at(instance, self.home, payload),
+        };
         // The first refusal stays; else that it was written.
         if !matches!(self.result.get(), Some(Err(_))) {
             self.result.set(written.or(self.result.get()));
@@ -188,28 +166,6 @@ impl Actor for Acting<'_> {
     }
 }
 
-/// Counts a thread out, even where it unwinds.
-struct Counted<'t>(&'t AtomicU64);
-
-impl Drop for Counted<'_> {
-    fn drop(&mut self) {
-        // S4: Release, so that the writer's uses come before it is freed.
-        self.0.fetch_sub(1, Release);
-    }
-}
-
-impl Drop for Targets {
-    fn drop(&mut self) {
-        let writers =
-            self.slots.iter().map(|slot| slot.writer.load(SeqCst)).filter(|writer| !writer.is_null());
-        let retired = self.retired.get_mut().unwrap_or_else(PoisonError::into_inner);
-        for writer in writers.chain(retired.iter().map(|old| old.writer)) {
-            // SAFETY: made by `set`; nobody has the targets any more.
-            drop(unsafe { Box::from_raw(writer) });
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -221,7 +177,8 @@ mod tests {
     fn writers_are_replaced_while_others_write_and_freed_in_the_end() {
         let config = Config { ring_subbufs: 2, ..Config::default() };
         let hosts = [Host::new(&config).expect("memory"), Host::new(&config).expect("memory")];
-        let targets = Targets::new(Arc::new(Board::create().expect("memory")));
+        let board = Arc::new(Board::create().expect("memory"));
+        let targets = Targets::new(Arc::clone(&board));
         let stop = AtomicBool::new(false);
         let write = || {
             let mut written = 0;
@@ -233,7 +190,7 @@ mod tests {
         let written: u64 = std::thread::scope(|scope| {
             let threads: Vec<_> = (0..3).map(|_| scope.spawn(write)).collect();
             for round in 0..2000 {
-                targets.set(1, (round % 3 > 0).then(|| hosts[round % 2].writer()));
+                targets.set(1, (round % 3 > 0).then(|| hosts[round % 2].writer()), &board);
             }
             stop.store(true, Relaxed);
             threads.into_iter().map(|thread| thread.join().expect("no panic")).sum()
@@ -241,7 +198,7 @@ mod tests {
         let stats = hosts.iter().flat_map(|host| host.cpus().into_iter().map(|cpu| host.stats(cpu)));
         let counted: u64 = stats.map(|stats| stats.expect("it is sound").written()).sum();
         assert_eq!(counted, written);
-        targets.set(1, None);
-        assert!(targets.retired.lock().expect("no panic").is_empty());
+        targets.set(1, None, &board);
+        assert_eq!(targets.writers[1].kept(), 0);
     }
 }

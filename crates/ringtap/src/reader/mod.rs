@@ -27,7 +27,7 @@ use crate::host::{Host, HostError, Waited};
 use crate::record::{DataWords, Found, Item};
 use crate::ring::Corrupt;
 use crate::{map, wake};
-use pages::{Page, Pages};
+use pages::{Page, Pages, Successor};
 use ringtap_abi::records::Walk;
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
@@ -226,15 +226,10 @@ impl Reader {
     /// Goes on in the memory that replaced this one, behind its end; `None` where there is none yet. Returns its first
     /// page, and how many events were lost before it.
     fn follow(&mut self) -> Result<Option<(Page, Option<u64>)>, ReadError> {
-        let Some(fd) = self.source.present()? else { return Ok(None) };
-        if !self.pages.is_other(fd.as_fd())? {
+        let Some(Successor { pages, page, lost }) = self.pages.successor(self.cpu, &*self.source)? else {
             return Ok(None);
-        }
-        let next = Pages::of_ringtap(map::open(fd.as_fd(), map::Access::Read)?);
-        let page = next.page_now(self.cpu)?;
-        let place = self.pages.place();
-        let lost = next.origin().zip(place).map_or(0, |(origin, place)| origin.wrapping_sub(place));
-        self.pages = next;
+        };
+        self.pages = pages;
         // Nothing was handed out there before this reader was told of it.
         self.walk = Walk::new(page.time_stamp, 0);
         self.skips = false;

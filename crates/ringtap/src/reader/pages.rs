@@ -3,16 +3,16 @@
 //! This module exists to protect one invariant: the addresses it keeps lie in memory that it keeps mapped, as long
 //! as the geometry that was checked when it was mapped, and are only read as atomics.
 
-use super::ReadError;
+use super::{ReadError, Source};
 use crate::clock::Conversion;
-use crate::map::{File, Mapping, Memory};
+use crate::map::{self, Access, File, Mapping, Memory};
 use crate::record::DataWords;
 use crate::ring::{Ring, retire};
 use ringtap_abi::SubbufId;
 use ringtap_abi::meta::KernelMeta;
 use ringtap_abi::subbuf::{HEADER_LEN, PageCommit, SubbufHeader};
 use ringtap_abi::sync::AtomicU32;
-use rustix::fd::BorrowedFd;
+use rustix::fd::{AsFd, BorrowedFd};
 use std::ptr::NonNull;
 use std::sync::atomic::Ordering::{Acquire, Relaxed};
 
@@ -46,6 +46,16 @@ pub(super) struct Page {
     /// Data bytes handed out, at most the capacity and a multiple of 4.
     pub(super) read: u32,
     pub(super) time_stamp: u64,
+}
+
+/// The buffer that replaced another one.
+#[derive(Debug)]
+pub(super) struct Successor {
+    pub(super) pages: Pages,
+    /// Its first page.
+    pub(super) page: Page,
+    /// Events between the end of what was handed out and its first one.
+    pub(super) lost: u64,
 }
 
 impl Page {
@@ -99,8 +109,20 @@ impl Pages {
         self.ring().is_some_and(|ring| retire::is_retired(&ring) == Ok(true))
     }
 
+    /// What replaced this buffer, behind whose end its reader stands; `None` where nothing has yet.
+    pub(super) fn successor(&self, cpu: u32, source: &dyn Source) -> Result<Option<Successor>, ReadError> {
+        let Some(fd) = source.present()? else { return Ok(None) };
+        if !self.is_other(fd.as_fd())? {
+            return Ok(None);
+        }
+        let pages = Self::of_ringtap(map::open(fd.as_fd(), Access::Read)?);
+        let page = pages.page_now(cpu)?;
+        let lost = pages.origin().zip(self.place()).map_or(0, |(origin, place)| origin.wrapping_sub(place));
+        Ok(Some(Successor { pages, page, lost }))
+    }
+
     /// Whether this descriptor is of other memory.
-    pub(super) fn is_other(&self, fd: BorrowedFd<'_>) -> Result<bool, ReadError> {
+    fn is_other(&self, fd: BorrowedFd<'_>) -> Result<bool, ReadError> {
         match &self.owner {
             Owner::Ringtap(mapping) => Ok(mapping.file() != File::of(fd)?),
             Owner::Kernel { .. } => Ok(false),
@@ -108,7 +130,7 @@ impl Pages {
     }
 
     /// Events of the trace that were handed out of the buffer or lost before: the place of the next one.
-    pub(super) fn place(&self) -> Option<u64> {
+    fn place(&self) -> Option<u64> {
         let ring = self.ring()?;
         let host = &ring.meta().host;
         // Relaxed: this reader's own GET_READERs wrote the one, and the host the other before it told of the buffer.
@@ -116,7 +138,7 @@ impl Pages {
     }
 
     /// The place in the trace of the buffer's first event.
-    pub(super) fn origin(&self) -> Option<u64> {
+    fn origin(&self) -> Option<u64> {
         Some(self.ring()?.meta().host.origin.load(Relaxed))
     }
 

@@ -1,7 +1,7 @@
 //! Whole sub-buffers for a recorder: each is lent once no writer adds to it any more, and goes to a file from
 //! where it lies.
 
-use super::pages::{Page, Pages};
+use super::pages::{Page, Pages, Successor};
 use super::{EXTRA_FETCHES, ReadError, Reader, Source};
 use crate::clock::Conversion;
 use crate::host::HostError;
@@ -17,6 +17,9 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
+/// Bytes of the number of lost events, behind a page's data.
+const COUNT_LEN: u32 = 8;
+
 /// Consumes one ringtap buffer by sub-buffers.
 #[derive(Debug)]
 pub struct WholePages {
@@ -25,13 +28,58 @@ pub struct WholePages {
     source: Arc<dyn Source>,
     /// The page that was handed out last.
     page: Page,
-    /// It was not lent yet.
+    /// How much of it was lent, and when that ends.
+    lent: Lent,
+    /// There is more on it to be lent.
     is_pending: bool,
-    /// What was lost before it.
+    /// What was lost before that.
     lost: Option<Option<u64>>,
+    /// With `is_last`: all was lent that there was.
+    has_ended: bool,
 }
 
-/// A sub-buffer, as `trace_pipe_raw` would hand it out.
+/// How much of a page was lent.
+#[derive(Clone, Copy, Debug)]
+struct Lent {
+    /// Data bytes.
+    bytes: u32,
+    /// Time of the last event in them; of the page, where there is none.
+    time: u64,
+}
+
+impl Lent {
+    /// Nothing of this page.
+    fn nothing(page: &Page) -> Self {
+        Self { bytes: 0, time: page.time_stamp }
+    }
+
+    /// All of this page that was handed out.
+    fn all(self, page: &Page, words: &DataWords<'_>) -> Self {
+        let mut walk = Walk::new(self.time, page.read - self.bytes);
+        let rest = self.rest(words);
+        // Behind damage there are no times.
+        while let Ok(Some(_)) = walk.next(&rest) {}
+        Self { bytes: page.read, time: walk.time() }
+    }
+
+    /// As many events of this page more as `room` bytes hold; `None` where they do not hold one.
+    fn some(self, page: &Page, words: &DataWords<'_>, room: u32) -> Option<Self> {
+        let mut walk = Walk::new(self.time, page.read - self.bytes);
+        let (rest, mut fitting) = (self.rest(words), None);
+        while let Ok(Some(_)) = walk.next(&rest)
+            && walk.offset() <= room
+        {
+            fitting = Some(Self { bytes: self.bytes + walk.offset(), time: walk.time() });
+        }
+        fitting
+    }
+
+    fn rest<'w>(self, words: &DataWords<'w>) -> DataWords<'w> {
+        DataWords(&words.0[self.bytes as usize / 4..])
+    }
+}
+
+/// A sub-buffer, or a part of one, as `trace_pipe_raw` would hand it out.
 #[derive(Debug)]
 pub struct WholePage<'a> {
     header: [u8; HEADER_LEN as usize],
@@ -60,7 +108,8 @@ impl Reader {
     pub fn into_whole_pages(self) -> Option<WholePages> {
         self.pages.ring()?;
         let Self { cpu, pages, source, page, .. } = self;
-        Some(WholePages { cpu, pages, source, page, is_pending: false, lost: None })
+        let lent = Lent::nothing(&page).all(&page, &pages.words(page.id));
+        Some(WholePages { cpu, pages, source, page, lent, is_pending: false, lost: None, has_ended: false })
     }
 }
 
@@ -71,7 +120,7 @@ impl WholePages {
         self.cpu
     }
 
-    /// Bytes of a sub-buffer.
+    /// Bytes of a sub-buffer, at present: what [`next`](Self::next) lends may come from memory that replaced this.
     #[must_use]
     pub fn subbuf_size(&self) -> u32 {
         self.pages.subbuf_size()
@@ -92,33 +141,43 @@ impl WholePages {
     }
 
     /// The next sub-buffer; `None` when there is none that is complete. With `is_last` also the one being written,
-    /// as far as it is. Never blocks.
+    /// as far as it is; what is added to it later comes as a part of its own. Never blocks.
     ///
     /// # Errors
     /// As [`Reader::next`].
     pub fn next(&mut self, is_last: bool) -> Result<Option<WholePage<'_>>, ReadError> {
+        if std::mem::take(&mut self.has_ended) && is_last {
+            return Ok(None);
+        }
+        let mut has_asked = false;
         for _ in 0..self.pages.nr_subbufs().saturating_add(EXTRA_FETCHES) {
             if self.is_pending {
                 match self.stage()? {
+                    // What was handed out is lent before more is asked for: that could be the next page.
                     Stage::Growing if is_last => {
-                        self.source.get_reader()?;
-                        self.page = self.pages.page_now(self.cpu)?;
-                        return Ok(Some(self.lend(None)));
+                        self.has_ended = has_asked;
+                        return Ok(Some(self.lend(true)));
                     }
                     Stage::Growing => return Ok(None),
-                    Stage::Complete => {
-                        let end = self.end();
-                        return Ok(Some(self.lend(end)));
-                    }
+                    Stage::Complete => return Ok(Some(self.lend(false))),
                     Stage::Unread => {}
                 }
             }
+            has_asked = true;
+            // Before the host looks: what it does not find then never comes.
+            let was_retired = self.pages.is_retired();
             self.source.get_reader()?;
             let page = self.pages.page_now(self.cpu)?;
             match self.page.follows(&page) {
-                Some(0) if !self.is_pending => return Ok(None),
+                // The rest of it is not handed out any more: the buffer was given up.
+                Some(0) if self.is_pending => return Ok(Some(self.lend(false))),
+                Some(0) if was_retired => match self.follow()? {
+                    true => continue,
+                    false => return Ok(None),
+                },
+                Some(0) => return Ok(None),
                 Some(_) => {}
-                None => self.lost = self.pages.lost_before(&page),
+                None => self.begin(&page),
             }
             self.page = page;
             self.is_pending = true;
@@ -126,12 +185,39 @@ impl WholePages {
         Ok(None)
     }
 
-    /// In this order: once the tail is seen elsewhere, the commit word does not change any more.
+    /// Begins another page.
+    fn begin(&mut self, page: &Page) {
+        self.lent = Lent::nothing(page);
+        if let Some(count) = self.pages.lost_before(page) {
+            self.lose(count);
+        }
+    }
+
+    /// Tells more losses with the next page.
+    fn lose(&mut self, count: Option<u64>) {
+        let before = self.lost.unwrap_or(Some(0));
+        self.lost = Some(before.zip(count).map(|(before, count)| before.saturating_add(count)));
+    }
+
+    /// Goes on in the memory that replaced this one; whether there is any.
+    fn follow(&mut self) -> Result<bool, ReadError> {
+        let Some(Successor { pages, page, lost }) = self.pages.successor(self.cpu, &*self.source)? else {
+            return Ok(false);
+        };
+        (self.pages, self.page, self.lent) = (pages, page, Lent::nothing(&page));
+        if lost > 0 {
+            self.lose(Some(lost));
+        }
+        Ok(true)
+    }
+
+    /// In this order: once the tail is seen elsewhere, or retired, the commit word does not change any more.
     fn stage(&self) -> Result<Stage, ReadError> {
         let looked = || {
             let ring = self.pages.ring().ok_or(Corrupt)?;
             let page = ring.checked(SubbufId(u16::try_from(self.page.id).map_err(|_| Corrupt)?))?;
-            if ring.tail()?.page() == page {
+            let tail = ring.tail()?;
+            if tail.page() == page && !tail.is_retired() {
                 return Ok(Stage::Growing);
             }
             let committed = ring.commit(page)?.offset();
@@ -147,22 +233,33 @@ impl WholePages {
         Some(ring.first_after(page, ring.commit(page).ok()?))
     }
 
-    fn lend(&mut self, end: Option<u64>) -> WholePage<'_> {
-        self.is_pending = false;
-        let Page { id, read, time_stamp } = self.page;
-        let size = self.pages.subbuf_size();
-        let has_room = size - HEADER_LEN - read >= 8;
+    /// Lends what was handed out and not yet lent, of a page that may still grow or not; less of it, where the number of
+    /// events lost before it finds no room behind it.
+    fn lend(&mut self, grows: bool) -> WholePage<'_> {
+        let (page, from, size) = (self.page, self.lent, self.pages.subbuf_size());
+        let (words, room) = (self.pages.words(page.id), size - HEADER_LEN - COUNT_LEN);
+        let has_room = page.read - from.bytes <= room;
+        let fitting = self.lost.flatten().filter(|_| !has_room).and_then(|_| from.some(&page, &words, room));
+        let has_room = has_room || fitting.is_some();
+        self.lent = match fitting {
+            Some(fitting) => fitting,
+            None if grows => from.all(&page, &words),
+            None => Lent { bytes: page.read, ..from },
+        };
+        self.is_pending = self.lent.bytes < page.read;
+        let end = if grows || self.is_pending { None } else { self.end() };
+        let (time_stamp, len) = (from.time, self.lent.bytes - from.bytes);
         let (commit, lost) = match self.lost.take() {
-            None => (PageCommit::new(read), None),
+            None => (PageCommit::new(len), None),
             Some(count) => {
                 let count = count.filter(|_| has_room);
-                (PageCommit::new(read).with_missed(count.is_some()), count.map(u64::to_le_bytes))
+                (PageCommit::new(len).with_missed(count.is_some()), count.map(u64::to_le_bytes))
             }
         };
         let mut header = [0; HEADER_LEN as usize];
         header[..8].copy_from_slice(&time_stamp.to_le_bytes());
         header[8..].copy_from_slice(&commit.pack().to_le_bytes());
-        let data = &self.pages.words(id).0[..read as usize / 4];
+        let data = &self.pages.words(page.id).0[from.bytes as usize / 4..self.lent.bytes as usize / 4];
         WholePage { header, time_stamp, data, lost, size, end }
     }
 }
@@ -172,6 +269,12 @@ impl WholePage<'_> {
     #[must_use]
     pub fn size(&self) -> u32 {
         self.size
+    }
+
+    /// The same as a sub-buffer of this size, where that is a larger one.
+    #[must_use]
+    pub fn padded(self, size: u32) -> Self {
+        Self { size: self.size.max(size), ..self }
     }
 
     /// The time of its first event, in ticks.

@@ -16,6 +16,8 @@ mod data;
 pub(crate) mod ordering;
 #[cfg(not(loom))]
 pub(crate) mod recover;
+#[cfg(not(loom))]
+pub(crate) mod renumber;
 pub(crate) mod reset;
 pub(crate) mod retire;
 pub(crate) mod snapshot;
@@ -31,7 +33,7 @@ pub(crate) mod swap;
     missing_debug_implementations,
     reason = "numbers in tests are small, and the tests say so where they are not"
 )]
-mod tests;
+pub(crate) mod tests;
 pub(crate) mod watermark;
 pub(crate) mod write;
 

@@ -12,6 +12,8 @@ ringtap_abi::edges! {
     e1_look: Acquire;
     /// Turn: the store of `tail`.
     e2_turn: Release;
+    /// Retirement: the store of the marked `tail`.
+    e2_retire: Release;
     /// Whoever looks where the writers are.
     e2_look: Acquire;
     /// The fence behind a claim.

@@ -39,7 +39,9 @@ pub(crate) fn reader(ring: &Ring<'_>) -> Result<Reader, Corrupt> {
     let w = ring.commit(page)?;
     let first = ring.first(page);
     let told_bytes = ring.meta().kernel.reader_read.load(Relaxed);
-    if read != told {
+    // Who asked for the page has passed none of it on, and said so.
+    let is_left = told_bytes == 0 && !was_swapped && handed(ring, page)?.bytes > 0;
+    if read != told || is_left {
         let handed = handed(ring, page)?;
         reader.seq = seq(ring, page, published)?;
         reader.read = read.wrapping_sub(handed.events.into());

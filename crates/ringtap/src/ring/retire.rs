@@ -5,7 +5,7 @@
 //! complete and stays; what would have been written later is refused, and counted as dropped by whoever does not know
 //! the memory that follows.
 
-use super::ordering::e2_turn;
+use super::ordering::e2_retire;
 use super::{Corrupt, Ring, store_hook};
 use crate::rseq::{Expected, portable};
 
@@ -28,7 +28,7 @@ pub(crate) fn retire(ring: &Ring<'_>, pinned: Option<u32>) -> Result<bool, Corru
         }
         store_hook();
         // E2: as the turn's. Whoever sees the mark sees all that was ever committed.
-        ring.meta().writer.tail.store(tail.retired().pack(), e2_turn());
+        ring.meta().writer.tail.store(tail.retired().pack(), e2_retire());
         return Ok(true);
     }
     Ok(false)

@@ -112,7 +112,7 @@ impl Reader {
     }
 
     /// How much of the reader page was handed out, in data bytes.
-    pub(super) fn handed_bytes(&self) -> u32 {
+    pub(crate) fn handed_bytes(&self) -> u32 {
         self.handed_bytes
     }
 
@@ -263,7 +263,14 @@ fn swap(ring: &Ring<'_>, reader: &mut Reader) -> Result<Option<Oldest>, Corrupt>
                 // The tail, with nothing on it yet.
                 return Ok(None);
             }
-            // A writer has claimed the page since we looked, or scribbled.
+            // A writer has claimed the page since we looked, or scribbled; or it was left with nothing on it (`renumber`,
+            // by a host that died there), which its `w` still says now that the tail is seen to be elsewhere.
+            if ring.commit(oldest.page)?.is_blank() {
+                let held = Slot::unconsumed(oldest.page, oldest.seq).pack();
+                let passed = Slot::consumed(oldest.page, oldest.seq).pack();
+                // E5: as below.
+                let _ = ring.slot(oldest.seq).compare_exchange(held, passed, e5_swap(), Relaxed);
+            }
             continue;
         }
         reader.conceal(ring);

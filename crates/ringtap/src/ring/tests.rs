@@ -20,7 +20,7 @@ mod kit;
 #[cfg(not(loom))]
 mod lab;
 #[cfg(loom)]
-pub(super) mod loom;
+pub(crate) mod loom;
 #[cfg(not(loom))]
 mod stepper;
 #[cfg(not(loom))]

@@ -18,6 +18,7 @@
 //! gives back what it held. None of this keeps the others waiting.
 
 mod client;
+mod desk;
 pub(crate) mod limits;
 pub(crate) mod packet;
 mod requests;
@@ -32,6 +33,7 @@ pub use tree::{Peer, Tree, TreeCall, TreeRefusal};
 
 use crate::host::{Host, HostError};
 use crate::instance::Instances;
+use crate::thread::spawn_without_signals;
 use rustix::event::EventfdFlags;
 use rustix::fd::OwnedFd;
 use rustix::fs::FileType;
@@ -265,21 +267,4 @@ impl Drop for Server {
             let _ = thread.join();
         }
     }
-}
-
-/// Starts the loop's thread with all signals blocked: the application's handlers belong on its own threads.
-pub(crate) fn spawn_without_signals(
-    name: &str,
-    run: impl FnOnce() + Send + 'static,
-) -> std::io::Result<JoinHandle<()>> {
-    let mut all = std::mem::MaybeUninit::uninit();
-    let mut before = std::mem::MaybeUninit::uninit();
-    // SAFETY: fills the set that it is given.
-    unsafe { libc::sigfillset(all.as_mut_ptr()) };
-    // SAFETY: reads the set that was filled, and fills the other.
-    unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, all.as_ptr(), before.as_mut_ptr()) };
-    let thread = std::thread::Builder::new().name(name.into()).spawn(run);
-    // SAFETY: reads the set that the call before filled.
-    unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, before.as_ptr(), std::ptr::null_mut()) };
-    thread
 }

@@ -1,6 +1,7 @@
 //! What a host answers to each request.
 
-use super::tree::{self, Peer, Tree};
+use super::desk::Call;
+use super::tree::{self, Peer};
 use crate::event::registry::RegisterError;
 use crate::host::{Claim, Host, HostError};
 use crate::instance::common::Common;
@@ -93,7 +94,7 @@ impl Descriptor {
     pub(super) fn get(&self) -> Option<BorrowedFd<'_>> {
         match self {
             Self::Buffer(fd) => Some(fd.as_fd()),
-            Self::Switchboard(common) => Some(common.board().fd()),
+            Self::Switchboard(common) => common.board().fd(),
         }
     }
 }
@@ -148,10 +149,16 @@ fn violation(errno: Errno, reason: impl Into<String>) -> Refusal {
     Refusal { is_last: true, ..refusal(errno, reason) }
 }
 
+/// The call on the tree that a packet is, if it is one.
+pub(super) fn tree_call(session: &Session, packet: Option<&[u8]>) -> Option<Call> {
+    let (header, body) = Header::split(packet?)?;
+    let is_call = session.is_open() && tree::is_call(header.kind);
+    is_call.then(|| Call { peer: session.peer, kind: header.kind, value: header.value, body: body.to_vec() })
+}
+
 /// Answers a packet; `None` is one that was too long.
 pub(super) fn answer(
     instances: &Instances,
-    tree: Option<&dyn Tree>,
     session: &mut Session,
     packet: Option<&[u8]>,
     descriptor: Option<OwnedFd>,
@@ -175,8 +182,7 @@ pub(super) fn answer(
         return (session.take_news(instances), Cost::Low);
     }
     if tree::is_call(header.kind) && session.is_open() {
-        let answer = tree::answer(tree, session.peer, header.kind, header.value, body);
-        return (Some(answer.unwrap_or_else(refused)), cost);
+        return (Some(refused(tree::none())), cost);
     }
     if header.kind == request::HAND_OVER && session.is_open() {
         let taken = take_handed(instances, session, header.cpu, descriptor);
@@ -200,7 +206,7 @@ fn answer_request(
     };
     match kind {
         request::GET_BUFFER => {
-            let claim = session.claims.iter().find(|&&(claimed, _)| claimed == place);
+            let claim = session.claims.iter().find(|&&(claimed, _)| claimed == place && value == 0);
             match claim {
                 Some((_, claim)) => get_buffer(&claim.host(), cpu, role, Wanted::Consumed),
                 None => get_buffer(&host()?, cpu, role, Wanted::After(value)),
@@ -315,14 +321,15 @@ fn no_instance(bit: usize) -> Refusal {
 enum Wanted {
     /// The one that the client consumes.
     Consumed,
-    /// The one behind the file of this inode, where it is for writing.
+    /// The one behind the file of this inode, or as [`request::GET_BUFFER`] says.
     After(u64),
 }
 
 fn get_buffer(host: &Host, cpu: u32, role: Role, wanted: Wanted) -> Result<Answer, Refusal> {
     let fd = match (role, wanted) {
         (Role::Reader, Wanted::Consumed) => host.memory_for_consumer(cpu)?,
-        (Role::Reader, Wanted::After(_)) => host.read_only(cpu)?,
+        (Role::Reader, Wanted::After(0)) => host.read_only(cpu)?,
+        (Role::Reader, Wanted::After(known)) => host.read_only_after(cpu, known)?,
         (Role::Writer, Wanted::After(known)) => host.read_write(cpu, known)?,
         (Role::Writer, Wanted::Consumed) => host.read_write(cpu, 0)?,
     };

@@ -5,19 +5,22 @@
 //!   OFFER                  ------------->  a dead host's socket was here?
 //!                          <-------------  OK 1
 //!   OFFER_SWITCHBOARD, fd  ------------->
-//!   OFFER_BUFFER, fd       ------------->  one for each instance and CPU
+//!   OFFER_BUFFER, fd       ------------->  for each instance and CPU, the one that is written, and those to be read
 //!   OFFER_END              ------------->  all of it checked, as an allegation
 //!                          <-------------  OK 1: their memory goes on, and their writers never knew
 //! ```
 //!
-//! One process's offer is enough, since all of them share the same memory. Who attaches meanwhile is told to try again.
+//! One process's offer is enough where it is whole, since all of them share the same memory. Where the host died in the
+//! middle of a change, others may have more: then all offers of two seconds count ([`Remains`]). Who attaches
+//! meanwhile is told to try again.
 
 use super::requests::{Answer, ok, refusal, refused};
 use super::socket::{self, Listener};
 use super::{Options, ServeError, Server, limits, packet};
 use crate::board::Board;
 use crate::host::{Config, HostError};
-use crate::instance::{Instances, Offered};
+use crate::instance::Instances;
+use crate::instance::remains::Remains;
 use ringtap_abi::control::{Header, MAX_PACKET, PROTOCOL, Part, cpu_of, instance_of, request};
 use ringtap_abi::switchboard::MAX_INSTANCES;
 use rustix::event::{PollFd, PollFlags, Timespec};
@@ -52,22 +55,33 @@ pub fn take_over(
     start().inspect_err(|_| listener.remove())
 }
 
-/// Takes the first good offer.
+/// Takes the first offer that is whole, or what all have together when time is up.
 fn wait_for_offer(listener: &Listener, config: &Config, group: Option<u32>) -> Option<Instances> {
     let until = Instant::now() + limits::OFFERS;
-    loop {
-        if !wait(&listener.socket, until) {
-            return None;
-        }
+    // Of each host of which anybody has something: a process may not have heard of the last one.
+    let mut hosts: Vec<Remains> = Vec::new();
+    while wait(&listener.socket, until) {
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
         let Ok(socket) = rustix::net::accept_with(&listener.socket, flags) else { continue };
         if !socket::may_attach(&socket, group) {
             continue;
         }
-        if let Some(instances) = take_offer(&socket, config) {
-            return Some(instances);
+        let Some(at) = take_offer(&socket, &mut hosts) else { continue };
+        if !hosts[at].are_whole() {
+            answer(&socket, ok(0));
+            continue;
+        }
+        match hosts.swap_remove(at).adopt(config) {
+            Ok(instances) => {
+                answer(&socket, ok(1));
+                return Some(instances);
+            }
+            Err(error) => answer(&socket, refused(refusal(Errno::INVAL, error.to_string()))),
         }
     }
+    // The one of which there is most.
+    hosts.sort_by_key(Remains::len);
+    hosts.into_iter().rev().find_map(|remains| remains.adopt(config).ok())
 }
 
 /// Waits until there is something to receive; `false` when time is up.
@@ -85,11 +99,12 @@ fn wait(socket: &OwnedFd, until: Instant) -> bool {
 #[derive(Default)]
 struct Offer {
     board: Option<OwnedFd>,
-    buffers: Vec<Offered>,
+    /// With the place of each.
+    buffers: Vec<(u32, OwnedFd)>,
 }
 
-/// Talks with one process, to the end.
-fn take_offer(socket: &OwnedFd, config: &Config) -> Option<Instances> {
+/// Talks with one process, to the end of its offer. Says which host's it is.
+fn take_offer(socket: &OwnedFd, hosts: &mut Vec<Remains>) -> Option<usize> {
     let mut buffer = vec![0; MAX_PACKET];
     let mut offer = Offer::default();
     let (opening, _) = receive(socket, &mut buffer)?;
@@ -103,22 +118,11 @@ fn take_offer(socket: &OwnedFd, config: &Config) -> Option<Instances> {
         let (header, descriptor) = receive(socket, &mut buffer)?;
         match (header.kind, descriptor) {
             (request::OFFER_SWITCHBOARD, Some(fd)) => offer.board = Some(fd),
-            (request::OFFER_BUFFER, Some(fd)) if offer.has_room() => offer.buffers.push(Offered {
-                instance: instance_of(header.cpu),
-                epoch: header.value,
-                cpu: cpu_of(header.cpu),
-                fd,
-            }),
+            (request::OFFER_BUFFER, Some(fd)) if offer.has_room() => offer.buffers.push((header.cpu, fd)),
             (request::OFFER_END, None) => {
-                let adopted = offer.adopt(config);
-                answer(
-                    socket,
-                    match &adopted {
-                        Ok(_) => ok(1),
-                        Err(error) => refused(refusal(Errno::INVAL, error.to_string())),
-                    },
-                );
-                return adopted.ok();
+                let refuse =
+                    |error: HostError| answer(socket, refused(refusal(Errno::INVAL, error.to_string())));
+                return offer.add_to(hosts).map_err(refuse).ok();
             }
             _ => return None,
         }
@@ -127,16 +131,24 @@ fn take_offer(socket: &OwnedFd, config: &Config) -> Option<Instances> {
 }
 
 impl Offer {
-    /// A buffer for each instance and CPU that there can be, and no more.
+    /// Some buffers for each instance and CPU that there can be, and no more.
     fn has_room(&self) -> bool {
         /// Highest number of CPUs that a kernel can be built for, on any architecture.
         const MAX_CPUS: usize = 8192;
         self.buffers.len() < MAX_INSTANCES * MAX_CPUS
     }
 
-    fn adopt(self, config: &Config) -> Result<Instances, HostError> {
+    fn add_to(self, hosts: &mut Vec<Remains>) -> Result<usize, HostError> {
         let board = Board::open(self.board.ok_or(HostError::Damaged(0))?)?;
-        Instances::adopt(config, board, self.buffers)
+        let known = hosts.iter().position(|host| host.host_id() == board.host_id());
+        let at = known.unwrap_or(hosts.len());
+        if known.is_none() {
+            hosts.push(Remains::new(board)?);
+        }
+        for (place, fd) in self.buffers {
+            hosts[at].add(instance_of(place), cpu_of(place), fd)?;
+        }
+        Ok(at)
     }
 }
 

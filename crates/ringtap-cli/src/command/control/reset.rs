@@ -32,14 +32,7 @@ pub struct Args {
 /// # Errors
 /// There is no host or no such instance, or a buffer is in use.
 pub fn run(args: &Args) -> Result<Outcome> {
-    let mut remote = args.host.open()?;
-    reset(&remote, args.buffer_size)?;
-    if args.all {
-        for name in remote.instances()? {
-            remote = remote.of(Some(name));
-            reset(&remote, args.buffer_size)?;
-        }
-    }
+    args.host.open()?.visit(args.all, |remote| reset(remote, args.buffer_size))?;
     Ok(Outcome::Done)
 }
 

@@ -26,13 +26,6 @@ pub struct Args {
 /// # Errors
 /// There is no host or no such instance.
 pub fn run(args: &Args) -> Result<Outcome> {
-    let mut remote = args.host.open()?;
-    remote.write("tracing_on", "0")?;
-    if args.all {
-        for name in remote.instances()? {
-            remote = remote.of(Some(name));
-            remote.write("tracing_on", "0")?;
-        }
-    }
+    args.host.open()?.visit(args.all, |remote| remote.write("tracing_on", "0"))?;
     Ok(Outcome::Done)
 }

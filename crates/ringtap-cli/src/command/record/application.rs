@@ -30,6 +30,10 @@ pub(super) struct ApplicationSide {
     /// Names of the tasks that wrote.
     tasks: BTreeMap<i32, String>,
     is_gone: bool,
+    /// No other side's sub-buffers are in the file: it may have another size of them.
+    is_alone: bool,
+    /// Its sub-buffers became too large for the file.
+    is_over: bool,
     /// What another process's host knows of its events and threads, also when it is dead.
     shared: Option<Shared>,
 }
@@ -66,6 +70,8 @@ impl ApplicationSide {
             formats: Vec::new(),
             tasks: BTreeMap::new(),
             is_gone: false,
+            is_alone: false,
+            is_over: false,
             shared: host.connection().map(|_| shared(host)).transpose()?,
         })
     }
@@ -74,9 +80,9 @@ impl ApplicationSide {
         self.lanes.iter().map(|lane| lane.pages.cpu()).collect()
     }
 
-    /// In KiB.
+    /// Of the largest sub-buffers, in KiB.
     pub(super) fn subbuf_kib(&self) -> u32 {
-        self.lanes.first().map_or(4, |lane| lane.pages.subbuf_size() / 1024)
+        self.lanes.iter().map(|lane| lane.pages.subbuf_size() / 1024).max().unwrap_or(4)
     }
 
     /// Learns where the CPUs' sub-buffers go.
@@ -87,6 +93,7 @@ impl ApplicationSide {
         for lane in &mut self.lanes {
             lane.lane = files.lane(buffer, lane.pages.cpu())?;
         }
+        self.is_alone = buffer == 0;
         Ok(())
     }
 
@@ -161,15 +168,36 @@ impl ApplicationSide {
         self.is_gone
     }
 
-    /// Writes all complete sub-buffers that `is_wanted` by their time, and with `is_last` also those that are not
-    /// complete. Returns the bytes.
+    /// The size that a file's sub-buffers are to have, where all of ours became smaller than they are.
+    fn smaller(&self, page_size: u32) -> Option<u32> {
+        Some(self.subbuf_kib() * 1024).filter(|&size| self.is_alone && size < page_size)
+    }
+
+    /// Writes all complete sub-buffers, and with `is_last` also those that are not complete. Returns the bytes.
+    ///
+    /// Where their size was changed, another file begins: each has one size of them. Until all CPUs' are smaller, they are
+    /// padded.
     ///
     /// # Errors
     /// The host, or the disk.
     pub(super) fn drain(&mut self, files: &mut Files, is_last: bool) -> Result<u64> {
+        if let Some(size) = self.smaller(files.page_size()) {
+            files.resize(size)?;
+        }
         let mut bytes = 0;
         for lane in &mut self.lanes {
-            while let Some(page) = next(&mut lane.pages, is_last, &mut self.is_gone)? {
+            while !self.is_over
+                && let Some(page) = next(&mut lane.pages, is_last, &mut self.is_gone)?
+            {
+                if page.size() > files.page_size() {
+                    if !self.is_alone {
+                        self.is_over = true;
+                        warn_of_size(page.size());
+                        break;
+                    }
+                    files.resize(page.size())?;
+                }
+                let page = page.padded(files.page_size());
                 let len = u64::from(page.size());
                 files.add(lane.lane, len, |file, place| page.write_at(file, place))?;
                 bytes += len;
@@ -230,10 +258,27 @@ impl ApplicationSide {
     /// # Errors
     /// As there.
     pub(super) fn drain_behind(&mut self, behind: &mut Behind, is_last: bool) -> Result<u64> {
+        if let Some(size) = self.smaller(behind.page_size()) {
+            behind.resize(size)?;
+        }
         let mut bytes = 0;
         for lane in &mut self.lanes {
             let mut pages = behind.vector();
-            while let Some(page) = next(&mut lane.pages, is_last, &mut self.is_gone)? {
+            while !self.is_over
+                && let Some(page) = next(&mut lane.pages, is_last, &mut self.is_gone)?
+            {
+                if page.size() > behind.page_size() {
+                    if !self.is_alone {
+                        self.is_over = true;
+                        warn_of_size(page.size());
+                        break;
+                    }
+                    if !pages.is_empty() {
+                        behind.add(lane.lane, std::mem::replace(&mut pages, behind.vector()))?;
+                    }
+                    behind.resize(page.size())?;
+                }
+                let page = page.padded(behind.page_size());
                 bytes += u64::from(page.size());
                 page.copy_to(&mut pages);
                 lane.next = page.end().unwrap_or(lane.next);
@@ -256,6 +301,15 @@ impl ApplicationSide {
         }
         Ok(bytes)
     }
+}
+
+/// Says why the application's part ends before the recording.
+fn warn_of_size(size: u32) {
+    anstream::eprintln!(
+        "ringtap: the application's sub-buffers have {} KiB now, more than the kernel's, so its part of the file ends \
+         here; record it to a file of its own",
+        size / 1024
+    );
 }
 
 impl ApplicationLane {

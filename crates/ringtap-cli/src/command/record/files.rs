@@ -125,6 +125,21 @@ impl Files {
         self.writer.data_len()
     }
 
+    /// Bytes of a sub-buffer in the file that is being written.
+    pub(super) fn page_size(&self) -> u32 {
+        self.target.plan.page_size
+    }
+
+    /// Ends this file and begins one whose sub-buffers have this size.
+    ///
+    /// # Errors
+    /// As [`rotate`](Self::rotate).
+    pub(super) fn resize(&mut self, page_size: u32) -> Result<()> {
+        self.target.plan.page_size = page_size;
+        self.descriptions.header_page = ringtap_format::header::page_text(page_size);
+        self.rotate()
+    }
+
     /// Adds `len` bytes of whole sub-buffers that `write` puts where it is told.
     ///
     /// # Errors

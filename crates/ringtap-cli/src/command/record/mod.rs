@@ -12,9 +12,11 @@ mod text;
 mod trigger;
 
 use crate::command::stream::kernel::KernelPlan;
-use crate::command::stream::{ApplicationPlan, Filter};
+use crate::command::stream::{ApplicationPlan, Filter, write_command};
 use crate::outcome::Outcome;
 use crate::output::Output;
+use crate::preload::{self, Preload};
+use crate::probes;
 use anyhow::{Context, Result, bail};
 use recent::Last;
 use ringtap::clock::{self, ClockId};
@@ -32,6 +34,7 @@ Examples:
   Task switches of the whole machine:      ringtap record --kernel -e sched:sched_switch
   A program that uses ringtap:             ringtap record -o prog.dat -- ./program
   It, and what the kernel does for it:     ringtap record --kernel -e sched -- ./program
+  A program that nobody changed:           ringtap record --preload libc -- make
   An application that serves its buffers:  ringtap record --attach /run/app/ringtap.sock
   The last 64 MB before a process dies:    ringtap record --kernel -e sched --last 64 \\
                                              --snapshot-on oom:mark_victim
@@ -76,6 +79,11 @@ pub struct Args {
     /// With --kernel and COMMAND: events of all processes, not of COMMAND and its children only
     #[arg(short, long, requires = "kernel", requires = "command")]
     all: bool,
+    /// Trace what COMMAND and its children ask of the C library: allocations, I/O, locks, waits
+    #[arg(long, value_enum, value_name = "LIBRARY", requires = "command", hide_possible_values = true)]
+    preload: Option<preload::Library>,
+    #[command(flatten)]
+    probes: probes::Args,
     /// Version of the file: 7, or 6 for old programs
     #[arg(long, value_name = "N", default_value_t = 7, value_parser = clap::value_parser!(u8).range(6..=7))]
     file_version: u8,
@@ -152,6 +160,8 @@ pub struct Plan {
     is_quiet: bool,
     /// The command to run; empty where there is none.
     command: Vec<OsString>,
+    /// What the command is traced by without its doing.
+    preload: Option<Preload>,
 }
 
 impl Plan {
@@ -180,7 +190,8 @@ impl Plan {
         let has_application = args.attach.is_some() || !args.command.is_empty();
         let follow = !args.command.is_empty() && !args.all;
         let plan = || KernelPlan::new(&filter, buffer_kib, has_application, follow);
-        let kernel = args.kernel.then(plan).transpose()?;
+        let with_probes = |plan: KernelPlan| plan.with_probes(&args.probes, &filter);
+        let kernel = args.kernel.then(|| plan().and_then(with_probes)).transpose()?;
         let is_kernels = |pattern: &&String| {
             kernel.as_ref().is_some_and(|kernel| kernel.events.iter().any(|event| event.is_meant_by(pattern)))
         };
@@ -228,6 +239,7 @@ impl Plan {
             json: args.json,
             is_quiet: args.quiet,
             command: args.command.clone(),
+            preload: Preload::find(args.preload, &args.events)?,
         })
     }
 }
@@ -283,6 +295,7 @@ impl fmt::Display for Plan {
             for event in &kernel.events {
                 writeln!(f, "enable {event}")?;
             }
+            kernel.probes.iter().try_for_each(|probe| writeln!(f, "{probe}"))?;
         }
         match &self.application {
             Some(ApplicationPlan::Attach { socket, .. }) => {
@@ -293,12 +306,10 @@ impl fmt::Display for Plan {
             }
             None => {}
         }
-        if let Some((program, arguments)) = self.command.split_first() {
-            write!(f, "run {}", program.display())?;
-            arguments.iter().try_for_each(|argument| write!(f, " {}", argument.display()))?;
-            let follow = self.kernel.as_ref().is_some_and(|kernel| kernel.follow);
-            writeln!(f, "{}", if follow { ", and record only its events" } else { "" })?;
+        if let Some(preload) = &self.preload {
+            writeln!(f, "preload {}", preload.path().display())?;
         }
+        write_command(f, &self.command, self.kernel.as_ref().is_some_and(|kernel| kernel.follow))?;
         let compressed = if self.level.is_some() { ", compressed" } else { "" };
         let when = if self.snapshot_on.is_empty() { "" } else { ", when it is asked for" };
         writeln!(f, "write {}, version {}{compressed}{when}", self.path.display(), self.version)

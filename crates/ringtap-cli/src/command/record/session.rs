@@ -18,6 +18,7 @@ use crate::child::Running;
 use crate::command::stream::follow::HostSide;
 use crate::outcome::Outcome;
 use crate::output::Output;
+use crate::preload::Preload;
 use crate::signals::Signals;
 use anyhow::{Context, Result, bail};
 use ringtap::attach::{Connection, Role, SOCKET_VARIABLE};
@@ -65,7 +66,8 @@ pub(super) fn run(plan: &Plan, output: &mut Output) -> Result<Outcome> {
         [] => None,
         command => {
             let socket = host.as_ref().map(|host| (SOCKET_VARIABLE, host.socket().into()));
-            Some(Running::start_held(command, socket.as_slice())?)
+            let preload = plan.preload.iter().flat_map(Preload::environment);
+            Some(Running::start_held(command, &socket.into_iter().chain(preload).collect::<Vec<_>>())?)
         }
     };
     if let Some(kernel) = &recording.kernel {
@@ -97,11 +99,7 @@ pub(super) fn run(plan: &Plan, output: &mut Output) -> Result<Outcome> {
     progress.end(counts, &written, plan.json, output)?;
     drop((recording.kernel, recording.application, stops));
     drop(host);
-    let status = match (ended, &mut command) {
-        (Some(status), _) => Some(status),
-        (None, Some(command)) => Some(command.reap()?),
-        (None, None) => None,
-    };
+    let status = Running::status(ended, command.as_mut())?;
     Ok(match (signals.caught(), status) {
         // Asked to end, and ended: there is no other way to end a recording without a command.
         (Some(_), None) => Outcome::Done,

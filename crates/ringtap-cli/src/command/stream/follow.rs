@@ -10,6 +10,7 @@ use crate::child::Running;
 use crate::decode::{self, Decoder, Layout, Seen, Source, TextLayout, write_lines};
 use crate::outcome::Outcome;
 use crate::output::Output;
+use crate::preload::Preload;
 use crate::private::Folder;
 use crate::signals::Signals;
 use anyhow::{Context, Result, bail};
@@ -139,7 +140,8 @@ pub(super) fn run(plan: &Plan, sink: &mut dyn Sink) -> Result<Outcome> {
         [] => None,
         command => {
             let socket = host.as_ref().map(|host| (SOCKET_VARIABLE, host.socket().into()));
-            Some(Running::start_held(command, socket.as_slice())?)
+            let preload = plan.preload.iter().flat_map(Preload::environment);
+            Some(Running::start_held(command, &socket.into_iter().chain(preload).collect::<Vec<_>>())?)
         }
     };
     if let Some(session) = &session {
@@ -161,11 +163,7 @@ pub(super) fn run(plan: &Plan, sink: &mut dyn Sink) -> Result<Outcome> {
     drop(stream);
     drop(session);
     drop(host);
-    let status = match (ended, &mut command) {
-        (Some(status), _) => Some(status),
-        (None, Some(command)) => Some(command.reap()?),
-        (None, None) => None,
-    };
+    let status = Running::status(ended, command.as_mut())?;
     Ok(match (signals.caught(), status) {
         (Some(signal), _) => Outcome::Stopped(signal),
         (None, Some(status)) => Outcome::Command(status),

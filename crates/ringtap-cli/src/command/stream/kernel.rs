@@ -2,6 +2,7 @@
 
 use super::Filter;
 use crate::child::Running;
+use crate::probes::{self, Installed, Probe};
 use anyhow::{Context, Result};
 use ringtap::Reader;
 use ringtap::clock::ClockId;
@@ -24,6 +25,8 @@ const SUBBUF_KIB: u32 = 16;
 pub(in crate::command) struct KernelPlan {
     pub(in crate::command) tracefs: Tracefs,
     pub(in crate::command) events: Vec<EventName>,
+    /// Probes in programs.
+    pub(in crate::command) probes: Vec<Probe>,
     pub(in crate::command) buffer_kib: u32,
     /// Only the command's own events.
     pub(in crate::command) follow: bool,
@@ -54,7 +57,16 @@ impl KernelPlan {
                 events.extend(tracefs.resolve(pattern)?);
             }
         }
-        Ok(Self { tracefs, events: events.into_iter().collect(), buffer_kib, follow })
+        Ok(Self { tracefs, events: events.into_iter().collect(), probes: Vec::new(), buffer_kib, follow })
+    }
+
+    /// The same with probes in programs; where no event was asked for, with these alone.
+    pub(in crate::command) fn with_probes(mut self, args: &probes::Args, filter: &Filter) -> Result<Self> {
+        self.probes = probes::plan(args, &self.tracefs)?;
+        if filter.patterns.is_empty() && !self.probes.is_empty() {
+            self.events.clear();
+        }
+        Ok(self)
     }
 }
 
@@ -73,6 +85,8 @@ pub(super) struct KernelSession {
     pub(super) hidden: Vec<(EventName, String)>,
     cpus: Vec<u32>,
     instance: Instance,
+    /// Behind the instance that uses them.
+    _probes: Installed,
 }
 
 impl KernelSession {
@@ -83,6 +97,7 @@ impl KernelSession {
     pub(super) fn prepare(plan: &KernelPlan) -> Result<Self> {
         // What a killed run left behind is in nobody's way, so failing to tidy it is no reason to stop.
         let _ = plan.tracefs.remove_stale();
+        let probes = Installed::new(&plan.probes, &plan.tracefs)?;
         let instance = plan.tracefs.create_instance()?;
         instance.set_clock(CLOCK.name())?;
         instance.set_sizes_kib(SUBBUF_KIB, plan.buffer_kib)?;
@@ -95,6 +110,7 @@ impl KernelSession {
             formats.push((event.clone(), plan.tracefs.format(event)?));
             instance.enable(event).with_context(|| format!("cannot enable {event}"))?;
         }
+        formats.extend(probes.enable(&instance, &plan.tracefs)?);
         let mut hidden = Vec::new();
         for event in NAMING_EVENTS.iter().filter_map(|event| EventName::parse(event)) {
             // One that is missing is missed by nobody but the names.
@@ -105,7 +121,7 @@ impl KernelSession {
                 hidden.push((event, format));
             }
         }
-        Ok(Self { formats, hidden, cpus: plan.tracefs.cpus()?, instance })
+        Ok(Self { formats, hidden, cpus: plan.tracefs.cpus()?, instance, _probes: probes })
     }
 
     /// Maps each CPU's buffer. All readers must be gone before the session is.

@@ -6,6 +6,8 @@ pub(super) mod kernel;
 use crate::decode::TextLayout;
 use crate::outcome::Outcome;
 use crate::output::Output;
+use crate::preload::{self, Preload};
+use crate::probes;
 use anyhow::{Result, bail};
 pub(super) use follow::Sink;
 use kernel::KernelPlan;
@@ -26,6 +28,9 @@ Examples:
   An application that serves its buffers:   ringtap stream --attach /run/app/ringtap.sock
   Beside what the kernel does meanwhile:    ringtap stream --attach /run/app/ringtap.sock --kernel
   A program that uses ringtap:              ringtap stream -- ./program
+  Allocations and files of any program:     ringtap stream --preload libc -e 'libc_*' -- ls -l
+  Calls of a function, in any process:      ringtap stream --kernel -p 'libc.so.6:malloc size=%di:u64'
+  A probe that a program brings along:      ringtap stream --kernel -u python3:python:gc__start
   What would happen, without doing it:      ringtap stream --kernel -e 'sched:*' --dry-run
 
 EVENTs are SYSTEM:EVENT, where both may hold * and ?, or one word that names an event or a system.
@@ -70,6 +75,11 @@ pub struct Args {
     /// With --kernel and COMMAND: events of all processes, not of COMMAND and its children only
     #[arg(short, long, requires = "kernel", requires = "command")]
     all: bool,
+    /// Trace what COMMAND and its children ask of the C library: allocations, I/O, locks, waits
+    #[arg(long, value_enum, value_name = "LIBRARY", requires = "command", hide_possible_values = true)]
+    preload: Option<preload::Library>,
+    #[command(flatten)]
+    probes: probes::Args,
     /// Print JSON, one object a line
     #[arg(long)]
     json: bool,
@@ -98,6 +108,8 @@ pub struct Plan {
     filter: Filter,
     /// The command to run; empty where there is none.
     command: Vec<OsString>,
+    /// What the command is traced by without its doing.
+    preload: Option<Preload>,
     /// `None`: as the kernel's `trace_pipe`, which has no header.
     layout: Option<TextLayout>,
 }
@@ -160,7 +172,8 @@ impl Plan {
         let may_be_applications = args.attach.is_some() || !args.command.is_empty();
         let follow = !args.command.is_empty() && !args.all;
         let plan = || KernelPlan::new(&filter, args.buffer_size, may_be_applications, follow);
-        let kernel = args.kernel.then(plan).transpose()?;
+        let with_probes = |plan: KernelPlan| plan.with_probes(&args.probes, &filter);
+        let kernel = args.kernel.then(|| plan().and_then(with_probes)).transpose()?;
         let filter = filter.of_application(kernel.as_ref());
         let application = match &args.attach {
             Some(socket) => {
@@ -175,8 +188,9 @@ impl Plan {
                 events: Vec::new(),
             }),
         };
+        let preload = Preload::find(args.preload, &filter.patterns)?;
         let layout = if args.json { Some(TextLayout::Json) } else { args.layout };
-        Ok(Self { kernel, application, filter, command: args.command.clone(), layout })
+        Ok(Self { kernel, application, filter, command: args.command.clone(), preload, layout })
     }
 }
 
@@ -217,9 +231,35 @@ pub(super) struct Live {
 pub(super) fn follow_into(live: Live, sink: &mut dyn Sink) -> Result<Outcome> {
     let Live { kernel, attach, all, events, buffer_size, command } = live;
     let (consume, new, json, layout, dry_run) = (false, false, false, None, false);
-    let args =
-        Args { kernel, events, attach, consume, new, all, json, layout, buffer_size, dry_run, command };
+    let (preload, probes) = (None, probes::Args::default());
+    let args = Args {
+        kernel,
+        events,
+        attach,
+        consume,
+        new,
+        all,
+        preload,
+        probes,
+        json,
+        layout,
+        buffer_size,
+        dry_run,
+        command,
+    };
     follow::run(&Plan::new(&args)?, sink)
+}
+
+/// A plan's line about the command, if there is one.
+pub(in crate::command) fn write_command(
+    f: &mut fmt::Formatter<'_>,
+    command: &[OsString],
+    follow: bool,
+) -> fmt::Result {
+    let Some((program, arguments)) = command.split_first() else { return Ok(()) };
+    write!(f, "run {}", program.display())?;
+    arguments.iter().try_for_each(|argument| write!(f, " {}", argument.display()))?;
+    writeln!(f, "{}", if follow { ", and record only its events" } else { "" })
 }
 
 impl fmt::Display for Plan {
@@ -231,6 +271,7 @@ impl fmt::Display for Plan {
             for event in &kernel.events {
                 writeln!(f, "enable {event}")?;
             }
+            kernel.probes.iter().try_for_each(|probe| writeln!(f, "{probe}"))?;
         }
         match &self.application {
             Some(ApplicationPlan::Attach { socket, consume, .. }) => {
@@ -242,13 +283,10 @@ impl fmt::Display for Plan {
             }
             None => {}
         }
-        if let Some((program, arguments)) = self.command.split_first() {
-            write!(f, "run {}", program.display())?;
-            arguments.iter().try_for_each(|argument| write!(f, " {}", argument.display()))?;
-            let follow = self.kernel.as_ref().is_some_and(|kernel| kernel.follow);
-            writeln!(f, "{}", if follow { ", and record only its events" } else { "" })?;
+        if let Some(preload) = &self.preload {
+            writeln!(f, "preload {}", preload.path().display())?;
         }
-        Ok(())
+        write_command(f, &self.command, self.kernel.as_ref().is_some_and(|kernel| kernel.follow))
     }
 }
 

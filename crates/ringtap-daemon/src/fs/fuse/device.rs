@@ -10,7 +10,6 @@ use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use std::io::IoSlice;
 use std::sync::Arc;
-use std::thread::JoinHandle;
 use zerocopy::{Immutable, IntoBytes};
 
 /// `FUSE_DEV_IOC_BACKING_OPEN`: `_IOW(229, 1, struct fuse_backing_map)`.
@@ -124,20 +123,6 @@ pub(crate) fn is_unused(file: BorrowedFd<'_>) -> bool {
         fcntl(libc::F_SETLEASE, libc::F_UNLCK);
     }
     granted
-}
-
-/// Starts a thread with all signals blocked: the process's handlers belong on its own threads.
-pub(crate) fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> std::io::Result<JoinHandle<()>> {
-    let mut all = std::mem::MaybeUninit::uninit();
-    let mut before = std::mem::MaybeUninit::uninit();
-    // SAFETY: fills the set that it is given.
-    unsafe { libc::sigfillset(all.as_mut_ptr()) };
-    // SAFETY: reads the set that was filled, and fills the other.
-    unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, all.as_ptr(), before.as_mut_ptr()) };
-    let thread = std::thread::Builder::new().name(name.into()).spawn(run);
-    // SAFETY: reads the set that the call before filled.
-    unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, before.as_ptr(), std::ptr::null_mut()) };
-    thread
 }
 
 fn checked(result: libc::c_int) -> Result<libc::c_int, Errno> {

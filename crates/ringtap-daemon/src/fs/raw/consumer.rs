@@ -1,12 +1,12 @@
 //! The consuming reader of one CPU's buffer, for all who have its `trace_pipe_raw` open: they take turns.
 //!
-//! GET_READER hands out all that is new on a page at once. `read` and `splice` pass it on piece by piece, and this is
-//! where what was handed out and not passed on is remembered.
+//! GET_READER hands out all that is new on a page at once. `read` and `splice` pass it on piece by piece. How far they
+//! came is remembered here, and stands on the meta-page: who maps the buffer goes on there.
 
 #![forbid(unsafe_code)]
 
-use super::image::{Copied, Progress};
-use ringtap::subbufs::{ReaderPage, SubbufReader};
+use super::image::Copied;
+use ringtap::subbufs::{Frame, ReaderPage, SubbufReader};
 use ringtap::{Host, HostError};
 use rustix::io::Errno;
 
@@ -33,24 +33,48 @@ pub(crate) struct Source {
 pub(crate) struct Consumer {
     /// From the first consuming call until nobody has the file open.
     reader: Option<SubbufReader>,
-    /// The page that `progress` is about.
+    /// The page that was looked at last.
     page: Option<ReaderPage>,
-    /// How much of it was passed on.
-    progress: Progress,
+    /// How much of it was passed on, in data bytes.
+    passed_on: u32,
 }
 
 impl Consumer {
     /// Lets others consume the buffer. Whether there is nothing to remember either.
     pub(crate) fn release(&mut self) -> bool {
-        let is_done = self.page.is_none_or(|page| self.progress.offset >= page.read);
+        let is_done = self.page.is_none_or(|page| self.passed_on >= page.read);
         self.reader = None;
         is_done
     }
 
-    /// The kernel's `TRACE_MMAP_IOCTL_GET_READER`: all that it hands out counts as passed on.
-    pub(crate) fn get_reader(&mut self, source: &Source) -> Result<(), Errno> {
-        self.step(source)?;
-        self.progress.offset = self.page.map_or(0, |page| page.read);
+    /// The kernel's `TRACE_MMAP_IOCTL_GET_READER`: all that it hands out counts as passed on. `frame` is what the caller
+    /// has mapped.
+    pub(crate) fn get_reader(&mut self, source: &Source, frame: &Frame) -> Result<(), Errno> {
+        if frame.is_read(&source.host) {
+            let before = frame.reader();
+            if self.has_rest(source)? && self.reader(source)?.unread().map_err(|error| errno(&error))? == 0 {
+                return self.pass_on(source, u32::MAX);
+            }
+            self.step(source)?;
+            self.pass_on(source, u32::MAX)?;
+            // Behind its end, the next one is read.
+            if frame.reader() != before || frame.is_read(&source.host) {
+                return Ok(());
+            }
+        }
+        self.show(source, frame)
+    }
+
+    /// Copies what is new to memory that was replaced, for who has that mapped.
+    fn show(&mut self, source: &Source, frame: &Frame) -> Result<(), Errno> {
+        let image = self.read(source, frame.subbuf_size() as usize)?;
+        let stats = source.host.stats(source.cpu).map_err(|error| errno(&error))?;
+        match image {
+            None => frame.count(&stats),
+            // No mapping of this size can ever show it: whoever maps anew gets it.
+            Some(image) if image.is_empty() => return Err(Errno::MSGSIZE),
+            Some(image) => frame.show(&image, &stats).map_err(|error| errno(&error))?,
+        }
         Ok(())
     }
 
@@ -63,9 +87,9 @@ impl Consumer {
             }
         }
         let Some(copied) = self.copy()? else { return Ok(None) };
-        let Some((image, progress)) = copied.image(self.progress, room) else { return Ok(Some(Vec::new())) };
-        self.progress = progress;
-        Ok(Some(image))
+        let image = copied.image(self.passed_on, room);
+        self.pass_on(source, image.as_ref().map_or(self.passed_on, |(_, to)| *to))?;
+        Ok(Some(image.map_or_else(Vec::new, |(image, _)| image)))
     }
 
     /// The next sub-buffer that its writers have left; `None` when there is none.
@@ -86,8 +110,8 @@ impl Consumer {
                 self.step(source)?;
             } else {
                 let Some(copied) = self.copy()? else { return Ok(None) };
-                let image = copied.image(self.progress, usize::MAX);
-                self.progress.offset = copied.read;
+                let image = copied.image(self.passed_on, usize::MAX);
+                self.pass_on(source, copied.read)?;
                 return Ok(image.map(|(image, _)| image));
             }
         }
@@ -96,14 +120,22 @@ impl Consumer {
 
     /// Whether something that was handed out to us is yet to be passed on.
     pub(crate) fn is_holding(&self) -> bool {
-        self.reader.is_some() && self.page.is_some_and(|page| self.progress.offset < page.read)
+        self.reader.is_some() && self.page.is_some_and(|page| self.passed_on < page.read)
     }
 
     /// As [`is_holding`](Self::is_holding), after a look at what the reader page is now.
     fn has_rest(&mut self, source: &Source) -> Result<bool, Errno> {
         let page = self.reader(source)?.page().map_err(|error| errno(&error))?;
         self.look(page);
-        Ok(self.progress.offset < page.read)
+        Ok(self.passed_on < page.read)
+    }
+
+    /// Notes that the reader page was passed on as far as `to`, or as far as it was handed out.
+    fn pass_on(&mut self, source: &Source, to: u32) -> Result<(), Errno> {
+        let Some(page) = self.page else { return Ok(()) };
+        let to = to.min(page.read);
+        self.passed_on = to;
+        self.reader(source)?.pass_on(to).map_err(|error| errno(&error))
     }
 
     /// One GET_READER.
@@ -121,7 +153,7 @@ impl Consumer {
             known.id == page.id && known.time_stamp == page.time_stamp && known.read <= page.read
         });
         if !is_same {
-            self.progress = Progress { offset: 0, time: page.time_stamp };
+            self.passed_on = 0;
         }
         self.page = Some(page);
     }
@@ -143,13 +175,8 @@ impl Consumer {
             self.reader = None;
             let reader = host.subbufs(*cpu).map_err(|error| errno(&error))?;
             let page = reader.page().map_err(|error| errno(&error))?;
-            let known =
-                self.page.is_some_and(|known| known.id == page.id && known.time_stamp == page.time_stamp);
-            if !known {
-                // What was handed out before belongs to who asked for it.
-                self.progress = Progress { offset: page.read, time: page.time_stamp };
-                self.page = Some(page);
-            }
+            // What was handed out before belongs to who asked for it, unless the meta-page says that it was left.
+            (self.passed_on, self.page) = (page.passed_on, Some(page));
             self.reader = Some(reader);
         }
         self.reader.as_ref().ok_or(Errno::IO)

@@ -18,15 +18,6 @@ pub(super) struct Copied {
     pub(super) lost: u64,
 }
 
-/// How far a sub-buffer was passed on.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Progress {
-    /// In data bytes.
-    pub(super) offset: u32,
-    /// The time of the last record before that.
-    pub(super) time: u64,
-}
-
 struct DataWords<'a>(&'a [u8]);
 
 impl Words for DataWords<'_> {
@@ -38,17 +29,16 @@ impl Words for DataWords<'_> {
 }
 
 impl Copied {
-    /// The records from `from` on that find room in `room` bytes, header included, as a sub-buffer of its own; and how
-    /// far that is. `None` where not even the first one does.
-    pub(super) fn image(&self, from: Progress, room: usize) -> Option<(Vec<u8>, Progress)> {
+    /// The records from data byte `from` on that find room in `room` bytes, header included, as a sub-buffer of its own;
+    /// and where they end. `None` where not even the first one does.
+    pub(super) fn image(&self, from: u32, room: usize) -> Option<(Vec<u8>, u32)> {
         let to = self.cut(from, room)?;
         let mut image = vec![0; self.bytes.len()];
-        let data = &self.bytes[HEADER + from.offset as usize..HEADER + to.offset as usize];
+        let data = &self.bytes[HEADER + from as usize..HEADER + to as usize];
         image[HEADER..HEADER + data.len()].copy_from_slice(data);
-        let time_stamp = if from.offset == 0 { self.time_stamp() } else { from.time };
-        image[..8].copy_from_slice(&time_stamp.to_le_bytes());
-        let mut commit = PageCommit::new(to.offset - from.offset);
-        if from.offset == 0 && self.lost > 0 {
+        image[..8].copy_from_slice(&self.time_before(from).to_le_bytes());
+        let mut commit = PageCommit::new(to - from);
+        if from == 0 && self.lost > 0 {
             // Their number stands behind the events, where there is room.
             let number = image.get_mut(HEADER + data.len()..HEADER + data.len() + 8);
             commit = commit.with_missed(number.is_some());
@@ -61,24 +51,32 @@ impl Copied {
     }
 
     /// Where to end so that the records between find room.
-    fn cut(&self, from: Progress, room: usize) -> Option<Progress> {
-        let end = Progress { offset: self.read, time: from.time };
-        if HEADER + (self.read - from.offset) as usize <= room {
-            return Some(end);
+    fn cut(&self, from: u32, room: usize) -> Option<u32> {
+        let has_room = |to: u32| HEADER + (to - from) as usize <= room;
+        if has_room(self.read) {
+            return Some(self.read);
         }
-        let mut walk = Walk::new(self.time_stamp(), self.read);
+        let mut walk = self.walk_to(from);
         let mut last = None;
         // What cannot be walked is passed on as a whole, to who has room for it.
-        while let Ok(Some(_)) = walk.next(&DataWords(&self.bytes)) {
-            if walk.offset() <= from.offset {
-                continue;
-            }
-            if HEADER + (walk.offset() - from.offset) as usize > room {
-                break;
-            }
-            last = Some(Progress { offset: walk.offset(), time: walk.time() });
+        while let Ok(Some(_)) = walk.next(&DataWords(&self.bytes))
+            && has_room(walk.offset())
+        {
+            last = Some(walk.offset());
         }
         last
+    }
+
+    /// The time of the last record before `offset`, which those behind it count from.
+    fn time_before(&self, offset: u32) -> u64 {
+        if offset == 0 { self.time_stamp() } else { self.walk_to(offset).time() }
+    }
+
+    /// A walk that has come to `offset`.
+    fn walk_to(&self, offset: u32) -> Walk {
+        let mut walk = Walk::new(self.time_stamp(), self.read);
+        while walk.offset() < offset && matches!(walk.next(&DataWords(&self.bytes)), Ok(Some(_))) {}
+        walk
     }
 
     fn time_stamp(&self) -> u64 {
@@ -111,8 +109,8 @@ mod tests {
 
     #[test]
     fn with_room_for_all_it_is_the_page_with_zeros_behind_the_events() {
-        let (image, end) = copied(3, 0).image(Progress::default(), 4096).unwrap();
-        assert_eq!((image.len(), end.offset, commit(&image).len()), (4096, 48, 48));
+        let (image, end) = copied(3, 0).image(0, 4096).unwrap();
+        assert_eq!((image.len(), end, commit(&image).len()), (4096, 48, 48));
         assert!(!commit(&image).is_missed());
         assert!(image[HEADER + 48..].iter().all(|&byte| byte == 0));
     }
@@ -120,11 +118,11 @@ mod tests {
     #[test]
     fn parts_hold_whole_records_and_keep_their_times() {
         let copied = copied(5, 0);
-        assert_eq!(copied.image(Progress::default(), 16 + 15), None);
-        let (image, middle) = copied.image(Progress::default(), 16 + 40).unwrap();
-        assert_eq!((commit(&image).len(), middle), (32, Progress { offset: 32, time: 1002 }));
+        assert_eq!(copied.image(0, 16 + 15), None);
+        let (image, middle) = copied.image(0, 16 + 40).unwrap();
+        assert_eq!((commit(&image).len(), middle), (32, 32));
         let (image, end) = copied.image(middle, 4096).unwrap();
-        assert_eq!((commit(&image).len(), end.offset), (48, 80));
+        assert_eq!((commit(&image).len(), end), (48, 80));
         assert_eq!(image[..8], 1002u64.to_le_bytes());
         assert_eq!(image[HEADER + 4], 2);
     }
@@ -132,13 +130,13 @@ mod tests {
     #[test]
     fn losses_stand_before_the_first_part_alone() {
         let copied = copied(5, 77);
-        let (image, middle) = copied.image(Progress::default(), 16 + 40).unwrap();
+        let (image, middle) = copied.image(0, 16 + 40).unwrap();
         assert!(commit(&image).is_missed_stored());
         assert_eq!(image[HEADER + 32..HEADER + 40], 77u64.to_le_bytes());
         let (image, _) = copied.image(middle, 4096).unwrap();
         assert!(!commit(&image).is_missed());
         let full = Copied { bytes: vec![0; 4096], read: 4080, lost: 77 };
-        let (image, _) = full.image(Progress::default(), 4096).unwrap();
+        let (image, _) = full.image(0, 4096).unwrap();
         assert!(commit(&image).is_missed() && !commit(&image).is_missed_stored());
     }
 }

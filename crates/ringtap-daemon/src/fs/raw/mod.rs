@@ -11,6 +11,9 @@
 //! What was pushed is consumed, but stays here until the client's position shows that it was taken: a `read` at that
 //! position finds it too. So each event comes out once, by whichever call. For a client that maps the file nothing is
 //! pushed.
+//!
+//! A file that was open when other memory took its buffer's place is still mapped to the old one. Nobody writes there any
+//! more: each GET_READER shows what is new on it, a copy.
 
 mod consumer;
 mod image;
@@ -22,13 +25,15 @@ use super::fuse::device::Device;
 use super::handle::{Handle, RawPipe};
 use consumer::Source;
 pub(super) use consumer::{Consumer, errno};
-use process::Finder;
 pub(super) use process::anybody_maps;
-use ringtap::subbufs::Watch;
+use process::{Finder, maps};
+use ringtap::Host;
+use ringtap::subbufs::{Frame, Watch};
 use rustix::io::Errno;
 pub(super) use snapshot::RawSnapshot;
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 /// `TRACE_MMAP_IOCTL_GET_READER`: `_IO('R', 0x20)`.
 pub(super) const GET_READER: u32 = 0x5220;
@@ -37,6 +42,10 @@ pub(super) const WAKE_ALL: u32 = 0;
 
 /// Bytes that one poll pushes, unless a sub-buffer is larger: what one `splice` to a pipe of the usual size takes.
 const PUSH: usize = 64 << 10;
+/// How long a look at who maps the buffer is believed: it costs more than a GET_READER.
+const MAPPED_FOR: Duration = Duration::from_secs(1);
+/// And that nobody does, where many processes were looked at.
+const UNMAPPED_FOR: Duration = Duration::from_millis(50);
 /// Bytes that are kept for a client whose position may not be known.
 const KEEP: u64 = 1 << 20;
 
@@ -47,6 +56,8 @@ pub(super) struct Raw {
     /// Keeps the instance from being removed.
     handle: Handle,
     consumer: Arc<Mutex<Consumer>>,
+    /// What a mapping of it goes to; `None` where it cannot be mapped.
+    frame: Option<Frame>,
     /// Whether it was opened with `O_NONBLOCK`, or has it since: that is not taken back, and a look costs half a call.
     nonblocking: bool,
     /// Sub-buffers that were pushed and may not have been taken.
@@ -58,15 +69,31 @@ pub(super) struct Raw {
     /// What is left of a sub-buffer that was read in part.
     rest: Vec<u8>,
     finder: Finder,
-    /// The client asked for GET_READER, so that it has the buffer mapped.
-    is_mapped: bool,
+    /// Whether somebody had the buffer mapped, and when that was found out.
+    mapped: Option<(bool, Instant)>,
 }
 
 impl Raw {
-    pub(super) fn new(ino: u64, handle: Handle, consumer: Arc<Mutex<Consumer>>, nonblocking: bool) -> Self {
-        let finder = Finder::default();
-        let (pushed, rest) = (VecDeque::new(), Vec::new());
-        Self { ino, handle, consumer, nonblocking, pushed, base: 0, end: 0, rest, finder, is_mapped: false }
+    pub(super) fn new(
+        ino: u64,
+        handle: Handle,
+        consumer: Arc<Mutex<Consumer>>,
+        frame: Option<Frame>,
+        nonblocking: bool,
+    ) -> Self {
+        Self {
+            ino,
+            handle,
+            consumer,
+            frame,
+            nonblocking,
+            pushed: VecDeque::new(),
+            base: 0,
+            end: 0,
+            rest: Vec::new(),
+            finder: Finder::default(),
+            mapped: None,
+        }
     }
 
     pub(super) fn ino(&self) -> u64 {
@@ -84,6 +111,12 @@ impl Raw {
     fn source(&self) -> Result<Source, Errno> {
         let pipe = self.pipe()?;
         Ok(Source { host: pipe.host(), cpu: pipe.cpu() })
+    }
+
+    /// The buffer that is read: of the instance's present buffers, this CPU's.
+    pub(super) fn buffer(&self) -> Result<(Host, u32), Errno> {
+        let Source { host, cpu } = self.source()?;
+        Ok((host, cpu))
     }
 
     fn lock(&self) -> MutexGuard<'_, Consumer> {
@@ -143,7 +176,8 @@ impl Raw {
         }
         // Splice takes whole sub-buffers; where reads went astray, as in the kernel, it takes none.
         let size = u64::from(self.pipe()?.host().subbuf_size());
-        if !self.is_mapped && self.end.is_multiple_of(size) && process::maps(tid, self.ino) != Some(true) {
+        let was_mapped = matches!(self.mapped, Some((true, since)) if since.elapsed() < MAPPED_FOR);
+        if !was_mapped && self.end.is_multiple_of(size) && maps(tid, self.ino) != Some(true) {
             self.push(device)?;
         }
         Ok(true)
@@ -214,9 +248,27 @@ impl Raw {
         !self.nonblocking
     }
 
+    /// Whether somebody has the buffer mapped, as GET_READER asks: the caller, or else anybody, which `others` finds out.
+    pub(super) fn is_mapped(&mut self, tid: u32, others: impl FnOnce() -> bool) -> bool {
+        let known = self.mapped.filter(|(is_mapped, since)| {
+            since.elapsed() < if *is_mapped { MAPPED_FOR } else { UNMAPPED_FOR }
+        });
+        if let Some((true, _)) = known {
+            return true;
+        }
+        // Where it may not be known, a client that asks is believed.
+        let by_caller = maps(tid, self.ino).unwrap_or(true);
+        if !by_caller && known.is_some() {
+            return false;
+        }
+        let is_mapped = by_caller || others();
+        self.mapped = Some((is_mapped, Instant::now()));
+        is_mapped
+    }
+
     pub(super) fn get_reader(&mut self) -> Result<(), Errno> {
-        self.is_mapped = true;
-        self.lock().get_reader(&self.source()?)
+        let frame = self.frame.as_ref().ok_or(Errno::NODEV)?;
+        self.lock().get_reader(&self.source()?, frame)
     }
 
     pub(super) fn wake_all(&self) -> Result<(), Errno> {

@@ -9,7 +9,7 @@ use crate::ring::cursor::{Chunk, Position};
 use crate::ring::data::Page;
 use crate::ring::swap::{Handed, Reader, get_reader};
 use crate::ring::write::{self, Step};
-use crate::ring::{Data, Ring, advance, reset};
+use crate::ring::{Data, Ring, advance, reset, retire};
 use crate::rseq::{Expected, lock, portable::Exclusive};
 use crate::wake::{self, Until};
 use loom::cell::UnsafeCell;
@@ -75,7 +75,7 @@ pub(crate) fn may_switch() {
 }
 
 /// Runs a model in each way that takes up to `preemptions` of them.
-fn explore(preemptions: usize, model: impl Fn() + Sync + Send + 'static) {
+pub(crate) fn explore(preemptions: usize, model: impl Fn() + Sync + Send + 'static) {
     let mut builder = loom::model::Builder::new();
     builder.preemption_bound = Some(preemptions);
     builder.max_branches = 10_000;
@@ -207,6 +207,36 @@ fn e2_who_sees_the_new_tail_sees_its_desc_reset() {
         writer.join().unwrap();
         follower.step(&memory.ring());
         assert_eq!(follower.index, 2, "nothing was overwritten, and the cursor has it all");
+    });
+}
+
+#[test]
+fn e2_who_sees_a_ring_retired_sees_all_that_was_committed() {
+    explore(3, || {
+        let memory = Memory::new();
+        let with_lock = |run: fn(&Ring<'_>)| {
+            let memory = memory.clone();
+            thread::spawn(move || {
+                // All of loom's threads are one thread to the kernel: who finds the lock taken gives up at once.
+                if let Some(_held) = lock::acquire(&memory.meta.writer.lock) {
+                    run(&memory.ring());
+                }
+            })
+        };
+        let others = [
+            with_lock(|ring| {
+                if !retire::is_retired(ring).expect("sound") {
+                    write(ring, 0);
+                }
+            }),
+            with_lock(|ring| assert_eq!(retire::retire(ring, None), Ok(true))),
+        ];
+        let seen = retire::is_retired(&memory.ring()).expect("sound");
+        let written = seen.then(|| memory.ring().written().expect("sound"));
+        for other in others {
+            other.join().unwrap();
+        }
+        assert!(written.is_none_or(|written| written == memory.ring().written().expect("sound")));
     });
 }
 
