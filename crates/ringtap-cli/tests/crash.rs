@@ -76,7 +76,8 @@ fn the_program_that_dies() {
         for (thread, steps) in (0..).zip(&steps) {
             let (writer, mut told) = (writer.clone(), &told);
             scope.spawn(move || {
-                for seq in 0.. {
+                // If nobody ends us, we end.
+                for seq in 0..STEPS * 1000 {
                     Step { thread, seq }.write(&writer);
                     // One write to a file opened to append: whole, and there whatever becomes of us.
                     told.write_all(format!("{thread} {seq}\n").as_bytes()).unwrap();

@@ -243,9 +243,9 @@ impl ApplicationSide {
         Ok(())
     }
 
-    /// Whether the memory is another process's, which can be read after its death.
-    pub(super) fn has_memory(&self) -> bool {
-        self.lanes.iter().any(|lane| lane.memory.is_some())
+    /// Whether the host is another process, which may be dead.
+    pub(super) fn is_foreign(&self) -> bool {
+        self.shared.is_some()
     }
 
     /// Whether the application's writers record: a trigger can have ended it.

@@ -372,7 +372,7 @@ impl<'r> Recording<'r> {
     /// Switches recording on or off; a host that is gone records no more, and need not be told.
     fn switch(&self, on: bool) -> Result<()> {
         match self.set_recording(on) {
-            Err(_) if self.application.as_ref().is_some_and(ApplicationSide::has_memory) => Ok(()),
+            Err(_) if self.application.as_ref().is_some_and(ApplicationSide::is_foreign) => Ok(()),
             done => done,
         }
     }
