@@ -10,6 +10,10 @@ pub const ERRORS: usize = 8;
 /// who went away in the middle.
 pub const READERS: usize = 16;
 
+/// Filters and triggers that an instance keeps for events that are yet to be declared: each declaration is compared with
+/// all.
+pub const KEPT_RULES: usize = 256;
+
 /// Bytes that one read of an event's text makes: as many as others wait for in good grace, who are served behind it. The
 /// kernel makes a page at a time.
 pub const TEXT_LEN: usize = 16 << 10;

@@ -381,3 +381,87 @@ fn what_a_pipe_takes_and_does_not_hand_out_is_for_the_next() {
     let expected: Vec<_> = (0..50).map(|number| format!("{number} of them")).collect();
     assert_eq!(numbers, expected);
 }
+
+/// The format of an event with one number of this name.
+fn format_with(field: &str) -> String {
+    format!(
+        "name: any\nID: 0\nformat:\n\tfield:unsigned short common_type;\toffset:0;\tsize:2;\tsigned:0;\n\
+         \n\tfield:u64 {field};\toffset:8;\tsize:8;\tsigned:0;\n\nprint fmt: \"{field}=%llu\", REC->{field}\n"
+    )
+}
+
+/// Empties a file as a shell's `>` does.
+fn empty(tree: &Tree, path: &str) -> Result<(), Errno> {
+    let access = Access { write: true, truncate: true, ..Access::default() };
+    tree.open(tree.resolve(path)?, access, &Caller::of_thread()).map(drop)
+}
+
+#[test]
+fn event_rules_are_carried_out_whole_or_not_at_all() {
+    let tree = tree();
+    let declare = |name: &str, field: &str| {
+        let format = format_with(field).replace("name: any", &format!("name: {name}"));
+        tree.control().instances().register_event("shop", name, &format).unwrap();
+    };
+    let says = |file: &str| read(&tree, file).unwrap();
+    declare("served", "took_ns");
+    declare("opened", "fd");
+    write(&tree, "events/shop/served/filter", "took_ns == 5").unwrap();
+
+    // Refused at their last line, tried or not, nothing of them is done.
+    for wrong in [
+        "on shop:*\nfilter shop:* took_ns > 9\nfilter shop:served nofield > 1",
+        "filter shop:served took_ns > 9\ntrigger shop:opened bogus",
+        "trigger shop:opened traceoff\ntrigger shop:opened traceoff:3",
+        "trigger shop:later traceoff if (fd",
+        "on shop:*\nnonsense",
+    ] {
+        for text in [format!("try\n{wrong}"), wrong.to_owned()] {
+            let done = write(&tree, "event_rules", &text);
+            // Two of a kind in one write are found when the second is made.
+            assert_eq!(done.is_err(), !(text.starts_with("try") && wrong.contains(":3")), "{text}");
+            assert_eq!(says("events/shop/served/filter"), "took_ns == 5\n", "{text}");
+            assert!(says("events/shop/opened/trigger").starts_with('#'), "{text}");
+            let rest = ["event_rules", "awaited_events", "set_event"].map(says).concat();
+            assert_eq!(rest, "", "{text}");
+        }
+    }
+    assert!(
+        says("error_log").contains("filter of shop:served: error: Field not found\n  Command: nofield > 1")
+    );
+
+    // What is tried is not done; done, it counts where it fits, and for later events.
+    let rules = "filter shop:* took_ns > 9\ntrigger shop:later hist:keys=took_ns if took_ns > 3\n";
+    write(&tree, "event_rules", &format!("try\n{rules}on shop:*")).unwrap();
+    assert_eq!(says("event_rules"), "");
+    write(&tree, "event_rules", &format!("{rules}on shop:*")).unwrap();
+    assert_eq!(says("event_rules"), rules);
+    assert_eq!(says("events/shop/served/filter"), "took_ns > 9\n");
+    assert_eq!(says("events/shop/opened/filter"), "none\n");
+    assert_eq!(says("set_event"), "shop:served\nshop:opened\n");
+    declare("later", "took_ns");
+    declare("closed", "fd");
+    assert_eq!(says("events/shop/later/filter"), "took_ns > 9\n");
+    assert!(says("events/shop/later/trigger").starts_with("hist:keys=took_ns"));
+    assert_eq!(says("events/shop/later/enable"), "1*\n");
+    assert_eq!(says("events/shop/closed/filter"), "none\n");
+    assert_eq!(says("event_rules"), "filter shop:* took_ns > 9\n", "what is of one event is done");
+
+    // A trigger waits for the event that it switches.
+    write(&tree, "event_rules", "trigger shop:served enable_event:shop:detail").unwrap();
+    assert!(says("events/shop/served/trigger").starts_with('#'));
+    declare("detail", "fd");
+    assert_eq!(says("events/shop/served/trigger"), "enable_event:shop:detail:unlimited\n");
+
+    // Taken away, it is so for later ones, too.
+    write(&tree, "event_rules", "filter shop:* 0").unwrap();
+    declare("latest", "took_ns");
+    assert_eq!(says("events/shop/served/filter") + &says("events/shop/latest/filter"), "none\nnone\n");
+    write(&tree, "event_rules", "filter shop:* took_ns > 9\ntrigger shop:* stacktrace").unwrap();
+    empty(&tree, "event_rules").unwrap();
+    declare("last", "took_ns");
+    for event in ["served", "opened", "later", "detail", "last"] {
+        assert_eq!(says(&format!("events/shop/{event}/filter")), "none\n", "{event}");
+        assert!(says(&format!("events/shop/{event}/trigger")).starts_with('#'), "{event}");
+    }
+}

@@ -6,7 +6,7 @@ use super::errors::ErrorLog;
 use super::options::{self, bit};
 use super::pipe::Left;
 use super::saved::Saver;
-use super::{Control, mask, number, pids, rules, set_event, sizes};
+use super::{Control, event_rules, mask, number, pids, rules, set_event, sizes};
 use ringtap::instance::{InstanceError, Pattern};
 use ringtap::rules::{PidList, RulesError};
 use ringtap::{Host, HostError, Mode, Writer};
@@ -25,6 +25,8 @@ pub(crate) struct Instance {
     writer: Mutex<Option<(u32, Writer)>>,
     settings: Mutex<Settings>,
     rules: Mutex<BTreeMap<u16, rules::Entry>>,
+    /// Of events that are yet to be declared, too.
+    kept: Mutex<Vec<event_rules::Rule>>,
     uses: Mutex<Uses>,
     errors: Mutex<ErrorLog>,
     /// What a closed `trace_pipe` had taken from the rings and not handed out.
@@ -145,6 +147,7 @@ impl Instance {
             writer: Mutex::default(),
             settings: Mutex::new(settings),
             rules: Mutex::default(),
+            kept: Mutex::default(),
             uses: Mutex::default(),
             errors: Mutex::default(),
             left: Mutex::default(),
@@ -239,6 +242,7 @@ impl Instance {
             let cpus = String::from_utf8(cpus).unwrap_or_default();
             let mut text = format!("clock {}\noptions {words}\ncpus {cpus}", clock.name);
             text.extend(self.inner.awaited().iter().map(|pattern| format!("awaited {pattern}\n")));
+            text.extend(self.kept_rules().lines().map(|rule| format!("rule {rule}\n")));
             text + &self.rules_saved()
         });
     }
@@ -267,6 +271,7 @@ impl Instance {
                 let pattern: Pattern = value.parse().map_err(|_| Errno::INVAL)?;
                 self.inner.await_new_events(&pattern).map_err(|error| instance_errno(&error))?;
             }
+            "rule" => self.restore_kept(value)?,
             _ => return Err(Errno::INVAL),
         }
         Ok(())
@@ -635,6 +640,11 @@ impl Instance {
     /// The events' rules. Each change of an entry is complete or absent.
     pub(super) fn rules(&self) -> MutexGuard<'_, BTreeMap<u16, rules::Entry>> {
         lock(&self.rules)
+    }
+
+    /// The rules that new events get, which wait for it meanwhile. To be locked before [`rules`](Self::rules).
+    pub(super) fn kept(&self) -> MutexGuard<'_, Vec<event_rules::Rule>> {
+        lock(&self.kept)
     }
 
     // --- errors ---

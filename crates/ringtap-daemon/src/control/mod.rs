@@ -8,6 +8,7 @@
 pub(crate) mod catalog;
 mod clocks;
 mod errors;
+pub(crate) mod event_rules;
 pub(crate) mod instance;
 mod marker;
 mod mask;
@@ -27,6 +28,7 @@ pub(crate) mod trace;
 use catalog::Catalog;
 use instance::Instance;
 use ringtap::Host;
+use ringtap::event::registry::Event;
 use ringtap::thread::spawn_without_signals;
 use rustix::io::Errno;
 use saved::Saver;
@@ -223,6 +225,12 @@ impl Control {
         let catalog = Arc::new(Catalog::new(self.instances.events()));
         *self.catalog.write().unwrap_or_else(PoisonError::into_inner) = Arc::clone(&catalog);
         catalog
+    }
+
+    /// Gives a new event what each instance keeps for it.
+    pub(crate) fn declared(&self, event: &Event) {
+        let event = Arc::new(event.clone());
+        self.all().iter().for_each(|instance| instance.give_rules(self, &event));
     }
 
     /// Names of tasks: those that wrote events, which are on the host's switchboard, and those that called the tree.

@@ -15,7 +15,7 @@ use ringtap_format::trigger::hist::Change;
 use ringtap_format::trigger::{
     AVAILABLE, Action, Command, HistErrorKind, HistRow, HistTable, Trigger, TriggerError,
 };
-use ringtap_format::{Filter, FilterError, Formats, Symbols};
+use ringtap_format::{Event as Decoded, Filter, FilterError, Formats, Symbols};
 use rustix::io::Errno;
 use std::fmt::Write;
 use std::sync::Arc;
@@ -104,6 +104,64 @@ fn program(filter: &Filter) -> Result<Vec<u64>, Errno> {
     filter.lower().map_err(|_| Errno::INVAL)
 }
 
+/// Why a filter or trigger is not an event's.
+#[derive(Clone, Debug)]
+pub(super) enum Wrong {
+    Filter(FilterError),
+    Trigger(TriggerError),
+    /// Another one is in its place.
+    Exists,
+    /// The event's format cannot be read.
+    Format,
+}
+
+impl Wrong {
+    /// What is wrong with this filter or trigger, as [`error_log`](super::errors) puts it behind the source.
+    pub(super) fn text(&self, command: &str) -> String {
+        let what = match self {
+            Self::Filter(error) | Self::Trigger(TriggerError::Filter(error)) => return error.to_string(),
+            Self::Trigger(error @ TriggerError::Hist { .. }) => return error.to_string(),
+            Self::Trigger(error @ (TriggerError::Invalid(_) | TriggerError::Range)) => error.to_string(),
+            Self::Exists => format!("such a trigger is there already: '!{command}' takes it away"),
+            Self::Format => "the event's format cannot be read".to_owned(),
+        };
+        format!("{what}\n  Command: {command}\n{:11}^", "")
+    }
+
+    pub(super) fn errno(&self) -> Errno {
+        match self {
+            Self::Filter(error) => Errno::from_raw_os_error(error.kind.errno()),
+            Self::Trigger(error) => Errno::from_raw_os_error(error.errno()),
+            Self::Exists => Errno::EXIST,
+            Self::Format => Errno::INVAL,
+        }
+    }
+}
+
+/// A filter as what writers of the event evaluate.
+pub(super) fn checked_filter(text: &str, event: &Decoded) -> Result<Vec<u64>, Wrong> {
+    let filter = Filter::parse(text, event, &Symbols::default()).map_err(Wrong::Filter)?;
+    filter.lower().map_err(|_| Wrong::Format)
+}
+
+/// Why no event at all can have this filter or trigger; `plain` has no fields of its own.
+pub(super) fn misfit(is_trigger: bool, text: &str, plain: &Decoded) -> Option<Wrong> {
+    let parsed = if is_trigger {
+        Command::parse(text, plain, &Symbols::default()).map(drop).map_err(Wrong::Trigger)
+    } else if text == "0" {
+        Ok(())
+    } else {
+        checked_filter(text, plain).map(drop)
+    };
+    parsed.err().filter(|wrong| match wrong {
+        Wrong::Filter(error) | Wrong::Trigger(TriggerError::Filter(error)) => {
+            error.kind != FilterErrorKind::FieldNotFound
+        }
+        Wrong::Trigger(TriggerError::Hist { kind, .. }) => *kind != HistErrorKind::FieldNotFound,
+        _ => true,
+    })
+}
+
 /// What a write says, without the spaces behind it.
 fn command(bytes: &[u8]) -> Result<&str, Errno> {
     if bytes.len() >= WRITE_LEN {
@@ -141,7 +199,12 @@ fn switched(catalog: &Catalog, trigger: &Trigger) -> Result<Option<u16>, Errno> 
 
 impl Instance {
     /// Puts a filter in an event's entry, or takes it out, and in force; else everything stays.
-    fn set_filter(&self, event: &Event, text: Option<String>, filter: Option<Vec<u64>>) -> Result<(), Errno> {
+    pub(super) fn set_filter(
+        &self,
+        event: &Event,
+        text: Option<String>,
+        filter: Option<Vec<u64>>,
+    ) -> Result<(), Errno> {
         let mut entries = self.rules();
         let entry = entries.entry(event.id).or_default();
         let before = std::mem::replace(&mut entry.filter, filter);
@@ -151,6 +214,41 @@ impl Instance {
         }
         entry.text = text;
         Ok(())
+    }
+
+    /// What an event's `filter` file says, and the filter in force.
+    pub(super) fn filter_of(&self, id: u16) -> (Option<String>, Option<Vec<u64>>) {
+        self.rules().get(&id).map(|entry| (entry.text.clone(), entry.filter.clone())).unwrap_or_default()
+    }
+
+    /// Whether a write to an event's `trigger` file would be taken, as far as can be foreseen. `None` where nothing is to
+    /// be done, or not yet; else what undoes it.
+    pub(super) fn checked_trigger(
+        &self,
+        control: &Control,
+        id: u16,
+        event: &Decoded,
+        text: &str,
+    ) -> Result<Option<Option<String>>, Wrong> {
+        let parsed = Command::parse(text, event, &Symbols::default()).map_err(Wrong::Trigger)?;
+        let Some(command) = parsed else { return Ok(None) };
+        let (Command::Add(trigger) | Command::Remove(trigger)) = &command;
+        let entries = self.rules();
+        let triggers = entries.get(&id).map(|entry| entry.triggers.as_slice()).unwrap_or_default();
+        let known = triggers.iter().find(|armed| armed.trigger.is_same(trigger));
+        let change = if let Action::Hist(hist) = &trigger.action { hist.change } else { None };
+        match (&command, known) {
+            (Command::Remove(_), known) => Ok(known.map(|armed| Some(armed.text.clone()))),
+            (_, Some(_)) if change.is_some() => Ok(Some(None)),
+            (_, Some(armed)) if armed.text == text && trigger.count.is_none() => Ok(None),
+            (_, Some(_)) => Err(Wrong::Exists),
+            (_, None) if matches!(change, Some(Change::Continue | Change::Clear)) => {
+                Err(Wrong::Trigger(TriggerError::of_hist(HistErrorKind::NotThere, text)))
+            }
+            // The event that it switches is not declared yet.
+            (_, None) if switched(&control.catalog(), trigger).is_err() => Ok(None),
+            (_, None) => Ok(Some(Some(format!("!{text}")))),
+        }
     }
 
     fn publish(&self, id: u16, entry: &Entry) -> Result<(), Errno> {
@@ -227,7 +325,7 @@ impl Instance {
         done
     }
 
-    fn change_trigger(&self, control: &Control, event: &Event, bytes: &[u8]) -> Result<(), Errno> {
+    pub(super) fn change_trigger(&self, control: &Control, event: &Event, bytes: &[u8]) -> Result<(), Errno> {
         let catalog = control.catalog();
         let formats = catalog.formats();
         let decoded = formats.by_id(event.id).ok_or(Errno::INVAL)?;
@@ -428,6 +526,24 @@ impl Instance {
         };
         let triggers = texts.triggers.iter().zip(&in_force.triggers).map(armed).collect::<Option<_>>()?;
         Some(Entry { text: texts.filter.clone(), filter, triggers })
+    }
+
+    /// Takes the rules of all events away. Where one event's cannot be, the others' go all the same.
+    pub(super) fn forget_rules(&self, control: &Control) -> Result<(), Errno> {
+        let mut entries = self.rules();
+        let mut done = Ok(());
+        for event in control.catalog().switchable() {
+            if self.inner.rules(event.id).is_empty() {
+                continue;
+            }
+            if let Err(error) = self.inner.set_rules(event.id, rules::Rules::default()) {
+                done = Err(instance_errno(&error));
+            }
+        }
+        for (_, entry) in entries.extract_if(.., |id, _| self.inner.rules(*id).is_empty()) {
+            entry.triggers.iter().for_each(|armed| armed.free(control));
+        }
+        done
     }
 
     /// Takes all triggers of the instance away: it goes.

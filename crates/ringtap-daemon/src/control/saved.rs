@@ -8,6 +8,7 @@
 //! ```text
 //!   instance NAME          for each; the top one's name is empty
 //!   clock NAME | options WORDS | cpus MASK | awaited PATTERN
+//!   rule LINE              of `event_rules`
 //!   filter EVENT TEXT      as its file shows it
 //!   trigger EVENT TEXT     as it was written, the newest first
 //! ```
@@ -142,7 +143,7 @@ impl Control {
         }
     }
 
-    fn all(&self) -> Vec<Arc<Instance>> {
+    pub(super) fn all(&self) -> Vec<Arc<Instance>> {
         self.table(|table| table.by_number.values().cloned().collect())
     }
 }

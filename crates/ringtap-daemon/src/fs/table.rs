@@ -122,6 +122,9 @@ pub(super) const INSTANCE: &[File] = &[
     file("current_tracer",        0o640, Say(|_| Ok(b"nop\n".into())),                Set(set_tracer)),
     file("error_log",             0o640, Say(|at| Ok(at.instance.error_log())),       Set(|_, _| Ok(())))
         .truncated(|at| { at.instance.clear_error_log(); Ok(()) }),
+    file("event_rules",           0o640, Say(|at| Ok(at.instance.event_rules_text())),
+                                         Take(|at, bytes| at.instance.write_event_rules(at.control, bytes).map(|()| bytes.len())))
+        .truncated(|at| at.instance.forget_event_rules(at.control)),
     file("free_buffer",           0o200, Read::No,                                    Set(|_, _| Ok(())))
         .closed(|at| at.instance.free(at.control)),
     file("printk_formats",        0o440, Say(|_| Ok(Vec::new())),                     No).top(),

@@ -10,9 +10,10 @@ use crate::control::instance::Instance;
 use crate::control::options::FLAGS;
 use crate::control::{Caller, Control, Mapped};
 use ringtap::event::registry::Event;
+use ringtap::instance::Attendant;
 use rustix::io::Errno;
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 /// Whether a node is a directory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -88,6 +89,12 @@ pub(super) struct Shared {
     changed: Mutex<HashMap<Node, Changed>>,
 }
 
+impl Attendant for Shared {
+    fn declared(&self, event: &Event) {
+        self.control.declared(event);
+    }
+}
+
 /// Longest name of an instance, in bytes.
 const NAME_LEN: usize = 255;
 
@@ -95,7 +102,10 @@ impl Tree {
     /// The tree of a host.
     #[must_use]
     pub fn new(control: Control, ownership: Ownership) -> Self {
-        Self { shared: Arc::new(Shared { control, ownership, changed: Mutex::default() }) }
+        let shared = Arc::new(Shared { control, ownership, changed: Mutex::default() });
+        let attendant: Weak<dyn Attendant> = Arc::<Shared>::downgrade(&shared);
+        shared.control.instances().set_attendant(attendant);
+        Self { shared }
     }
 
     /// Whose files they are.

@@ -37,6 +37,8 @@ impl FromStr for Pattern {
             _ => Err(PatternError),
         };
         match text.split_once(':') {
+            // More likely a slip than all.
+            Some(("", "")) => Err(PatternError),
             Some((system, event)) => Ok(Self::Both(part(system)?, part(event)?)),
             None if is_name(text) => Ok(Self::Either(text.to_owned())),
             None => Err(PatternError),
@@ -89,6 +91,15 @@ impl Awaited {
         true
     }
 
+    /// These instances do not await this any more.
+    pub(crate) fn remove(&self, pattern: &Pattern, bits: u64) {
+        let mut all = self.bits();
+        if let Some(of) = all.get_mut(pattern) {
+            *of &= !bits;
+        }
+        all.retain(|_, of| *of != 0);
+    }
+
     /// These instances await nothing any more.
     pub(crate) fn clear(&self, bits: u64) {
         self.bits().retain(|_, of| {
@@ -133,7 +144,7 @@ mod tests {
         ] {
             assert_eq!(pattern(text).names(system, event), named, "{text} {system}:{event}");
         }
-        for text in ["", "a b", "a*", "a:b:c", "app:st*", "ä"] {
+        for text in ["", ":", "a b", "a*", "a:b:c", "app:st*", "ä"] {
             assert_eq!(text.parse::<Pattern>(), Err(PatternError), "{text}");
         }
         for text in ["app:start", "app:*", "*:*", "app"] {
@@ -152,6 +163,10 @@ mod tests {
         assert_eq!(awaited.word("app", "start"), 7);
         assert_eq!(awaited.word("app", "stop"), 5);
         assert_eq!(awaited.word("db", "stop"), 0);
+        awaited.remove(&pattern("start"), 3);
+        awaited.remove(&pattern("app:*"), 1);
+        assert_eq!(awaited.word("app", "start"), 4);
+        assert!(awaited.add(pattern("app:*"), 1));
         awaited.clear(1);
         assert_eq!((awaited.of(1), awaited.of(4)), (vec![], vec![pattern("app:*")]));
         awaited.clear(6);

@@ -56,7 +56,7 @@ use ringtap_abi::rules::hist::Shape;
 use ringtap_abi::switchboard::{MAX_INSTANCES, NAME_LEN};
 use rustix::fd::OwnedFd;
 use std::sync::atomic::Ordering::Release;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 /// Why instances could not be made, found or changed.
@@ -109,6 +109,12 @@ pub enum InstanceError {
     Rules(#[from] RulesError),
 }
 
+/// Who hears of each new event: to give it the rules that were set for events of its name, before it can be on.
+pub trait Attendant: std::fmt::Debug + Send + Sync {
+    /// The event was declared just now, and nobody was told its number. It is called by who declares, and may set rules.
+    fn declared(&self, event: &Event);
+}
+
 /// The instances of a host. Clones are handles of the same host.
 #[derive(Clone, Debug)]
 pub struct Instances {
@@ -132,7 +138,7 @@ impl Instances {
     /// [`HostError`] where the sizes are impossible or the kernel refuses the memory.
     pub fn new(config: &Config) -> Result<Self, HostError> {
         let common = Arc::new(Common::new(0)?);
-        let top = Host::with(config, &Arc::clone(&common), None, true)?;
+        let top = Host::with(config, &Arc::clone(&common), None, 0)?;
         Ok(Self::of(common, config.clone(), top))
     }
 
@@ -176,7 +182,7 @@ impl Instances {
     /// # Errors
     /// [`InstanceError`].
     pub fn create_with(&self, name: &str, config: &Config) -> Result<Instance, InstanceError> {
-        self.add(name, config, |common| Host::with(config, common, None, false))
+        self.add(name, config, |common, bit| Host::with(config, common, None, bit))
     }
 
     /// Makes an instance of buffers that a process wrote before it had a host. Nobody writes them any more.
@@ -186,14 +192,14 @@ impl Instances {
         check_name(name)?;
         let host = Host::adopt(fds, common, percent)?;
         host.check_ended()?;
-        self.add(name, &host.stated_config(), |_| Ok(host))
+        self.add(name, &host.stated_config(), |_, _| Ok(host))
     }
 
     fn add(
         &self,
         name: &str,
         config: &Config,
-        make: impl FnOnce(&Arc<Common>) -> Result<Host, HostError>,
+        make: impl FnOnce(&Arc<Common>, usize) -> Result<Host, HostError>,
     ) -> Result<Instance, InstanceError> {
         check_name(name)?;
         let common = &self.inner.common;
@@ -205,7 +211,7 @@ impl Instances {
         if free >= MAX_INSTANCES {
             return Err(InstanceError::TooMany);
         }
-        let host = make(common)?;
+        let host = make(common, free)?;
         common.targets().set(free, Some(host.writer()), common.board());
         let named = Arc::new(Named::new(name.to_owned(), free, config.clone(), host, common));
         if free == table.len() {
@@ -258,6 +264,11 @@ impl Instances {
     #[must_use]
     pub fn writer(&self) -> Writer {
         self.top().host().writer()
+    }
+
+    /// Names who hears of new events, as long as he is there; in place of who did before.
+    pub fn set_attendant(&self, attendant: Weak<dyn Attendant>) {
+        self.inner.common.set_attendant(attendant);
     }
 
     /// Declares an event for all instances: as [`Host::register_event`].

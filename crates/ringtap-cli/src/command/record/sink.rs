@@ -1,6 +1,6 @@
 //! Where sub-buffers go: to the file at once, or through a thread that compresses them.
 
-use super::files::{Files, Written};
+use super::files::{Files, Written, write_at};
 use anyhow::{Result, anyhow};
 use ringtap_format::trace_dat::Descriptions;
 use std::mem;
@@ -69,6 +69,19 @@ impl Sink {
         let thread = std::thread::Builder::new().name("compress".into()).spawn(work)?;
         let (to, thread) = (Some(to), Some(thread));
         Ok(Self::Behind(Behind { to, spare, thread, rotate_at, sent: 0, page_size }))
+    }
+
+    /// Adds whole sub-buffers of a lane.
+    ///
+    /// # Errors
+    /// The disk is full, or cannot be written to.
+    pub(super) fn add(&mut self, lane: usize, pages: Vec<u8>) -> Result<()> {
+        match self {
+            Self::Here(files) => {
+                files.add(lane, pages.len() as u64, |file, place| write_at(file, &pages, place))
+            }
+            Self::Behind(behind) => behind.add(lane, pages),
+        }
     }
 
     /// Makes all that was added count, and begins another file where this one is long enough.
