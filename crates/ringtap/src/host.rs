@@ -11,7 +11,7 @@ use crate::lane::Lane;
 use crate::map::{self, Access, MapError, Mapping};
 use crate::ring::snapshot::Copying;
 use crate::ring::swap::{Handed, Reader as Swapper};
-use crate::ring::{Corrupt, Ring, recover, renumber, reset, retire, watermark};
+use crate::ring::{Corrupt, recover, renumber, reset, retire, watermark};
 use crate::rseq::{self, Area, lock, portable::Pinned};
 use crate::stats::Stats;
 use crate::writer::{self, Pin, Unheard, Writer};
@@ -250,9 +250,10 @@ impl Host {
     }
 
     /// The same instance with other buffers: a snapshot of it.
-    pub(crate) fn with_buffers(&self, buffers: Vec<Arc<Buffer>>) -> Self {
+    pub(crate) fn with_lanes(&self, lanes: Vec<Lane>) -> Self {
         let Instance { clock, common, .. } = &*self.instance;
-        let lanes = lanes(buffers, &unheard(common, 0));
+        let mappings = lanes.iter().map(|lane| Arc::clone(lane.newest().mapping())).collect();
+        let lanes = (lanes, writer::lanes(mappings, None));
         let instance = Instance {
             strict: AtomicBool::new(true),
             // Its events were stamped before now: no line is drawn anew.
@@ -672,32 +673,9 @@ impl Host {
         Ok(Arc::clone(&self.lane(cpu)?.front().mapping))
     }
 
-    /// Whether the reader page is the one being written.
-    pub(crate) fn holds_tail(&self, cpu: u32, ring: &Ring<'_>) -> Result<bool, Corrupt> {
-        let buffer = self.lane(cpu).map_err(|_| Corrupt)?.front();
-        Ok(buffer.reader().holds(ring.tail()?))
-    }
-
-    /// Data bytes on the reader page that were not handed out.
-    pub(crate) fn unread_on_page(&self, cpu: u32, ring: &Ring<'_>) -> Result<u32, Corrupt> {
-        let buffer = self.lane(cpu).map_err(|_| Corrupt)?.front();
-        Ok(buffer.reader().unread_on_page(ring)?.bytes)
-    }
-
-    /// Data bytes on the reader page that were handed out.
-    pub(crate) fn handed_out(&self, cpu: u32) -> Result<u32, HostError> {
-        Ok(self.lane(cpu)?.front().reader().handed_bytes())
-    }
-
     /// Where the buffers' list is: two handles of the same say the same.
     pub(crate) fn address(&self) -> *const () {
         Arc::as_ptr(&self.instance).cast()
-    }
-
-    /// Full sub-buffers that nobody has read.
-    pub(crate) fn dirty(&self, cpu: u32, ring: &Ring<'_>) -> Result<u64, Corrupt> {
-        let buffer = self.lane(cpu).map_err(|_| Corrupt)?.front();
-        watermark::dirty(ring, &buffer.reader())
     }
 
     pub(crate) fn lane(&self, cpu: u32) -> Result<&Lane, HostError> {
@@ -836,8 +814,13 @@ impl Buffer {
         Self::with_reader(self.cpu, fd, mapping, reader)
     }
 
-    /// A copy of what the buffer holds now, switched off. `pace` is called behind each page.
-    pub(crate) fn copied(&self, mut pace: impl FnMut(&Copying<'_, '_>)) -> Result<Self, HostError> {
+    /// A copy of what the buffer holds now, switched off, and retired where another one is to follow it. `pace` is called
+    /// behind each page.
+    pub(crate) fn copied(
+        &self,
+        is_followed: bool,
+        mut pace: impl FnMut(&Copying<'_, '_>),
+    ) -> Result<Self, HostError> {
         let (fd, mapping) = self.blank(self.mapping.geometry())?;
         let ring = self.mapping.ring();
         let mut copy = || {
@@ -846,7 +829,7 @@ impl Buffer {
             while copying.step()? {
                 pace(&copying);
             }
-            copying.finish()
+            copying.finish(is_followed)
         };
         let reader = copy().map_err(|Corrupt| HostError::Damaged(self.cpu))?;
         Self::with_reader(self.cpu, fd, mapping, reader)

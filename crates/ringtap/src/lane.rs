@@ -88,7 +88,27 @@ pub(crate) fn past_of(chain: &ChainWords) -> Stats {
     }
 }
 
+/// What there is to read of a CPU, and what was counted before.
+#[derive(Clone, Debug)]
+pub(crate) struct Unread {
+    pub(crate) past: Stats,
+    /// Retired, oldest first.
+    pub(crate) older: VecDeque<Arc<Buffer>>,
+    pub(crate) newest: Arc<Buffer>,
+}
+
 impl Lane {
+    /// Buffers that nobody writes to.
+    pub(crate) fn of(Unread { past, older, newest }: Unread) -> Self {
+        Self::inherited(past, older, newest)
+    }
+
+    /// What there is to read at this moment.
+    pub(crate) fn unread(&self) -> Unread {
+        let chain = self.chain();
+        Unread { past: chain.before(), older: chain.older.clone(), newest: Arc::clone(&chain.newest) }
+    }
+
     pub(crate) fn new(newest: Arc<Buffer>) -> Self {
         Self::inherited(Stats::default(), VecDeque::new(), newest)
     }
@@ -297,9 +317,14 @@ impl Chain {
         Ok(())
     }
 
+    /// The counters of the buffers that were read or given up.
+    fn before(&self) -> Stats {
+        self.spent.iter().fold(self.past, |all, spent| all.and(spent.late()))
+    }
+
     /// All counters together.
     pub(crate) fn stats(&self, now_ts: u64) -> Result<Stats, Corrupt> {
-        let mut all = self.spent.iter().fold(self.past, |all, spent| all.and(spent.late()));
+        let mut all = self.before();
         let mut oldest_event_ts = 0;
         for buffer in self.older.iter().chain([&self.newest]) {
             let stats = buffer.stats(now_ts)?;

@@ -3,11 +3,12 @@
 //! The kernel swaps its snapshot's pages with the ring's and therefore refuses while the ring is mapped. Here a cursor
 //! copies them, so neither writers nor readers are disturbed. A snapshot is a [`Host`] of its own: readers, cursors and
 //! counters work on it as on any other, and nobody writes to it. Its counters are those of the moment; what was
-//! overwritten before it was copied counts as overrun.
+//! overwritten before it was copied counts as overrun. A ring that was replaced and is not read empty is part of it.
 //!
 //! Each snapshot gets new memory, so whoever still reads an older one keeps it until it is dropped.
 
 use crate::host::{Buffer, Host, HostError};
+use crate::lane::{Lane, Unread};
 use crate::ring::snapshot::Copying;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -43,13 +44,13 @@ impl Host {
             return Err(HostError::NoSuchCpu(cpu));
         }
         let before = self.snapshot();
-        let buffer = |live: &Arc<Buffer>| match (cpu, &before) {
-            (Some(cpu), Some(before)) if cpu != live.cpu() => before.snapshot_buffer(live),
-            (Some(cpu), None) if cpu != live.cpu() => live.emptied().map(Arc::new),
-            _ => live.copied(Pace::default().keeper()).map(Arc::new),
+        let lane = |(of, live): (u32, &Lane)| match (cpu, &before) {
+            (Some(cpu), Some(before)) if cpu != of => before.lane(of).map(|lane| Lane::of(lane.unread())),
+            (Some(cpu), None) if cpu != of => live.newest().emptied().map(Arc::new).map(Lane::new),
+            _ => copied(live),
         };
-        let buffers = self.buffers().iter().map(buffer).collect::<Result<_, _>>()?;
-        *slot.taken() = Some(self.with_buffers(buffers));
+        let lanes = (0..).zip(self.lanes().0).map(lane).collect::<Result<_, _>>()?;
+        *slot.taken() = Some(self.with_lanes(lanes));
         Ok(())
     }
 
@@ -67,9 +68,9 @@ impl Host {
         let slot = self.snapshot_slot();
         let _turn = slot.take_turns();
         if slot.taken().is_some() {
-            let empty = |live: &Arc<Buffer>| live.emptied().map(Arc::new);
-            let buffers = self.buffers().iter().map(empty).collect::<Result<_, _>>()?;
-            *slot.taken() = Some(self.with_buffers(buffers));
+            let empty = |live: &Arc<Buffer>| live.emptied().map(Arc::new).map(Lane::new);
+            let lanes = self.buffers().iter().map(empty).collect::<Result<_, _>>()?;
+            *slot.taken() = Some(self.with_lanes(lanes));
         }
         Ok(())
     }
@@ -80,12 +81,16 @@ impl Host {
         let _turn = slot.take_turns();
         *slot.taken() = None;
     }
+}
 
-    /// The snapshot's buffer of the same CPU.
-    fn snapshot_buffer(&self, live: &Buffer) -> Result<Arc<Buffer>, HostError> {
-        let buffer = self.buffers().into_iter().nth(live.cpu() as usize);
-        buffer.ok_or(HostError::NoSuchCpu(live.cpu()))
-    }
+/// Copies of all that is unread of a CPU.
+fn copied(live: &Lane) -> Result<Lane, HostError> {
+    let unread = live.unread();
+    let copy = |buffer: &Arc<Buffer>, is_followed| {
+        buffer.copied(is_followed, Pace::default().keeper()).map(Arc::new)
+    };
+    let older = unread.older.iter().map(|buffer| copy(buffer, true)).collect::<Result<_, _>>()?;
+    Ok(Lane::of(Unread { older, newest: copy(&unread.newest, false)?, ..unread }))
 }
 
 /// How many bytes are copied between two looks at the clock.

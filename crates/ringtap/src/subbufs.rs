@@ -3,7 +3,8 @@
 //! Such a server has many sleepers and one thread for them: it [watches](Watch) any number of buffers in one wait.
 
 use crate::host::{Buffer, Claim, Host, HostError};
-use crate::ring::{Corrupt, Ring, retire};
+use crate::ring::swap::{Handed, Reader as Swapper};
+use crate::ring::{Corrupt, Ring, retire, watermark};
 use crate::stats::Stats;
 use crate::wake::{self, NAP};
 use ringtap_abi::meta::{KernelMeta, state};
@@ -12,17 +13,34 @@ use ringtap_abi::{Geometry, SubbufId};
 use rustix::fd::OwnedFd;
 use rustix::io::Errno;
 use rustix::thread::futex::{self, Wait, WaitFlags, WaitPtr, WaitvFlags};
-use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release, SeqCst};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 /// The consuming reader of a buffer, a sub-buffer at a time. There is one consuming reader of a buffer at a time.
+///
+/// Behind the end of memory that was replaced it goes on in what replaced it.
 #[derive(Debug)]
 pub struct SubbufReader {
     host: Host,
     claim: Claim,
+    place: Mutex<Place>,
 }
+
+/// Where a reader of sub-buffers is.
+#[derive(Clone, Debug)]
+struct Place {
+    /// The buffer that it was told of: all that it looks at is in this one.
+    buffer: Arc<Buffer>,
+    /// Events lost between this buffer and the page before it, while they are not told.
+    missed: u64,
+    /// The same of the present page, which follows them.
+    lost: u64,
+}
+
+/// Buffers that one call goes through to one with something new.
+const REPLACEMENTS: u32 = 64;
 
 /// The sub-buffer that belongs to the reader.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,7 +66,9 @@ impl Host {
     /// # Errors
     /// [`HostError::Claimed`] while there is another consuming reader, [`HostError::NoSuchCpu`].
     pub fn subbufs(&self, cpu: u32) -> Result<SubbufReader, HostError> {
-        Ok(SubbufReader { host: self.clone(), claim: self.claim(cpu, std::process::id())? })
+        let claim = self.claim(cpu, std::process::id())?;
+        let place = Place { buffer: self.lane(cpu)?.chain().tell(), missed: 0, lost: 0 };
+        Ok(SubbufReader { host: self.clone(), claim, place: Mutex::new(place) })
     }
 
     /// The memory of a CPU's buffer, as a descriptor that can be mapped read-only and nothing else.
@@ -59,13 +79,13 @@ impl Host {
         self.read_only(cpu)
     }
 
-    /// Bytes of a sub-buffer.
+    /// Bytes of a sub-buffer, in the buffers that are written: those that they replaced may have had others.
     #[must_use]
     pub fn subbuf_size(&self) -> u32 {
         self.geometry().subbuf_size()
     }
 
-    /// Sub-buffers of each buffer, the reader page included.
+    /// Sub-buffers of each buffer that is written, the reader page included.
     #[must_use]
     pub fn nr_subbufs(&self) -> u32 {
         self.geometry().nr_subbufs()
@@ -87,7 +107,7 @@ impl Host {
     }
 
     fn geometry(&self) -> Geometry {
-        self.mapping(0).expect("every host has a buffer of CPU 0").geometry()
+        self.lane(0).expect("every host has a buffer of CPU 0").newest().mapping().geometry()
     }
 }
 
@@ -97,7 +117,47 @@ impl SubbufReader {
     /// # Errors
     /// [`HostError::Damaged`].
     pub fn get_reader(&self) -> Result<(), HostError> {
-        self.host.get_reader(self.claim.cpu())
+        for _ in 0..REPLACEMENTS {
+            // Before the look: what it does not find then never comes.
+            let was_retired = self.look(|ring, _| retire::is_retired(ring))?;
+            match self.host.get_reader_page(self.claim.cpu())? {
+                Handed::Nothing if was_retired => {
+                    if !self.follow()? {
+                        return Ok(());
+                    }
+                }
+                Handed::Nothing | Handed::More => return Ok(()),
+                Handed::Page => {
+                    let mut place = self.place();
+                    place.lost = std::mem::take(&mut place.missed);
+                    return Ok(());
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Goes on in the buffer that replaced this one; whether there is any.
+    fn follow(&self) -> Result<bool, HostError> {
+        let next = self.host.lane(self.claim.cpu())?.chain().tell();
+        let mut place = self.place();
+        if Arc::ptr_eq(&next, &place.buffer) {
+            return Ok(false);
+        }
+        let ends = |buffer: &Buffer| {
+            let host = &buffer.mapping().ring().meta().host;
+            // Relaxed: the host wrote both under locks that we have held since.
+            (host.origin.load(Relaxed), host.next_index.load(Relaxed))
+        };
+        let ((origin, read), (end, _)) = (ends(&place.buffer), ends(&next));
+        place.missed = place.missed.wrapping_add(end.wrapping_sub(origin.wrapping_add(read)));
+        (place.buffer, place.lost) = (next, 0);
+        Ok(true)
+    }
+
+    /// Its changes are complete or absent.
+    fn place(&self) -> MutexGuard<'_, Place> {
+        self.place.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The reader page, as the last [`get_reader`](Self::get_reader) left it.
@@ -105,19 +165,19 @@ impl SubbufReader {
     /// # Errors
     /// [`HostError::Damaged`].
     pub fn page(&self) -> Result<ReaderPage, HostError> {
-        let mapping = self.host.mapping(self.claim.cpu())?;
-        let (ring, geometry) = (mapping.ring(), mapping.geometry());
+        let Place { buffer, lost, .. } = self.place().clone();
+        let (ring, geometry) = (buffer.mapping().ring(), buffer.mapping().geometry());
         let meta = &ring.meta().kernel;
         let id = meta.reader_id.load(Acquire);
         let passed_on = meta.reader_read.load(Acquire);
-        let read = self.host.handed_out(self.claim.cpu())?;
+        let read = buffer.reader().handed_bytes();
         let page = checked(id, geometry).filter(|_| passed_on <= read);
         let page = page.ok_or(HostError::Damaged(self.claim.cpu()))?;
         Ok(ReaderPage {
             id,
             read,
             passed_on,
-            lost: meta.reader_lost_events.load(Relaxed),
+            lost: meta.reader_lost_events.load(Relaxed).saturating_add(lost),
             offset: geometry.subbuf_offset(page) as u64,
             time_stamp: ring.data().header(page).time_stamp.load(Relaxed),
         })
@@ -129,10 +189,16 @@ impl SubbufReader {
     /// # Errors
     /// [`HostError::Damaged`].
     pub fn pass_on(&self, bytes: u32) -> Result<(), HostError> {
-        self.look(|ring| {
+        self.look(|ring, _| {
             ring.meta().kernel.reader_read.store(bytes, Release);
             Ok(())
         })
+    }
+
+    /// Whether the pages lie in this memory.
+    #[must_use]
+    pub fn is_in(&self, frame: &Frame) -> bool {
+        Arc::ptr_eq(&self.place().buffer, &frame.buffer)
     }
 
     /// Whether nothing more will be written on the reader page until it is given back.
@@ -140,7 +206,10 @@ impl SubbufReader {
     /// # Errors
     /// [`HostError::Damaged`].
     pub fn is_final(&self) -> Result<bool, HostError> {
-        self.look(|ring| Ok(!self.host.holds_tail(self.claim.cpu(), ring)?))
+        self.look(|ring, reader| {
+            let tail = ring.tail()?;
+            Ok(tail.is_retired() || !reader.holds(tail))
+        })
     }
 
     /// Data bytes on the reader page that were not handed out.
@@ -148,24 +217,28 @@ impl SubbufReader {
     /// # Errors
     /// [`HostError::Damaged`].
     pub fn unread(&self) -> Result<u32, HostError> {
-        self.look(|ring| self.host.unread_on_page(self.claim.cpu(), ring))
+        self.look(|ring, reader| Ok(reader.unread_on_page(ring)?.bytes))
     }
 
-    /// Full sub-buffers that wait behind the reader page.
+    /// Whether a sub-buffer behind the reader page has no writers any more, or other memory is to be read.
     ///
     /// # Errors
     /// [`HostError::Damaged`].
-    pub fn full_subbufs(&self) -> Result<u64, HostError> {
-        self.look(|ring| self.host.dirty(self.claim.cpu(), ring))
+    pub fn has_full(&self) -> Result<bool, HostError> {
+        self.look(|ring, reader| Ok(retire::is_retired(ring)? || watermark::dirty(ring, reader)? > 0))
     }
 
-    /// The memory that the pages lie in, as a descriptor that can be read and mapped, and nothing else.
-    ///
-    /// # Panics
-    /// Never: a claim is on a buffer that exists.
+    /// Bytes of a sub-buffer of the memory that the pages lie in.
+    #[must_use]
+    pub fn subbuf_size(&self) -> u32 {
+        self.place().buffer.mapping().geometry().subbuf_size()
+    }
+
+    /// The memory that the pages lie in, as a descriptor that can be read and mapped, and nothing else: the same until the
+    /// next [`get_reader`](Self::get_reader).
     #[must_use]
     pub fn memory(&self) -> Arc<OwnedFd> {
-        self.host.read_only(self.claim.cpu()).expect("claimed")
+        self.place().buffer.memory()
     }
 
     /// The host whose buffer it is.
@@ -174,9 +247,10 @@ impl SubbufReader {
         &self.host
     }
 
-    fn look<T>(&self, look: impl FnOnce(&Ring<'_>) -> Result<T, Corrupt>) -> Result<T, HostError> {
-        let cpu = self.claim.cpu();
-        look(&self.host.mapping(cpu)?.ring()).map_err(|Corrupt| HostError::Damaged(cpu))
+    fn look<T>(&self, look: impl FnOnce(&Ring<'_>, &Swapper) -> Result<T, Corrupt>) -> Result<T, HostError> {
+        let buffer = Arc::clone(&self.place().buffer);
+        let reader = buffer.reader();
+        look(&buffer.mapping().ring(), &reader).map_err(|Corrupt| buffer.damaged())
     }
 }
 
@@ -206,12 +280,6 @@ impl Frame {
     #[must_use]
     pub fn memory(&self) -> Arc<OwnedFd> {
         self.buffer.memory()
-    }
-
-    /// Whether this is what the host's readers are given.
-    #[must_use]
-    pub fn is_read(&self, host: &Host) -> bool {
-        host.lane(self.buffer.cpu()).is_ok_and(|lane| Arc::ptr_eq(&lane.front(), &self.buffer))
     }
 
     /// Bytes of a sub-buffer.

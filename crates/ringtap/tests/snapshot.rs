@@ -275,3 +275,50 @@ fn check(snapshot: &Host, cpu: u32) {
         assert!(next == before.written() || before.overrun > 0, "CPU {cpu}: {next} {before:?}");
     }
 }
+
+/// What is unread of a ring that was replaced is part of the snapshot, and so are the counters of those that are no more.
+#[test]
+fn a_snapshot_holds_what_is_unread_of_replaced_rings() {
+    let host = Host::new(&Config { ring_subbufs: 16, ..Config::default() }).expect("memory");
+    let cpu = allowed(&host)[0];
+    assert!(pin(cpu));
+    let writer = host.writer();
+    let mut index = 0;
+    let mut write = |events| {
+        for _ in 0..events {
+            writer.write_array(&payload(index)).expect("there is room");
+            index += 1;
+        }
+    };
+    write(300);
+    host.set_size(Some(cpu), 32).expect("memory");
+    write(200);
+    // The first ring is given up: 300 events are overrun.
+    host.set_size(Some(cpu), 8).expect("memory");
+    write(100);
+    let mut reader = host.reader(cpu).expect("nobody else reads");
+    for _ in 0..50 {
+        assert!(matches!(reader.next().expect("sound"), Some(Item::Record(_))));
+    }
+    host.take_snapshot(None).expect("memory");
+    let (live, snapshot) = (host.stats(cpu).expect("it counts"), host.snapshot().expect("it was taken"));
+    let copy = snapshot.stats(cpu).expect("it counts");
+    assert_eq!(
+        (copy.entries, copy.overrun, copy.read_events),
+        (live.entries, live.overrun, live.read_events)
+    );
+    assert_eq!((live.written(), live.overrun), (600, 300));
+    // Writers and readers go on, and the ring is replaced once more.
+    write(500);
+    host.set_subbuf_size(8192).expect("memory");
+    let first = 300 + live.read_events;
+    let mut cursor = snapshot.cursor(cpu, Start::Unread).expect("it maps");
+    let (mut seen, mut next) = (Seen::default(), first);
+    while let Some(item) = cursor.next().expect("sound") {
+        seen.take(item, &mut next);
+    }
+    assert_eq!(seen, Seen { records: 600 - first, lost: 0 });
+    assert_eq!(read(&snapshot, cpu, first), Seen { records: 600 - first, lost: 0 });
+    // A snapshot of another CPU keeps this one's; this one's is of the present then.
+    host.take_snapshot(Some(allowed(&host).last().copied().expect("one"))).expect("memory");
+}

@@ -765,8 +765,10 @@ impl Server {
         for waiting in std::mem::take(&mut state.waiting) {
             let is_read = matches!(waiting.what, What::Read { .. });
             // Before the look: what comes after it wakes us.
-            let armed = state.arm(waiting.handle, is_read, &mut watches);
-            let outcome = armed.and_then(|()| state.attempt(&waiting, &self.device));
+            let outcome = guarded(|| {
+                state.arm(waiting.handle, is_read, &mut watches)?;
+                state.attempt(&waiting, &self.device)
+            });
             match outcome {
                 Ok(Outcome::Later) => state.waiting.push(waiting),
                 Ok(Outcome::Now(body)) => drop(self.device.answer(waiting.unique, 0, &[&body])),
@@ -775,8 +777,11 @@ impl Server {
         }
         let polled: Vec<_> = state.polls.iter().map(|(fh, kh)| (*fh, *kh)).collect();
         for (fh, kh) in polled {
-            let armed = state.arm(fh, false, &mut watches);
-            if armed.and_then(|()| state.is_readable(fh)).unwrap_or(true) {
+            let is_readable = guarded(|| {
+                state.arm(fh, false, &mut watches)?;
+                state.is_readable(fh)
+            });
+            if is_readable.unwrap_or(true) {
                 state.polls.remove(&fh);
                 // The kernel asks again on behalf of whoever polls.
                 let _ = self.device.notify(notify::POLL, &PollWakeup { kh }, &[]);
@@ -784,6 +789,11 @@ impl Server {
         }
         watches
     }
+}
+
+/// One client's part of the work for all: what goes wrong there ends nobody else's wait.
+fn guarded<T>(work: impl FnOnce() -> Result<T, Errno>) -> Result<T, Errno> {
+    catch_unwind(AssertUnwindSafe(work)).unwrap_or(Err(Errno::IO))
 }
 
 /// When the files were made, in seconds of the calendar's time and nanoseconds: tools show it.

@@ -179,10 +179,10 @@ impl<'s, 't> Copying<'s, 't> {
         self.events += u64::from(w.entries());
     }
 
-    /// Makes a ring of the pages, and returns its reader.
+    /// Makes a ring of the pages, which is retired where another one follows it, and returns its reader.
     ///
     /// Positions begin with the third lap, so that the reader page has one too that a cursor believes.
-    pub(crate) fn finish(self) -> Result<Reader, Corrupt> {
+    pub(crate) fn finish(self, is_followed: bool) -> Result<Reader, Corrupt> {
         let target = &self.target;
         let lap = u64::from(target.geometry().ring_subbufs());
         let begin = 2 * lap;
@@ -205,7 +205,11 @@ impl<'s, 't> Copying<'s, 't> {
             target.slot(at).store(slot.pack(), Relaxed);
         }
         let last = SubbufId(u16::try_from(pages).map_err(|_| Corrupt)?);
-        target.meta().writer.tail.store(Place::new(last, begin + pages - 1).pack(), Relaxed);
+        let tail = Place::new(last, begin + pages - 1);
+        let tail = if is_followed { tail.retired() } else { tail };
+        target.meta().writer.tail.store(tail.pack(), Relaxed);
+        let (from, to) = (&self.source.meta().host, &target.meta().host);
+        to.origin.store(from.origin.load(Relaxed), Relaxed);
         let (from, to) = (&self.source.meta().writer, &target.meta().writer);
         to.dropped.store(from.dropped.load(Relaxed), Relaxed);
         to.refused.store(from.refused.load(Relaxed), Relaxed);

@@ -50,16 +50,14 @@ impl Consumer {
     /// The kernel's `TRACE_MMAP_IOCTL_GET_READER`: all that it hands out counts as passed on. `frame` is what the caller
     /// has mapped.
     pub(crate) fn get_reader(&mut self, source: &Source, frame: &Frame) -> Result<(), Errno> {
-        if frame.is_read(&source.host) {
-            let before = frame.reader();
+        if self.reader(source)?.is_in(frame) {
             if self.has_rest(source)? && self.reader(source)?.unread().map_err(|error| errno(&error))? == 0 {
                 return self.pass_on(source, u32::MAX);
             }
             self.step(source)?;
-            self.pass_on(source, u32::MAX)?;
             // Behind its end, the next one is read.
-            if frame.reader() != before || frame.is_read(&source.host) {
-                return Ok(());
+            if self.reader(source)?.is_in(frame) {
+                return self.pass_on(source, u32::MAX);
             }
         }
         self.show(source, frame)
@@ -104,7 +102,7 @@ impl Consumer {
             if reader.unread().map_err(failed)? > 0 {
                 self.step(source)?;
             } else if !self.has_rest(source)? {
-                if self.reader(source)?.full_subbufs().map_err(failed)? == 0 {
+                if !self.reader(source)?.has_full().map_err(failed)? {
                     return Ok(None);
                 }
                 self.step(source)?;
@@ -160,7 +158,7 @@ impl Consumer {
 
     fn copy(&self) -> Result<Option<Copied>, Errno> {
         let (Some(reader), Some(page)) = (&self.reader, self.page) else { return Ok(None) };
-        let mut bytes = vec![0; reader.host().subbuf_size() as usize];
+        let mut bytes = vec![0; reader.subbuf_size() as usize];
         let len = rustix::io::pread(reader.memory(), &mut bytes[..], page.offset)?;
         if len < bytes.len() {
             return Err(Errno::IO);
@@ -180,5 +178,142 @@ impl Consumer {
             self.reader = Some(reader);
         }
         self.reader.as_ref().ok_or(Errno::IO)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ringtap::{Config, Host};
+    use ringtap_abi::records::{Walk, Words};
+    use ringtap_abi::subbuf::PageCommit;
+    use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
+
+    struct Bytes<'b>(&'b [u8]);
+
+    impl Words for Bytes<'_> {
+        fn word(&self, offset: u32) -> u32 {
+            let at = offset as usize;
+            u32::from_le_bytes(self.0[at..at + 4].try_into().unwrap())
+        }
+    }
+
+    /// A CPU's buffer whose events carry their index, and what was read of it.
+    struct Stream {
+        source: Source,
+        consumer: Consumer,
+        written: u64,
+        read: u64,
+        lost: u64,
+    }
+
+    impl Stream {
+        fn new() -> Self {
+            let host = Host::new(&Config { ring_subbufs: 16, ..Config::default() }).unwrap();
+            // Not the first one, where there is another: the first one's sizes are not every CPU's.
+            let allowed = sched_getaffinity(None).unwrap();
+            let cpu = host.cpus().into_iter().rfind(|&cpu| allowed.is_set(cpu as usize)).unwrap();
+            let mut only = CpuSet::new();
+            only.set(cpu as usize);
+            sched_setaffinity(None, &only).unwrap();
+            let source = Source { host, cpu };
+            Self { source, consumer: Consumer::default(), written: 0, read: 0, lost: 0 }
+        }
+
+        fn write(&mut self, events: u64) {
+            let writer = self.source.host.writer();
+            for _ in 0..events {
+                let mut payload = [0; 24];
+                payload[..8].copy_from_slice(&self.written.to_le_bytes());
+                writer.write_array(&payload).unwrap();
+                self.written += 1;
+            }
+        }
+
+        fn take(&mut self, image: &[u8]) {
+            let word = |at: usize| u64::from_le_bytes(image[at..at + 8].try_into().unwrap());
+            let commit = PageCommit::unpack(word(8));
+            if commit.is_missed() {
+                assert!(commit.is_missed_stored(), "these pages have room for the number");
+                self.lost += word(16 + commit.len() as usize);
+            }
+            let mut walk = Walk::new(word(0), commit.len());
+            while let Some(record) = walk.next(&Bytes(&image[16..])).unwrap() {
+                assert_eq!(word(16 + record.offset as usize), self.read + self.lost, "the event's own index");
+                self.read += 1;
+            }
+        }
+
+        /// What a poll would push.
+        fn push(&mut self) {
+            while let Some(image) = self.consumer.full(&self.source).unwrap() {
+                self.take(&image);
+            }
+        }
+
+        fn read(&mut self, room: usize) {
+            while let Some(image) = self.consumer.read(&self.source, room).unwrap() {
+                self.take(&image);
+            }
+        }
+    }
+
+    #[test]
+    fn splice_goes_on_in_the_ring_that_replaced_its_own() {
+        let mut stream = Stream::new();
+        stream.write(300);
+        stream.push();
+        assert!((200..300).contains(&stream.read), "{}", stream.read);
+        stream.source.host.set_size(None, 32).unwrap();
+        // Its last sub-buffer is full, since nobody writes there.
+        stream.push();
+        assert_eq!(stream.read, 300);
+        stream.write(300);
+        stream.push();
+        assert!((500..600).contains(&stream.read), "{}", stream.read);
+        // One that the reader does not yet have is full, too.
+        stream.write(300);
+        stream.source.host.set_subbuf_size(16_384).unwrap();
+        stream.write(100);
+        stream.push();
+        assert_eq!((stream.read, stream.lost), (900, 0));
+        let watch = stream.source.host.watch(stream.source.cpu).unwrap();
+        assert!(!watch.arm(50).unwrap(), "no more than the page being written");
+        stream.read(4096);
+        assert_eq!((stream.read, stream.lost), (1000, 0));
+    }
+
+    #[test]
+    fn each_cpus_subbuffers_have_their_own_size() {
+        for (before, after) in [(4096, 16_384), (16_384, 4096)] {
+            let mut stream = Stream::new();
+            stream.source.host.set_subbuf_size(before).unwrap();
+            stream.write(500);
+            stream.source.host.set_subbuf_size(after).unwrap();
+            assert_eq!(stream.source.host.subbuf_size(), after);
+            stream.write(500);
+            stream.read(after as usize);
+            assert_eq!((stream.read, stream.lost), (1000, 0), "{before} {after}");
+        }
+    }
+
+    #[test]
+    fn what_was_given_up_is_told() {
+        let mut stream = Stream::new();
+        stream.write(400);
+        // Some of a page, which stays readable.
+        let image = stream.consumer.read(&stream.source, 16 + 10 * 28).unwrap().unwrap();
+        stream.take(&image[..]);
+        let first = stream.read;
+        assert!((5..=10).contains(&first), "{first}");
+        for subbufs in [32, 8] {
+            stream.source.host.set_size(None, subbufs).unwrap();
+            stream.write(200);
+        }
+        stream.read(4096);
+        assert_eq!(stream.read + stream.lost, stream.written);
+        let stats = stream.source.host.stats(stream.source.cpu).unwrap();
+        assert_eq!((stats.read_events, stats.overrun), (stream.read, stream.lost));
+        assert!(stream.lost > 0 && stream.read > 200 + first, "{} {}", stream.read, stream.lost);
     }
 }

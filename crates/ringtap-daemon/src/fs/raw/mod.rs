@@ -29,6 +29,7 @@ pub(super) use process::anybody_maps;
 use process::{Finder, maps};
 use ringtap::Host;
 use ringtap::subbufs::{Frame, Watch};
+use ringtap_abi::geometry::MIN_SUBBUF_SIZE;
 use rustix::io::Errno;
 pub(super) use snapshot::RawSnapshot;
 use std::collections::VecDeque;
@@ -174,8 +175,9 @@ impl Raw {
         if !self.is_ready()? {
             return Ok(false);
         }
-        // Splice takes whole sub-buffers; where reads went astray, as in the kernel, it takes none.
-        let size = u64::from(self.pipe()?.host().subbuf_size());
+        // Splice takes whole sub-buffers; where reads went astray, as in the kernel, it takes none. What was passed on
+        // before may have had another size than what comes.
+        let size = u64::from(MIN_SUBBUF_SIZE);
         let was_mapped = matches!(self.mapped, Some((true, since)) if since.elapsed() < MAPPED_FOR);
         if !was_mapped && self.end.is_multiple_of(size) && maps(tid, self.ino) != Some(true) {
             self.push(device)?;
