@@ -10,15 +10,13 @@ pub const ERRORS: usize = 8;
 /// who went away in the middle.
 pub const READERS: usize = 16;
 
-<<<<<<< HEAD
 /// Filters and triggers that an instance keeps for events that are yet to be declared: each declaration is compared with
 /// all.
 pub const KEPT_RULES: usize = 256;
-=======
+
 /// Bytes that one read of an event's text makes: as many as others wait for in good grace, who are served behind it. The
 /// kernel makes a page at a time.
 pub const TEXT_LEN: usize = 16 << 10;
 
 /// Threads for what takes long: so that a resize does not wait for a snapshot. More would make nothing faster.
 pub const SLOW_THREADS: usize = 2;
->>>>>>> main

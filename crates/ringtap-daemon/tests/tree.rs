@@ -426,7 +426,9 @@ fn event_rules_are_carried_out_whole_or_not_at_all() {
             assert_eq!(rest, "", "{text}");
         }
     }
-    assert!(says("error_log").contains("filter of shop:served: error: Field not found\n  Command: nofield > 1"));
+    assert!(
+        says("error_log").contains("filter of shop:served: error: Field not found\n  Command: nofield > 1")
+    );
 
     // What is tried is not done; done, it counts where it fits, and for later events.
     let rules = "filter shop:* took_ns > 9\ntrigger shop:later hist:keys=took_ns if took_ns > 3\n";

@@ -6,6 +6,7 @@ pub(super) mod kernel;
 use crate::decode::TextLayout;
 use crate::outcome::Outcome;
 use crate::output::Output;
+use crate::remote::default_socket;
 use anyhow::{Result, bail};
 pub(super) use follow::Sink;
 use kernel::KernelPlan;
@@ -22,12 +23,14 @@ Examples:
   Task switches of the whole machine:       ringtap stream --kernel -e sched:sched_switch
   What one command and its children open:   ringtap stream --kernel -e '*:sys_enter_openat' -- ls -l
   All events of two systems:                ringtap stream --kernel -e irq -e 'timer:*'
+  What this user's `ringtap serve` holds:   ringtap stream
   An application that serves its buffers:   ringtap stream --attach /run/app/ringtap.sock
   Beside what the kernel does meanwhile:    ringtap stream --attach /run/app/ringtap.sock --kernel
   A program that uses ringtap:              ringtap stream -- ./program
   What would happen, without doing it:      ringtap stream --kernel -e 'sched:*' --dry-run
 
 EVENTs are SYSTEM:EVENT, where both may hold * and ?, or one word that names an event or a system.
+Without --kernel, --attach and COMMAND it is the host of RINGTAP_SOCKET, else this user's `ringtap serve`.
 COMMAND finds the socket of the application's host in RINGTAP_SOCKET: the one of --attach, or one
 that lasts as long as COMMAND. The stream ends when COMMAND ends, with its exit status.
 
@@ -47,7 +50,7 @@ ringtap stream [--kernel] [--attach <SOCKET>] [-e <EVENT>]... [OPTIONS] [-- <COM
 /// What was typed.
 #[derive(Clone, Debug, clap::Args)]
 #[command(after_help = EXAMPLES, override_usage = USAGE)]
-#[command(group = clap::ArgGroup::new("source").args(["kernel", "attach", "command"]).required(true).multiple(true))]
+#[command(group = clap::ArgGroup::new("source").args(["kernel", "attach", "command"]).multiple(true))]
 pub struct Args {
     /// Follow the kernel's events, through a tracing instance of our own
     #[arg(long)]
@@ -137,14 +140,15 @@ impl Plan {
         if let Some(empty) = filter.patterns.iter().find(|pattern| pattern.trim().is_empty()) {
             bail!("'{empty}' names no event; give SYSTEM:EVENT, such as sched:sched_switch");
         }
-        let may_be_applications = args.attach.is_some() || !args.command.is_empty();
+        // Without any source it is this user's host.
+        let is_default = args.attach.is_none() && !args.kernel && args.command.is_empty();
+        let attach = args.attach.clone().map(Ok).or_else(|| is_default.then(default_socket)).transpose()?;
+        let may_be_applications = attach.is_some() || !args.command.is_empty();
         let follow = !args.command.is_empty() && !args.all;
         let plan = || KernelPlan::new(&filter, args.buffer_size, may_be_applications, follow);
         let kernel = args.kernel.then(plan).transpose()?;
-        let application = match &args.attach {
-            Some(socket) => {
-                Some(ApplicationPlan::Attach { socket: socket.clone(), consume: args.consume, new: args.new })
-            }
+        let application = match attach {
+            Some(socket) => Some(ApplicationPlan::Attach { socket, consume: args.consume, new: args.new }),
             None if args.command.is_empty() => None,
             None => Some(ApplicationPlan::Embed {
                 subbuf_kib: SUBBUF_KIB,
