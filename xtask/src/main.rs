@@ -1,5 +1,6 @@
 //! The project's own commands. `cargo xtask test` is what CI runs, and what the README names.
 
+mod install;
 mod layout;
 mod models;
 mod steps;
@@ -22,6 +23,15 @@ enum Command {
     Quick,
     /// Runs the ring's models under loom, then takes away each memory ordering and expects a test to notice.
     Loom,
+    /// Builds the C library and puts it, its header and ringtap.pc where compilers find them.
+    InstallCapi {
+        /// The directory that gets lib and include.
+        #[arg(long, default_value = "/usr/local")]
+        prefix: std::path::PathBuf,
+        /// Take the libraries from this directory instead of building them.
+        #[arg(long)]
+        built: Option<std::path::PathBuf>,
+    },
     /// Prints each offset of the shared memory into docs/layout.txt, so that a change shows as a difference.
     Layout {
         /// Compare instead of writing, and fail where they differ.
@@ -35,6 +45,7 @@ fn main() -> Result<()> {
         Command::Test => steps::run(steps::ALL),
         Command::Quick => steps::run(steps::QUICK),
         Command::Loom => models::run(),
+        Command::InstallCapi { prefix, built } => install::run(&prefix, built),
         Command::Layout { check } => layout::run(check),
     }
 }

@@ -125,6 +125,9 @@ pub mod request {
     pub const HAND_OVER: u32 = 20;
     /// That was all. The host makes an instance of them, whose name is the body. Answer: its bit.
     pub const HAND_OVER_END: u32 = 21;
+    /// Has the events that the body names, as `set_event` does, switch recording off with their next record; also those
+    /// that are declared later. Taken back when the connection ends. Readers alone.
+    pub const STOP_AT: u32 = 22;
     /// Reads a file of the host's tree, from byte `value` on. The body is its path; the answer's the bytes, none behind
     /// the end.
     pub const TREE_READ: u32 = 32;

@@ -197,14 +197,11 @@ pub struct ChainWords {
     pub overrun: AtomicU64,
     /// Events of the buffers before this one that were read.
     pub read: AtomicU64,
-    /// Events that a full ring, or one that was replaced, refused.
+    /// Events of the buffers before this one that a full ring refused.
     pub dropped: AtomicU64,
-    /// Events that could not wait for the lock.
+    /// Events of the buffers before this one that could not wait for the lock.
     pub refused: AtomicU64,
-    /// How many of this buffer's own `dropped` the next one's words hold.
-    pub counted_dropped: AtomicU64,
-    /// The same of its `refused`.
-    pub counted_refused: AtomicU64,
+    reserved: [AtomicU64; 2],
 }
 
 /// Tells a CPU's buffers apart and puts them in order.

@@ -7,7 +7,8 @@
 //! 512 KiB  words       one 64-bit word an event id                 host writes, writers read with each event
 //!   1 MiB  settings    the host's own state, twice                 host writes, a successor reads
 //!   2 MiB  rules       filters, triggers, pids, histograms         see `rules`; writers look where RULES is set
-//! 198 MiB  formats     a log of event declarations                 host appends, a successor reads
+//! 198 MiB  unheard     events refused for want of news, a word a CPU     writers count
+//! 202 MiB  formats     a log of event declarations                 host appends, a successor reads
 //! ```
 //!
 //! **An event's word** says where the event goes. Bit i, for i below [`MAX_INSTANCES`], is set while the event is on
@@ -27,7 +28,7 @@ use core::sync::atomic::Ordering;
 /// Says what this is: "rtboard\0", read as a little-endian number.
 pub const MAGIC: u64 = 0x0064_7261_6f62_7472;
 /// The layout described here. Another number is refused.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 /// Instances at once, the top one included: the bits of a word but [`RULES`].
 pub const MAX_INSTANCES: usize = 63;
@@ -58,8 +59,14 @@ pub const RULES_OFFSET: usize = 2 << 20;
 pub const RULES_LEN: usize = crate::rules::LEN;
 /// Bytes that every process maps: all before the formats.
 pub const MAPPED_LEN: usize = FORMATS_OFFSET;
+/// CPUs of an instance: the highest number that a kernel can be built for, on any architecture.
+pub const MAX_CPUS: usize = 8192;
+/// Byte offset of the counts of events that were refused for want of news: one word an instance and CPU.
+pub const UNHEARD_OFFSET: usize = (RULES_OFFSET + RULES_LEN).next_multiple_of(1 << 20);
+/// Bytes of these.
+pub const UNHEARD_LEN: usize = MAX_INSTANCES * MAX_CPUS * size_of::<u64>();
 /// Byte offset of the formats.
-pub const FORMATS_OFFSET: usize = (RULES_OFFSET + RULES_LEN).next_multiple_of(1 << 20);
+pub const FORMATS_OFFSET: usize = (UNHEARD_OFFSET + UNHEARD_LEN).next_multiple_of(1 << 20);
 /// Bytes of the formats: all that a host takes, and their names.
 pub const FORMATS_LEN: usize = 80 << 20;
 /// Bytes of the memfd. Untouched pages take no memory.
@@ -237,7 +244,8 @@ const _: () = {
     assert!(TASKS_OFFSET + TASKS * size_of::<Task>() <= WORDS_OFFSET);
     assert!(WORDS_OFFSET.is_multiple_of(WORDS_LEN) && WORDS_OFFSET + WORDS_LEN <= SETTINGS_OFFSET);
     assert!(SETTINGS_OFFSET + 2 * SETTINGS_LEN <= RULES_OFFSET);
-    assert!(RULES_OFFSET + RULES_LEN <= FORMATS_OFFSET);
+    assert!(RULES_OFFSET + RULES_LEN <= UNHEARD_OFFSET);
+    assert!(UNHEARD_OFFSET + UNHEARD_LEN <= FORMATS_OFFSET);
 };
 
 #[cfg(all(test, not(loom)))]

@@ -26,6 +26,8 @@ int main(int argc, char **argv)
     }
     uint64_t count = strtoull(argv[1], NULL, 10);
     char line[64];
+    /* A length that the compiler does not know. */
+    const char *volatile path = "/cart/checkout";
     while (fgets(line, sizeof line, stdin)) {
         double begun = now();
         switch (line[0]) {
@@ -39,7 +41,7 @@ int main(int argc, char **argv)
                     RINGTAP_WRITE(bench, three, i, (uint32_t)i, 3);
             else
                 for (uint64_t i = 0; i < count; i++)
-                    RINGTAP_WRITE(bench, text, i, "/cart/checkout");
+                    RINGTAP_WRITE(bench, text, i, path);
             break;
         case 'w':
             for (uint64_t i = 0; i < count; i++)

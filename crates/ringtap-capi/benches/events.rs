@@ -86,7 +86,9 @@ fn main() {
         for _ in 0..ROUNDS {
             times[0].push(match kind {
                 "three" => time(|i| Three { a: i.into(), b: i, c: 3 }.write(&writer)),
-                "text" => time(|i| OneText { took_ns: i.into(), path: "/cart/checkout" }.write(&writer)),
+                "text" => {
+                    time(|i| OneText { took_ns: i.into(), path: black_box("/cart/checkout") }.write(&writer))
+                }
                 "wide" => time(|i| Wide { a: i.into(), b: i.into(), c: 3, d: 4, e: 5 }.write(&writer)),
                 "off" => time(|i| Off { a: i.into(), b: i, c: 3 }.write(&writer)),
                 _ => time(|i| {

@@ -304,6 +304,19 @@ int ringtap_reader_double(ringtap_reader *reader, const char *field, double *val
 int ringtap_reader_bytes(ringtap_reader *reader, const char *field, struct ringtap_bytes *value);
 /* Of the record that came last: what the event prints. Writes and returns as ringtap_event_format does. [handle] */
 long ringtap_reader_print(ringtap_reader *reader, char *text, size_t size);
+/* The names of all events that the trace declares by now, SYSTEM:NAME, one a line. Writes and returns as
+ * ringtap_event_format does. [handle] */
+long ringtap_reader_events(ringtap_reader *reader, char *text, size_t size);
+
+/* Of Apache Arrow's C data interface; whoever uses it defines them. */
+struct ArrowSchema;
+struct ArrowArray;
+
+/* The next records, at most `rows`, as a table: time_ns, cpu, pid, and how many events were lost before each. For one event,
+ * named SYSTEM:NAME, its fields as columns; for all (NULL), their names and texts. RINGTAP_NONE where there is nothing new.
+ * [handle] */
+int ringtap_reader_batch(ringtap_reader *reader, const char *event, size_t rows, struct ArrowSchema *schema,
+                         struct ArrowArray *array);
 
 #ifdef __cplusplus
 }

@@ -5,11 +5,12 @@ use crate::text;
 use ringtap::attach::{Connection, Role};
 use ringtap::clock::ClockId;
 use ringtap::event::Declared;
+use ringtap::event::registry::Event;
 use ringtap::serve::Server;
 use ringtap::{Config, Cursor, Host, Mode, Reader, Start, Stats, Writer, WriterKind};
 use std::ffi::{c_char, c_int};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 /// `ringtap_host`: a handle.
 #[derive(Debug)]
@@ -31,17 +32,25 @@ pub(crate) enum Inner {
         host: Host,
         server: Mutex<Option<Server>>,
         /// Where its server is; kept for forked children, which cannot ask for the lock.
-        socket: std::sync::OnceLock<PathBuf>,
+        socket: OnceLock<PathBuf>,
         /// The process that it is in: forked children have a copy of it that nobody else knows.
         pid: u32,
+        /// Of forked children, with their numbers: how they ask their parent. Kept, since they keep the words mapped at
+        /// which the events look that were declared so.
+        to_parent: Mutex<Vec<(u32, Connection)>>,
     },
     There(Arc<Connection>),
 }
 
 impl Inner {
     pub(crate) fn new(config: &Config) -> Result<Arc<Self>, Error> {
-        let (server, socket) = (Mutex::default(), std::sync::OnceLock::new());
-        Ok(Arc::new(Self::Here { host: Host::new(config)?, server, socket, pid: std::process::id() }))
+        Ok(Arc::new(Self::Here {
+            host: Host::new(config)?,
+            server: Mutex::default(),
+            socket: OnceLock::new(),
+            pid: std::process::id(),
+            to_parent: Mutex::default(),
+        }))
     }
 
     /// A writer, where the memory is this process's own.
@@ -56,13 +65,20 @@ impl Inner {
     pub(crate) fn register(&self, declared: &'static Declared) -> Result<(), Error> {
         match self {
             Self::Here { host, pid, .. } if *pid == std::process::id() => declared.register(host)?,
-            Self::Here { socket, .. } => {
+            Self::Here { socket, to_parent, .. } => {
                 let socket = socket.get().ok_or_else(|| {
                     let message =
                         "a forked child cannot declare events: serve the host, or declare them before";
                     Error::new(Code::Host, message)
                 })?;
-                declared.register(&Connection::connect(socket, Role::Writer)?)?
+                // Only taken under the process's lock, which no other thread holds while one forks.
+                let mut to_parent = to_parent.lock().unwrap_or_else(PoisonError::into_inner);
+                let pid = std::process::id();
+                if to_parent.last().is_none_or(|(its, _)| *its != pid) {
+                    to_parent.push((pid, Connection::connect(socket, Role::Writer)?));
+                }
+                let (_, connection) = to_parent.last().expect("it was just made");
+                declared.register(connection)?
             }
             Self::There(connection) => declared.register(&**connection)?,
         };
@@ -124,6 +140,15 @@ impl Inner {
                 (event.id == id).then_some((event.system, event.format))
             }
         }
+    }
+
+    /// The numbers, systems and format texts of all events.
+    pub(crate) fn events(&self) -> Result<Vec<(u16, String, String)>, Error> {
+        let parts = |event: &Event| (event.id, event.system.clone(), event.format.clone());
+        Ok(match self {
+            Self::Here { host, .. } => host.events().iter().map(|event| parts(event)).collect(),
+            Self::There(connection) => connection.events()?.iter().map(parts).collect(),
+        })
     }
 
     fn stats(&self, cpu: u32) -> Result<Stats, Error> {

@@ -7,6 +7,8 @@
 //! `unsafe` stands here because C hands over addresses. Each function's contract is the header's; what a function takes is
 //! checked for null, and trusted to be what the header says beyond that.
 
+mod arrow;
+mod batch;
 mod error;
 mod event;
 mod fork;

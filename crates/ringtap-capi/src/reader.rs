@@ -24,6 +24,8 @@ pub(crate) struct CReader {
     strings: Strings,
     names: HashMap<u16, CString>,
     record: Current,
+    /// Events lost since the last batch's last row.
+    pub(crate) lost: u64,
 }
 
 /// Where items come from.
@@ -92,11 +94,11 @@ impl Current {
 #[repr(C)]
 pub(crate) struct CItem {
     kind: u32,
-    cpu: u32,
-    ns: u64,
-    lost: u64,
-    id: u32,
-    pid: i32,
+    pub(crate) cpu: u32,
+    pub(crate) ns: u64,
+    pub(crate) lost: u64,
+    pub(crate) id: u32,
+    pub(crate) pid: i32,
     payload: *const u8,
     length: usize,
 }
@@ -106,6 +108,10 @@ const LOST: u32 = 2;
 const DAMAGED: u32 = 3;
 
 impl CItem {
+    pub(crate) const fn is_record(&self) -> bool {
+        self.kind == RECORD
+    }
+
     const fn other(kind: u32, cpu: u32, ns: u64, lost: u64) -> Self {
         Self { kind, cpu, ns, lost, id: 0, pid: 0, payload: ptr::null(), length: 0 }
     }
@@ -133,6 +139,7 @@ impl CReader {
             strings: Strings::default(),
             names: HashMap::new(),
             record: Current::default(),
+            lost: 0,
         }
     }
 
@@ -167,7 +174,7 @@ impl CReader {
     }
 
     /// The next item.
-    fn next(&mut self) -> Result<Option<CItem>, Error> {
+    pub(crate) fn next(&mut self) -> Result<Option<CItem>, Error> {
         self.record.clear();
         match &mut self.feed {
             Feed::Live { lanes, .. } => match lanes {
@@ -216,7 +223,7 @@ impl CReader {
     }
 
     /// Learns the event of the record that came last, and copies that record.
-    fn prepare(&mut self) {
+    pub(crate) fn prepare(&mut self) {
         if let (Some(id), Feed::Live { host, .. }) = (self.record.id, &self.feed)
             && self.formats.by_id(id).is_none()
             && let Some((system, format)) = host.event(id)
@@ -227,14 +234,58 @@ impl CReader {
         self.record.copy();
     }
 
-    fn event(&self) -> Option<&Event> {
+    pub(crate) fn event(&self) -> Option<&Event> {
         self.formats.by_id(self.record.id?)
+    }
+
+    /// Learns all events that are declared by now.
+    pub(crate) fn learn_all(&mut self) -> Result<(), Error> {
+        if let Feed::Live { host, .. } = &self.feed {
+            for (id, system, format) in host.events()? {
+                if self.formats.by_id(id).is_none() {
+                    // One whose text makes no sense stays unknown.
+                    let _ = self.formats.add(&system, &format);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    pub(crate) fn formats(&self) -> &Formats {
+        &self.formats
+    }
+
+    /// The record that came last, once it was [prepared](Self::prepare).
+    pub(crate) fn record(&self) -> &[u8] {
+        &self.record.bytes
+    }
+
+    /// What the event prints of the record that came last, once it was [prepared](Self::prepare).
+    pub(crate) fn print(&self) -> Vec<u8> {
+        let mut line = Vec::new();
+        if let Some(event) = self.event() {
+            let context = Context { symbols: &self.symbols, strings: &self.strings, hz: self.formats.hz() };
+            // Why one was printed field by field stands in the text itself.
+            let _ = event.print(&self.record.bytes, &context, &mut line);
+            // A marker's text ends with one.
+            line.pop_if(|last| *last == b'\n');
+        }
+        line
     }
 
     /// A field of the record that came last.
     fn value(&mut self, name: &str) -> Option<Value<'_>> {
         self.prepare();
         self.event()?.field(name)?.value(&self.record.bytes, self.formats.target())
+    }
+}
+
+impl CReader {
+    /// # Safety
+    /// Null, or a handle that is not freed, and that nobody else uses now.
+    pub(crate) unsafe fn get<'r>(reader: *mut Self) -> Result<&'r mut Self, Error> {
+        // SAFETY: as the caller says.
+        unsafe { reader.as_mut() }.ok_or_else(|| Error::null("the reader"))
     }
 }
 
@@ -271,13 +322,6 @@ fn live_item(item: &Item<'_>, ns: u64, current: &mut Current) -> CItem {
         // Nothing else comes from this release's buffers.
         _ => CItem::other(DAMAGED, 0, ns, 0),
     }
-}
-
-/// # Safety
-/// Null, or a handle that is not freed, and that nobody else uses now.
-unsafe fn get<'r>(reader: *mut CReader) -> Result<&'r mut CReader, Error> {
-    // SAFETY: as the caller says.
-    unsafe { reader.as_mut() }.ok_or_else(|| Error::null("the reader"))
 }
 
 /// `ringtap_reader_new`. [handle]
@@ -357,7 +401,7 @@ pub(crate) unsafe extern "C" fn ringtap_reader_free(reader: *mut CReader) {
 pub(crate) unsafe extern "C" fn ringtap_reader_next(reader: *mut CReader, item: *mut CItem) -> c_int {
     guard(|| {
         // SAFETY: as the header says.
-        let reader = unsafe { get(reader) }?;
+        let reader = unsafe { CReader::get(reader) }?;
         if item.is_null() {
             return Err(Error::null("the item"));
         }
@@ -377,7 +421,7 @@ pub(crate) unsafe extern "C" fn ringtap_reader_wait(reader: *mut CReader, timeou
     guard(|| {
         let timeout = u64::try_from(timeout_ms).ok().map(Duration::from_millis);
         // SAFETY: as the header says.
-        unsafe { get(reader) }?.wait(timeout)
+        unsafe { CReader::get(reader) }?.wait(timeout)
     })
 }
 
@@ -389,7 +433,7 @@ pub(crate) unsafe extern "C" fn ringtap_reader_wait(reader: *mut CReader, timeou
 pub(crate) unsafe extern "C" fn ringtap_reader_event(reader: *mut CReader) -> *const c_char {
     guard_value(ptr::null(), || {
         // SAFETY: as the header says.
-        let Ok(reader) = (unsafe { get(reader) }) else { return ptr::null() };
+        let Ok(reader) = (unsafe { CReader::get(reader) }) else { return ptr::null() };
         reader.prepare();
         let Some(event) = reader.formats.by_id(reader.record.id.unwrap_or(0)) else { return ptr::null() };
         let name = || CString::new(format!("{}:{}", event.system(), event.name())).unwrap_or_default();
@@ -409,7 +453,7 @@ unsafe fn field<T>(
 ) -> c_int {
     guard(|| {
         // SAFETY: as the caller says, here and below.
-        let reader = unsafe { get(reader) }?;
+        let reader = unsafe { CReader::get(reader) }?;
         // SAFETY: as above.
         let name = unsafe { text::copied(name, "the field's name") }?;
         if to.is_null() {
@@ -510,15 +554,9 @@ pub(crate) unsafe extern "C" fn ringtap_reader_print(
 ) -> c_long {
     guard_len(|| {
         // SAFETY: as the header says.
-        let reader = unsafe { get(reader) }?;
+        let reader = unsafe { CReader::get(reader) }?;
         reader.prepare();
-        let mut line = Vec::new();
-        if let Some(event) = reader.event() {
-            let context =
-                Context { symbols: &reader.symbols, strings: &reader.strings, hz: reader.formats.hz() };
-            // Why one was printed field by field stands in the text itself.
-            let _ = event.print(&reader.record.bytes, &context, &mut line);
-        }
+        let line = reader.print();
         // SAFETY: as the header says.
         Ok(unsafe { text::put(&line, to, size) })
     })

@@ -2,11 +2,11 @@
 
 mod common;
 
-use common::{Language, Link, compile, has, run, scratch, under_valgrind};
+use common::{Language, Link, compile, compile_with, has, run, scratch, under_valgrind};
 use ringtap::event::{Declared, Text};
 use ringtap::{Config, Host, Instances, Item, Writer};
 use std::io::{BufRead, BufReader};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 #[test]
@@ -205,18 +205,20 @@ fn a_program_traces_to_whoever_is_there() {
     assert_eq!(payloads(&host).len(), 1);
 }
 
-/// The command-line program, where cargo has built it.
-fn ringtap() -> Option<Command> {
-    let program = std::env::current_exe().ok()?.ancestors().nth(2)?.join("ringtap");
+/// Another program of the workspace, where cargo has built it.
+fn built_program(name: &str) -> Option<PathBuf> {
+    let program = std::env::current_exe().ok()?.ancestors().nth(2)?.join(name);
     if !program.exists() {
         println!("skipped: {} is not built", program.display());
     }
-    program.exists().then(|| Command::new(program))
+    program.exists().then_some(program)
 }
 
 #[test]
 fn the_command_line_follows_a_c_program() {
-    let Some((program, mut ringtap)) = compile("served.c", Language::C, Link::Static).zip(ringtap()) else {
+    let Some((program, ringtap)) =
+        compile("served.c", Language::C, Link::Static).zip(built_program("ringtap"))
+    else {
         return;
     };
     let socket = scratch("served").join("host.sock");
@@ -228,7 +230,7 @@ fn the_command_line_follows_a_c_program() {
         .expect("it runs");
     let mut output = BufReader::new(child.stdout.take().expect("it is piped"));
     assert_eq!(line(&mut output), "ready");
-    let mut stream = ringtap
+    let mut stream = Command::new(ringtap)
         .args(["stream".as_ref(), "--json".as_ref(), "--attach".as_ref(), socket.as_os_str()])
         .stdout(Stdio::piped())
         .spawn()
@@ -249,6 +251,32 @@ fn the_command_line_follows_a_c_program() {
     assert!(has(&["printed", "::1:8080 fd=3 open=1"]), "{seen:#?}");
     assert!(has(&["symbols", "page cache", "READ|WRITE"]), "{seen:#?}");
     assert_eq!(seen.iter().filter(|line| line.contains(r#""system":"fields""#)).count(), 18, "{seen:#?}");
+}
+
+#[test]
+fn a_forked_child_declares_with_its_parent() {
+    let programs =
+        compile("plugin.c", Language::C, Link::Plugin).zip(compile("forked.c", Language::C, Link::Shared));
+    let Some((plugin, program)) = programs else { return };
+    run(Command::new(program).arg(plugin).arg(scratch("forked").join("host.sock")));
+}
+
+#[test]
+fn spans_are_slices_on_a_time_line() {
+    let programs = compile("fields.c", Language::Cpp, Link::Static).zip(built_program("ringtap"));
+    let Some((program, ringtap)) = programs else { return };
+    let directory = scratch("spans");
+    let (file, line) = (directory.join("trace.dat"), directory.join("trace.json"));
+    run(Command::new(&ringtap).args(["record", "-o"]).arg(&file).arg("--").arg(program));
+    run(Command::new(&ringtap).args(["export", "--to", "chrome", "-o"]).arg(&line).arg(&file));
+    let line = std::fs::read_to_string(line).expect("it was written");
+    let slices =
+        line.lines().filter(|line| line.starts_with(r#"{"ph":"B""#) || line.starts_with(r#"{"ph":"E""#));
+    let slices: Vec<&str> = slices.collect();
+    let [outer, inner, _, _] = slices[..] else { panic!("two begin, two end: {line}") };
+    assert!(outer.contains(r#""name":"request""#) && outer.contains(r#""user":7"#), "{outer}");
+    assert!(inner.contains(r#""name":"work""#), "{inner}");
+    assert!(slices[2..].iter().all(|end| end.starts_with(r#"{"ph":"E""#)), "{line}");
 }
 
 /// Runs the torture with this seed, events a writer and mode.
@@ -296,4 +324,77 @@ fn nor_under_valgrind() {
     if has("valgrind") {
         torture("embedded", seed(), 40, &|program| under_valgrind(program, false));
     }
+}
+
+/// The blocks of a document in this language.
+fn blocks<'d>(document: &'d str, language: &str) -> Vec<&'d str> {
+    let mark = format!("```{language}\n");
+    document.split(mark.as_str()).skip(1).filter_map(|rest| rest.split("```").next()).collect()
+}
+
+#[test]
+fn the_guides_example_prints_what_the_guide_says() {
+    let guide = std::fs::read_to_string(common::crate_dir().join("../../docs/c.md")).expect("it is there");
+    let ([program], [printed]) = (&blocks(&guide, "c")[..], &blocks(&guide, "text")[..]) else {
+        panic!("the guide has one program, and what it prints");
+    };
+    let source = scratch("guide").join("shop.c");
+    std::fs::write(&source, program).expect("it can be written");
+    for language in [Language::C, Language::Cpp] {
+        let Some(program) = compile_with(&source, language, Link::Shared, &["-O2"]) else { continue };
+        let output = run(&mut Command::new(program));
+        assert_eq!(String::from_utf8_lossy(&output.stdout), *printed);
+    }
+}
+
+#[test]
+fn installed_it_is_found_by_pkg_config() {
+    let Some(xtask) = built_program("xtask") else { return };
+    if !has("gcc") || !has("pkg-config") {
+        return;
+    }
+    let prefix = scratch("prefix");
+    let mut install = Command::new(xtask);
+    install.args(["install-capi".as_ref(), "--prefix".as_ref(), prefix.as_os_str()]);
+    // The libraries under the names that cargo gives them in the end.
+    let built = scratch("built");
+    for (from, to) in [("libringtap.so", "libringtap_c.so"), ("libringtap.a", "libringtap_c.a")] {
+        std::os::unix::fs::symlink(common::libraries().join(from), built.join(to))
+            .expect("links can be made");
+    }
+    run(install.arg("--built").arg(built));
+    for options in [&["--cflags", "--libs"][..], &["--cflags", "--libs", "--static"]] {
+        let found = run(Command::new("pkg-config")
+            .args(options)
+            .arg("ringtap")
+            .env("PKG_CONFIG_PATH", prefix.join("lib/pkgconfig")));
+        let flags = String::from_utf8(found.stdout).expect("flags are text");
+        let mut compiler = Command::new("gcc");
+        compiler.arg(common::crate_dir().join("tests/c/embedded.c")).args(flags.split_whitespace());
+        run(compiler.arg("-o").arg(prefix.join("embedded")).arg("-pthread"));
+        run(Command::new(prefix.join("embedded")).env("LD_LIBRARY_PATH", prefix.join("lib")));
+    }
+}
+
+#[test]
+fn the_header_declares_what_the_library_exports() {
+    if !has("nm") {
+        return;
+    }
+    let header = std::fs::read_to_string(common::crate_dir().join("include/ringtap.h")).expect("it is there");
+    let api = header.split("The declaring macros").next().expect("they come behind the functions");
+    let mut declared: Vec<&str> = api
+        .lines()
+        .filter(|line| !line.starts_with([' ', '/', '*', '#']))
+        .filter_map(|line| line.split('(').next()?.rsplit([' ', '*']).next())
+        .filter(|name| name.starts_with("ringtap_") && api.contains(&format!("{name}(")))
+        .collect();
+    let output =
+        run(Command::new("nm").args(["-D", "--defined-only"]).arg(common::libraries().join("libringtap.so")));
+    let symbols = String::from_utf8(output.stdout).expect("symbols are text");
+    let mut exported: Vec<&str> = symbols.lines().filter_map(|line| line.rsplit(' ').next()).collect();
+    declared.sort_unstable();
+    declared.dedup();
+    exported.sort_unstable();
+    assert_eq!(declared, exported);
 }

@@ -56,6 +56,12 @@ impl Running {
         Pid::from_child(&self.child)
     }
 
+    /// The same as a number.
+    #[must_use]
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Lets COMMAND begin.
     ///
     /// # Errors

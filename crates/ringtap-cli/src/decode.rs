@@ -225,7 +225,7 @@ impl Decoder {
         }
         // What a program wrote into its events is not to steer somebody's terminal.
         if layout == Layout::TraceCmd || (layout != Layout::Json && !is_coloured) {
-            hide_controls(&mut out[start..]);
+            escape_controls(out, start, is_applications(seen.record));
         }
     }
 
@@ -244,7 +244,7 @@ impl Decoder {
         }
         let mut line = Vec::new();
         text.entry(&entry, &mut line);
-        hide_controls(&mut line);
+        escape_controls(&mut line, 0, is_applications(seen.record));
         let (surroundings, rest) = split_after(&line, b"] ").unwrap_or((&line[..0], &line));
         let (time, rest) = split_after(rest, b": ").unwrap_or((&rest[..0], rest));
         let (name, rest) = split_after(rest, b": ").unwrap_or((&rest[..0], rest));
@@ -277,7 +277,7 @@ impl Decoder {
         let task = format!("{}-{}", String::from_utf8_lossy(self.tasks.name(common.pid)), common.pid);
         let (name, mut text) = (self.full_name(seen.record, common), Vec::new());
         self.print(seen.record, &mut text);
-        hide_controls(&mut text);
+        escape_controls(&mut text, 0, true);
         let (faint, event) = if is_coloured { (FAINT, EVENT) } else { Default::default() };
         let _ = write!(
             out,
@@ -392,10 +392,30 @@ fn split_after<'a>(line: &'a [u8], mark: &[u8]) -> Option<(&'a [u8], &'a [u8])> 
     Some(line.split_at(at + mark.len()))
 }
 
-/// Replaces what a terminal might obey.
-pub(crate) fn hide_controls(line: &mut [u8]) {
-    let is_control = |byte: &&mut u8| byte.is_ascii_control() && !matches!(**byte, b'\n' | b'\t');
-    line.iter_mut().filter(is_control).for_each(|byte| *byte = b'?');
+/// Whether a record is of an event that a program declared, and not of the kernel's, which breaks lines where it means to.
+pub(crate) fn is_applications(record: &[u8]) -> bool {
+    record.first_chunk().is_some_and(|&id| u16::from_le_bytes(id) >= ringtap::event::registry::FIRST_ID)
+}
+
+/// Writes what a terminal might obey as C's escapes, and with `newlines` all breaks of a line but the last.
+pub(crate) fn escape_controls(lines: &mut Vec<u8>, start: usize, newlines: bool) {
+    let line = lines.get(start..).unwrap_or_default();
+    let end = line.strip_suffix(b"\n").unwrap_or(line).len();
+    let is_escaped = |byte: u8| byte.is_ascii_control() && byte != b'\t' && (newlines || byte != b'\n');
+    // Mostly there are none.
+    if !line[..end].iter().any(|&byte| is_escaped(byte)) {
+        return;
+    }
+    let line = lines.split_off(start);
+    for &byte in &line[..end] {
+        match byte {
+            b'\n' if newlines => lines.extend_from_slice(b"\\n"),
+            b'\r' => lines.extend_from_slice(b"\\r"),
+            byte if is_escaped(byte) => lines.extend_from_slice(format!("\\x{byte:02x}").as_bytes()),
+            byte => lines.push(byte),
+        }
+    }
+    lines.extend_from_slice(&line[end..]);
 }
 
 /// Writes the lines gathered, if there are any, and forgets them.
@@ -442,15 +462,28 @@ mod tests {
 
     #[test]
     fn each_layout() {
-        let trace = "           <...>-2147483647 [001] .....     2.000003: greet: a?[2Jz feels -3\n";
+        let trace = "           <...>-2147483647 [001] .....     2.000003: greet: a\\x1b[2Jz feels -3\n";
         assert_eq!(line(Layout::Trace, false), trace);
-        let human = "   1.000003 cpu1  <...>-2147483647 test:greet           a?[2Jz feels -3\n";
+        let human = "   1.000003 cpu1  <...>-2147483647 test:greet           a\\x1b[2Jz feels -3\n";
         assert_eq!(line(Layout::Human { since: 1_000_000_000 }, false), human);
         let json: serde_json::Value = serde_json::from_str(&line(Layout::Json, false)).unwrap();
         assert_eq!(json["fields"]["mood"], -3);
         assert_eq!(json["fields"]["name"], "a\x1b[2Jz");
         assert_eq!((&json["type"], &json["source"]), (&"event".into(), &"application".into()));
         assert_eq!((&json["system"], &json["event"]), (&"test".into(), &"greet".into()));
+    }
+
+    #[test]
+    fn an_applications_event_is_one_line() {
+        let escaped = |text: &[u8], newlines| {
+            let mut out = [b"before\n", text].concat();
+            escape_controls(&mut out, 7, newlines);
+            String::from_utf8(out).unwrap()
+        };
+        assert_eq!(escaped(b"a\nb\r\x1b\x7f\tc\0\n", true), "before\na\\nb\\r\\x1b\\x7f\tc\\x00\n");
+        assert_eq!(escaped(b"a\n => b\x07\n", false), "before\na\n => b\\x07\n");
+        assert_eq!(escaped("schön\n".as_bytes(), true), "before\nschön\n");
+        assert_eq!(escaped(b"", true), "before\n");
     }
 
     #[test]

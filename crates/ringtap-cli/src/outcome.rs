@@ -16,7 +16,8 @@ const SIGNALLED: i32 = 128;
 pub enum Outcome {
     /// All is done.
     Done,
-    /// A signal of this number asked us to stop, and we cleaned up.
+    /// A signal of this number asked us to stop, and we cleaned up. The process dies of it then, as it would have without
+    /// us: a shell's loop ends with Ctrl-C only where its command died of it.
     Stopped(i32),
     /// The command we ran ended like this.
     Command(ExitStatus),
@@ -40,7 +41,13 @@ impl Outcome {
 /// Prints what failed, if anything did, and chooses the exit status.
 pub fn exit_code(result: anyhow::Result<Outcome>) -> ExitCode {
     match result {
-        Ok(outcome) => outcome.status().into(),
+        Ok(outcome) => {
+            if let Outcome::Stopped(signal) = outcome {
+                // Returns only where the signal does not end a process; then the status tells.
+                let _ = signal_hook::low_level::emulate_default_handler(signal);
+            }
+            outcome.status().into()
+        }
         Err(error) if ReaderGone::caused(&error) => ExitCode::SUCCESS,
         Err(error) => {
             anstream::eprintln!("ringtap: {error:#}");

@@ -101,6 +101,13 @@ impl Output {
         let size = rustix::termios::tcgetwinsize(rustix::stdio::stdout()).ok()?;
         Some(usize::from(size.ws_row)).filter(|&rows| rows > 0)
     }
+
+    /// Its columns, likewise.
+    #[must_use]
+    pub fn columns(&self) -> Option<usize> {
+        let size = rustix::termios::tcgetwinsize(rustix::stdio::stdout()).ok()?;
+        Some(usize::from(size.ws_col)).filter(|&columns| columns > 0)
+    }
 }
 
 impl Write for Output {

@@ -6,6 +6,7 @@ use ringtap::{Config, Host};
 use rustix::process::Signal;
 use serde_json::Value;
 use std::fs;
+use std::os::unix::process::ExitStatusExt;
 use support::{Temporary, cannot_trace, run, said, signal, until};
 
 ringtap::event! {
@@ -37,7 +38,7 @@ fn an_application_is_exported_until_somebody_stops_it() {
     until("the export begins", || out.exists());
     signal(&export, Signal::INT);
     let output = export.wait_with_output().unwrap();
-    assert_eq!(output.status.code(), Some(130), "{}", said(&output));
+    assert_eq!(output.status.signal(), Some(2), "{}", said(&output));
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert!(stderr.ends_with("trace.json: 2000 events, 0 lost\n"), "{stderr}");
 

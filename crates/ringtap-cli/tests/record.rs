@@ -17,6 +17,11 @@ ringtap::event! {
     print "%u %d %u %lld <%s> <%s>", a, b, c, d, name, last;
 }
 
+ringtap::event! {
+    /// What a flight recorder waits for.
+    struct Alarm as record:alarm { code: u32 }
+}
+
 const STRINGS: [&str; 6] =
     ["", "plain", "with space and 100%d", "\t tab", "schön € 日本", "\u{1}\u{7f}\\\"'"];
 
@@ -205,9 +210,14 @@ fn a_killed_recorder_leaves_what_it_had_written() {
         child.wait().unwrap();
         let (events, _) = counted(&file);
         assert!(events > 2000);
-        // trace-cmd reads it in the end, but steps through the holes that it still has.
         let output = run(&["report", path(&file)]);
         assert!(output.status.success(), "{}", said(&output));
+        // trace-cmd would step through the holes.
+        let whole = temporary.path().join("whole.dat");
+        let output = run(&["recover", path(&file), "-o", path(&whole)]);
+        assert!(output.status.success(), "{}", said(&output));
+        assert_eq!(counted(&whole), counted(&file), "{}", said(&output));
+        assert!(compared(&whole).len() > 2000);
     }
 }
 
@@ -317,6 +327,165 @@ fn a_flight_recorder_writes_when_it_is_asked() {
     command.args(["record", "--kernel", "--json", "-e", fork, "--snapshot-on", fork, "-o", path(&file)]);
     let output = command.args(["-a", "--", "sh", "-c", "/bin/true; sleep 0.5"]).output().unwrap();
     assert!(!compared(&file).is_empty(), "{}", said(&output));
+}
+
+#[test]
+fn a_damaged_file_is_recovered_up_to_the_damage() {
+    let temporary = Temporary::new("record-damaged");
+    let shop = Shop::open(&temporary, 64);
+    shop.sell(2000);
+    let (file, whole) = (temporary.path().join("f.dat"), temporary.path().join("whole.dat"));
+    end(shop.record(&temporary, &["-o", path(&file)]), &file);
+    let (all, _) = counted(&file);
+    let mut bytes = fs::read(&file).unwrap();
+    // Longer than any record: one of them has no length any more.
+    let at = bytes.len() / 4096 / 2 * 4096;
+    bytes[at + 1000..at + 2000].fill(0);
+    fs::write(&file, &bytes).unwrap();
+    assert_eq!(run(&["report", path(&file)]).status.code(), Some(1));
+    let output = run(&["recover", path(&file), "-o", path(&whole)]);
+    assert!(
+        output.status.success() && said(&output).contains("1 damaged pages were cut"),
+        "{}",
+        said(&output)
+    );
+    let (kept, _) = counted(&whole);
+    assert!(kept < all && kept + 150 > all, "{kept} of {all}");
+    assert!(compared(&whole).len() > 1000);
+    let refused = |arguments: &[&str]| said(&run(&[&["recover"], arguments].concat()));
+    assert!(refused(&[path(&file)]).contains("give the file to be written by -o"));
+    assert!(refused(&[path(&file), "-o", path(&file)]).contains("would be overwritten"));
+}
+
+#[test]
+fn an_applications_event_ends_the_flight() {
+    let temporary = Temporary::new("record-alarm");
+    for (number, is_known) in [true, false].into_iter().enumerate() {
+        let shop = Shop::open(&temporary, 64);
+        Alarm::declared().unregister();
+        if is_known {
+            Alarm::register(&shop.host).unwrap();
+        }
+        let file = temporary.path().join(format!("{number}.dat"));
+        let options = ["-o", path(&file), "--announce", "--snapshot-on", "record:alarm"];
+        let mut recorder = shop.record(&temporary, &options);
+        announced(&mut recorder);
+        if !is_known {
+            Alarm::register(&shop.host).unwrap();
+        }
+        shop.sell(100);
+        Alarm { code: 7 }.write(&shop.host.writer());
+        // Too late.
+        shop.sell(50);
+        let output = recorder.wait_with_output().unwrap();
+        assert!(output.status.success(), "{}", said(&output));
+        // As with the kernel's `traceoff`, the event itself is not recorded any more.
+        assert_eq!(counted(&file).0, 100, "{}", said(&output));
+        let last = compared(&file).into_iter().rfind(|line| !line.is_empty()).unwrap();
+        assert!(last.contains("odd:"), "{last}");
+        assert!(shop.host.is_recording(), "as it was before");
+    }
+}
+
+#[test]
+fn an_applications_event_ends_the_flight_of_both() {
+    if cannot_trace() {
+        return;
+    }
+    let temporary = Temporary::new("record-alarm-both");
+    let shop = Shop::open(&temporary, 64);
+    Alarm::declared().unregister();
+    let file = temporary.path().join("both.dat");
+    let kernel = ["--kernel", "-e", "sched:sched_process_exit", "--snapshot-on", "record:alarm"];
+    let mut recorder = shop.record(&temporary, &[&["-o", path(&file), "--announce"][..], &kernel].concat());
+    announced(&mut recorder);
+    Command::new("true").status().unwrap();
+    Alarm::register(&shop.host).unwrap();
+    shop.sell(10);
+    Alarm { code: 7 }.write(&shop.host.writer());
+    let output = recorder.wait_with_output().unwrap();
+    assert!(output.status.success(), "{}", said(&output));
+    let lines = compared(&file);
+    let count = |what: &str| lines.iter().filter(|line| line.contains(what)).count();
+    assert_eq!(count("odd:"), 10, "{}", said(&output));
+    assert!(count("sched_process_exit:") > 0);
+}
+
+#[test]
+fn the_last_seconds_and_the_last_megabytes_are_kept() {
+    let temporary = Temporary::new("record-last");
+    let shop = Shop::open(&temporary, 1024);
+    let mut files = Vec::new();
+    // One consumes at a time, and each recorder takes what the one before left.
+    for (number, last) in [&["--last", "5s"][..], &["--last", "1", "--last", "3600s"]].into_iter().enumerate()
+    {
+        let file = temporary.path().join(format!("{number}.dat"));
+        let options = [&["-o", path(&file), "--announce", "--snapshot-on", "exit"][..], last].concat();
+        let mut recorder = shop.record(&temporary, &options);
+        announced(&mut recorder);
+        shop.sell(20_000);
+        if number == 0 {
+            // Time itself is the matter.
+            std::thread::sleep(std::time::Duration::from_millis(5500));
+        }
+        shop.sell(777);
+        signal(&recorder, Signal::INT);
+        let output = recorder.wait_with_output().unwrap();
+        assert!(output.status.success(), "{}", said(&output));
+        files.push(file);
+    }
+    let (events, _) = counted(&files[0]);
+    assert!((777..2000).contains(&events), "whole pages that may reach into the last seconds: {events}");
+    let (events, _) = counted(&files[1]);
+    let len = fs::metadata(&files[1]).unwrap().len();
+    assert!(events > 2000 && (800_000..1_300_000).contains(&len), "{events} events in {len} bytes");
+    let refused = said(&run(&["record", "--attach", "s", "--snapshot-on", "exit", "--last", "5m"]));
+    assert!(refused.contains("give MB such as 64, or seconds such as 30s"), "{refused}");
+}
+
+#[test]
+fn files_of_two_recorders_with_two_clocks_are_one_timeline() {
+    if cannot_trace() {
+        return;
+    }
+    let temporary = Temporary::new("record-merged");
+    let shop = Shop::open(&temporary, 64);
+    let (ours, kernels) = (temporary.path().join("app.dat"), temporary.path().join("kernel.dat"));
+    let mut recorder = shop.record(&temporary, &["-o", path(&ours), "--announce"]);
+    announced(&mut recorder);
+    shop.sell(5);
+    let mut command = temporary.ringtap();
+    command.args([
+        "record",
+        "--kernel",
+        "-e",
+        "sched:sched_process_exit",
+        "-o",
+        path(&kernels),
+        "--",
+        "true",
+    ]);
+    let output = command.output().unwrap();
+    assert!(output.status.success(), "{}", said(&output));
+    shop.sell(5);
+    signal(&recorder, Signal::INT);
+    assert!(recorder.wait_with_output().unwrap().status.success());
+    let output = run(&["report", "--json", path(&kernels), path(&ours)]);
+    assert!(output.status.success(), "{}", said(&output));
+    let lines = String::from_utf8(output.stdout).unwrap();
+    let events: Vec<Value> = lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert!(events.is_sorted_by_key(|event| event["ts"].as_u64()));
+    let names: Vec<_> = events.iter().map(|event| event["event"].as_str().unwrap()).collect();
+    assert_eq!(names.len(), 11, "{names:?}");
+    assert_eq!(names.iter().position(|name| *name == "sched_process_exit"), Some(5), "{names:?}");
+}
+
+/// Waits until a recorder has all that it needs.
+fn announced(recorder: &mut Child) {
+    use std::io::Read;
+    let mut line = [0; 10];
+    recorder.stdout.as_mut().unwrap().read_exact(&mut line).unwrap();
+    assert_eq!(&line, b"recording\n");
 }
 
 /// What trace-cmd records, where it can: some sandboxes forbid it to choose functions, which it does unasked.

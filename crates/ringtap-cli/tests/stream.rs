@@ -76,7 +76,7 @@ fn first_lines(temporary: &Temporary, arguments: &[&str], lines: usize) -> Vec<S
         }
     }
     let output = stream.wait_with_output().unwrap();
-    assert_eq!(output.status.code(), Some(130), "{}", said(&output));
+    assert_eq!(output.status.signal(), Some(2), "{}", said(&output));
     seen
 }
 
@@ -89,7 +89,7 @@ fn an_application_is_followed_without_consuming() {
         let lines = first_lines(&temporary, &["--attach", socket], 4);
         assert!(lines[0].ends_with(": asked: size=100"), "{lines:?}");
         assert!(lines[1].ends_with(": answered: / -> 200"), "{lines:?}");
-        assert!(lines[3].ends_with(": answered: /nowhere?[31m -> 404"), "steers no terminal: {lines:?}");
+        assert!(lines[3].ends_with(": answered: /nowhere\\x1b[31m -> 404"), "steers no terminal: {lines:?}");
         assert_eq!(lines.len(), 4);
     }
     let only = first_lines(&temporary, &["--attach", socket, "-e", "shop:ans*", "--json"], 2);
@@ -112,7 +112,7 @@ fn each_layout_has_its_header() {
     assert!(ftrace[12].ends_with(": asked: size=100"), "{ftrace:?}");
     assert_eq!(trace_cmd[0], format!("cpus={cpus}"));
     assert!(trace_cmd[2].contains(": answered:             / -> 200"), "{trace_cmd:?}");
-    assert!(trace_cmd[4].contains("/nowhere?[31m"), "steers no terminal: {trace_cmd:?}");
+    assert!(trace_cmd[4].contains("/nowhere\\x1b[31m"), "steers no terminal: {trace_cmd:?}");
     let asked: Value = serde_json::from_str(&json[0]).unwrap();
     assert_eq!(asked["event"], "asked");
 }
@@ -129,7 +129,7 @@ fn a_consuming_stream_is_alone() {
     let shown = said(&second).replace(shop.socket(), "SOCKET").replace(&first.id().to_string(), "PID");
     insta::assert_snapshot!("stream-consumed", shown);
     signal(&first, Signal::TERM);
-    assert_eq!(first.wait().unwrap().code(), Some(143));
+    assert_eq!(first.wait().unwrap().signal(), Some(15));
     let read: u64 = shop.host.cpus().iter().map(|&cpu| shop.host.stats(cpu).unwrap().read_events).sum();
     assert_eq!(read, 4);
     // The claim went with the process.
@@ -337,7 +337,7 @@ fn signals_leave_no_instance_and_no_child() {
         assert_eq!((commands.len(), instances_of(pid).len()), (1, 1), "{:?}", instances());
         signal(&stream, number);
         std::io::copy(&mut stdout, &mut std::io::sink()).unwrap();
-        assert_eq!(stream.wait().unwrap().code(), Some(status));
+        assert_eq!(stream.wait().unwrap().signal(), Some(status - 128));
         assert!(!commands.into_iter().any(runs) && temporary.is_empty());
         assert!(instances_of(pid).is_empty(), "{:?}", instances());
     }
@@ -390,4 +390,28 @@ fn the_kernels_refusals_are_one_sentence() {
         .args(["--mount", "sh", "-c", unmounted, env!("CARGO_BIN_EXE_ringtap")])
         .output();
     insta::assert_snapshot!("stream-no-tracefs", said(&without.unwrap()));
+}
+
+#[test]
+fn a_shells_loop_ends_with_ctrl_c() {
+    use std::os::unix::process::CommandExt;
+    let temporary = Temporary::new("stream-loop");
+    let shop = Shop::open(&temporary);
+    let script = "while :; do \"$0\" stream --attach \"$1\" || true; done";
+    let mut shell = Command::new("bash");
+    shell.args(["-c", script, env!("CARGO_BIN_EXE_ringtap")]).arg(&shop.socket).process_group(0);
+    let Ok(mut shell) = shell.stdout(std::process::Stdio::piped()).spawn() else {
+        println!("skipped, as there is no bash");
+        return;
+    };
+    let mut line = String::new();
+    BufReader::new(shell.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
+    // As the keyboard does: to the shell and its command.
+    rustix::process::kill_process_group(support::pid(&shell), Signal::INT).unwrap();
+    let mut ended = None;
+    until("the loop ends", || {
+        ended = shell.try_wait().unwrap();
+        ended.is_some()
+    });
+    assert_eq!(ended.unwrap().signal(), Some(2));
 }

@@ -282,3 +282,45 @@ fn what_takes_long_delays_nobody_else() {
     // One thread alone would answer a few, before it begins with the snapshot.
     assert!(most.clone().any(|reads| reads > 20), "{:?}", most.collect::<Vec<_>>());
 }
+
+/// Reads every file that can be read and does not consume; how many there are.
+fn read_all(directory: &std::path::Path) -> usize {
+    let mut files = 0;
+    for entry in fs::read_dir(directory).unwrap().map(Result::unwrap) {
+        let name = entry.file_name();
+        if entry.file_type().unwrap().is_dir() {
+            files += read_all(&entry.path());
+        } else if !name.to_string_lossy().starts_with("trace_pipe") {
+            match fs::read(entry.path()) {
+                Ok(_) => files += 1,
+                // Those to be written alone say so; root may open them.
+                Err(error) => {
+                    assert_eq!(error.raw_os_error(), Some(Errno::INVAL.raw_os_error()), "{entry:?}")
+                }
+            }
+        }
+    }
+    files
+}
+
+#[test]
+fn a_tree_of_2000_events_is_read_through() {
+    let Some(mounted) = mounted(64) else { return };
+    for number in 0..2000 {
+        let format = "\tfield:unsigned short common_type;\toffset:0;\tsize:2;\tsigned:0;\n\
+            \tfield:unsigned char common_flags;\toffset:2;\tsize:1;\tsigned:0;\n\
+            \tfield:unsigned char common_preempt_count;\toffset:3;\tsize:1;\tsigned:0;\n\
+            \tfield:int common_pid;\toffset:4;\tsize:4;\tsigned:1;\n\n\
+            \tfield:u64 number;\toffset:8;\tsize:8;\tsigned:0;\n";
+        let name = format!("event{number}");
+        let text = format!("name: {name}\nID: 0\nformat:\n{format}\nprint fmt: \"%llu\", REC->number\n");
+        mounted.instances.register_event(&format!("system{}", number % 50), &name, &text).unwrap();
+    }
+    let begin = std::time::Instant::now();
+    let files = read_all(mounted.root());
+    let took = begin.elapsed();
+    println!("{files} files in {took:?}");
+    assert!(files > 2000 * 6, "{files}");
+    // A watchdog: what is claimed is two seconds, on an idle machine.
+    assert!(took < std::time::Duration::from_secs(60), "{took:?}");
+}

@@ -89,3 +89,70 @@ pub fn check_pages(bytes: &[u8], sources: Sources<'_>) {
         }
     }
 }
+
+/// Most bytes that one record may become in a file of another format, with all that describes it.
+#[cfg(all(feature = "chrome", feature = "ctf", feature = "perfetto"))]
+const MAX_EXPORTED: usize = 1 << 22;
+/// Most steps of a file that are exported.
+#[cfg(all(feature = "chrome", feature = "ctf", feature = "perfetto"))]
+const MAX_EXPORTED_STEPS: u32 = 1 << 14;
+
+/// A file that need not be right, through each exporter and each layout of text.
+#[cfg(all(feature = "chrome", feature = "ctf", feature = "perfetto"))]
+pub fn check_export(bytes: &[u8]) {
+    use crate::text::CsvLines;
+    use crate::trace_dat::{Item, Timeline, TraceDat};
+    use crate::{Constants, chrome, ctf, perfetto};
+
+    let Ok(file) = TraceDat::open(&bytes) else { return };
+    let (formats, _) = file.events(Dialect::Kernel, false, Constants::new());
+    let (symbols, strings) = (Symbols::parse(&file.kallsyms), Strings::parse(&file.printk_formats));
+    let tasks = Tasks::parse(&file.tasks);
+    let sources = Sources { formats: &formats, tasks: &tasks, symbols: &symbols, strings: &strings };
+    let (mut to_chrome, mut to_perfetto) = (chrome::Writer::new(), perfetto::Writer::new());
+    let mut to_ctf = ctf::Writer::new(ctf::Options::default());
+    let (mut text, mut exported, mut steps) = (Vec::new(), 0usize, 0u32);
+    let mut timeline = Timeline::new();
+    timeline.push_file(0, &file, &bytes);
+    while let Some(timed) = timeline.next() {
+        steps = steps.saturating_add(1);
+        if steps > MAX_EXPORTED_STEPS {
+            break;
+        }
+        let (cpu, time) = (timed.origin.cpu, timed.time);
+        let group = u32::try_from(timed.origin.buffer).unwrap_or(0);
+        let count = match &timed.step {
+            Item::Record(record) => {
+                let entry = Entry { cpu, time, record: record.bytes };
+                to_chrome.entry(group, &entry, &sources);
+                to_perfetto.entry(group, &entry, &sources);
+                to_ctf.entry(group, &entry, &sources);
+                CsvLines { sources, fields: &[] }.entry(&entry, &mut text);
+                JsonLines { sources, with_text: false }.entry(&entry, &mut text);
+                None
+            }
+            Item::Lost(lost) => Some(lost.count()),
+            Item::Damaged { .. } | Item::Failed(_) => Some(None),
+        };
+        if let Some(count) = count {
+            to_chrome.lost(group, cpu, time, count);
+            to_perfetto.lost(group, cpu, time, count);
+            to_ctf.lost(group, cpu, time, count);
+        }
+        for made in [to_chrome.take(), to_perfetto.take(), &mut text] {
+            exported = exported.saturating_add(made.len());
+            made.clear();
+        }
+    }
+    to_chrome.finish();
+    to_perfetto.finish();
+    to_ctf.finish();
+    exported = exported.saturating_add(to_chrome.take().len()).saturating_add(to_perfetto.take().len());
+    let counted: Result<(), ()> = to_ctf.drain(|_, bytes| {
+        exported = exported.saturating_add(bytes.len());
+        Ok(())
+    });
+    assert!(counted.is_ok(), "counting cannot fail");
+    let allowed = usize::try_from(steps).unwrap_or(usize::MAX).saturating_add(1).saturating_mul(MAX_EXPORTED);
+    assert!(exported <= allowed, "{exported} bytes of {steps} steps");
+}

@@ -84,14 +84,12 @@ impl Event {
     }
 
     fn compiled(&self) -> &Result<Compiled, Unprintable> {
-        self.compiled.get_or_init(|| {
-            print::compile(Environment {
-                format: &self.format,
-                constants: &self.constants,
-                target: self.target,
-                dialect: self.dialect,
-            })
-        })
+        self.compiled.get_or_init(|| print::compile(self.environment()))
+    }
+
+    fn environment(&self) -> Environment<'_> {
+        let Self { format, constants, target, dialect, .. } = self;
+        Environment { format, constants, target: *target, dialect: *dialect }
     }
 
     /// How the kernel's code prints it, where its text does not come from the `print fmt`.
@@ -111,6 +109,9 @@ impl Event {
     /// Says why the record was printed field by field instead of by the event's `print fmt`. Text is appended in
     /// any case. An event that is [`unprintable`](Self::unprintable) is printed so, too, and that is no error.
     pub fn print(&self, record: &[u8], context: &Context<'_>, out: &mut Vec<u8>) -> Result<(), Stop> {
+        if self.by_code == Some(ByCode::Packed) && self.print_packed(record, context, out).is_some() {
+            return Ok(());
+        }
         let printed = match self.compiled() {
             Ok(compiled) => compiled.program.print(record, self.target, self.dialect, context, out),
             Err(_) if self.fields().iter().any(|field| field.kind == Kind::Float) => {
@@ -125,6 +126,22 @@ impl Event {
         };
         if printed.is_err() {
             self.print_fields(record, out);
+        }
+        printed
+    }
+
+    /// Appends the text of a `trace_printk`; `None`, and nothing, where its format is not known or its arguments are not
+    /// there.
+    fn print_packed(&self, record: &[u8], context: &Context<'_>, out: &mut Vec<u8>) -> Option<()> {
+        let int = |name| self.field(name)?.int(record, self.target);
+        let format = context.strings.get(int("fmt")?)?;
+        let packed = record.get(usize::try_from(self.field("buf")?.offset).ok()?..)?;
+        let start = out.len();
+        context.symbols.print(int("ip")?, false, self.dialect, out);
+        out.extend_from_slice(b": ");
+        let printed = print::print_packed(self.environment(), format.as_bytes(), packed, context, out);
+        if printed.is_none() {
+            out.truncate(start);
         }
         printed
     }

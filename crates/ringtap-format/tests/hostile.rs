@@ -186,6 +186,95 @@ fn broken_files() {
     }
 }
 
+/// The capture's head in version 7, compressed or not, as trace.dat files are today.
+#[cfg(all(feature = "chrome", feature = "ctf", feature = "perfetto", feature = "zstd"))]
+fn version_7(capture: &[u8], compression: ringtap_format::trace_dat::Compression) -> Vec<u8> {
+    use ringtap_format::trace_dat::{
+        BufferPlan, Compression, CpuPages, Descriptions, FilePlan, Piece, TraceDatWriter,
+    };
+    const LANE: u64 = 1 << 16;
+    let file = TraceDat::open(&capture).unwrap();
+    let buffer = &file.buffers[0];
+    let cpus: Vec<_> = buffer.cpus.iter().map(|data| data.cpu).collect();
+    let plan = FilePlan {
+        version: 7,
+        target: file.layout.target,
+        page_size: buffer.layout.size(),
+        compression,
+        lane_size: LANE,
+        buffers: vec![BufferPlan { name: String::new(), clock: "mono".into(), cpus }],
+    };
+    let head = Descriptions {
+        header_page: file.header_page.clone(),
+        header_event: file.header_event.clone(),
+        formats: file.formats.iter().filter(|(system, _)| system != "ftrace").take(40).cloned().collect(),
+        tasks: file.tasks.clone(),
+        ..Descriptions::default()
+    };
+    let (mut writer, head) = TraceDatWriter::new(plan, head).unwrap();
+    let mut bytes = Vec::new();
+    let put = |bytes: &mut Vec<u8>, Piece { offset, bytes: piece }: Piece| {
+        let offset = usize::try_from(offset).unwrap();
+        bytes.resize(bytes.len().max(offset + piece.len()), 0);
+        bytes[offset..offset + piece.len()].copy_from_slice(&piece);
+    };
+    put(&mut bytes, head);
+    for (lane, data) in buffer.cpus.iter().enumerate() {
+        let mut pages = CpuPages::new(capture, data.clone(), buffer.layout);
+        for _ in 0..4 {
+            let Some(page) = pages.next_page().unwrap() else { break };
+            let mut chunk = Vec::new();
+            match compression {
+                Compression::None => chunk.extend_from_slice(page.bytes),
+                _ => writer.chunk(page.bytes, 1, &mut chunk).unwrap(),
+            }
+            let len = u64::try_from(chunk.len()).unwrap();
+            let offset = writer.place(lane, len).unwrap();
+            put(&mut bytes, Piece { offset, bytes: chunk });
+            writer.added(lane, len);
+        }
+    }
+    writer.table().into_iter().for_each(|piece| put(&mut bytes, piece));
+    bytes
+}
+
+#[test]
+#[cfg(all(feature = "chrome", feature = "ctf", feature = "perfetto", feature = "zstd"))]
+fn broken_files_are_exported() {
+    use ringtap_format::trace_dat::Compression;
+    let mut random = random("broken_files_are_exported");
+    let capture = capture();
+    let files = [
+        capture[..capture.len().min(400_000)].to_vec(),
+        version_7(&capture, Compression::None),
+        version_7(&capture, Compression::Zstd),
+    ];
+    files.iter().for_each(|file| check_export(file));
+    for round in 0..rounds(150) {
+        let mut file = files[random.below(files.len())].clone();
+        // Anywhere, or where the descriptions and tables are.
+        let reach = if round % 2 == 0 { file.len() } else { file.len().min(200_000) };
+        for _ in 0..=random.below(8) {
+            let at = random.below(reach);
+            match random.below(3) {
+                0 => file[at] = u8::try_from(random.next() >> 56).unwrap(),
+                1 => file[at] ^= 1 << random.below(8),
+                _ => {
+                    let end = (at + 8).min(file.len());
+                    file[at..end].fill([0, 0xff][random.below(2)]);
+                }
+            }
+        }
+        if random.below(4) == 0 {
+            file.truncate(random.below(file.len()));
+        }
+        let start = Instant::now();
+        check_export(&file);
+        check_trace_dat(&file);
+        assert!(start.elapsed() < Duration::from_secs(60), "too slow");
+    }
+}
+
 #[test]
 fn broken_filters() {
     const FILTERS: &[&str] = &[

@@ -5,6 +5,7 @@ use crate::recorder::{Options, Recorder};
 use crate::source::Source;
 use crate::subscriber::Subscriber;
 use ringtap::attach::{AttachError, Attachment, SOCKET_VARIABLE};
+use ringtap::crash::{self, StartError};
 use ringtap::serve::{self, ServeError, Server};
 use ringtap::{Config, Host, HostError};
 use std::path::{Path, PathBuf};
@@ -35,6 +36,12 @@ pub enum InitError {
     /// The socket that was asked for cannot be served.
     #[error("failed to serve the trace")]
     Serve(#[from] ServeError),
+    /// The crash recorder cannot be started.
+    #[error("failed to start the crash recorder")]
+    CrashRecorder(#[from] StartError),
+    /// The crash recorder needs a socket.
+    #[error("the crash recorder finds no socket of this program: name one by `serve_at`")]
+    Unserved,
     /// Another subscriber is there.
     #[error("the program has another global subscriber: put a ringtap layer on it instead")]
     Taken(#[source] SetGlobalDefaultError),
@@ -81,6 +88,8 @@ pub struct Builder {
     is_served: bool,
     options: Options,
     has_log: bool,
+    /// The crash recorder's file, and how many bytes of events it keeps.
+    crash: Option<(PathBuf, u64)>,
 }
 
 impl Default for Builder {
@@ -92,6 +101,7 @@ impl Default for Builder {
             is_served: true,
             options: Options { max_level: LevelFilter::TRACE, every_close: false },
             has_log: true,
+            crash: None,
         }
     }
 }
@@ -135,6 +145,15 @@ impl Builder {
     #[must_use]
     pub fn unserved(mut self) -> Self {
         self.is_served = false;
+        self
+    }
+
+    /// Leaves the last `last_bytes` of the trace in `file`, a trace.dat, if the program dies of a panic, an abort or a
+    /// signal, also of `kill -9`: a helper writes it, the program `ringtap` from `PATH` or the variable `RINGTAP`. Events go
+    /// into memory of our own then, whether or not there is a daemon.
+    #[must_use]
+    pub fn crash_recorder(mut self, file: impl Into<PathBuf>, last_bytes: u64) -> Self {
+        self.crash = Some((file.into(), last_bytes));
         self
     }
 
@@ -196,6 +215,7 @@ impl Builder {
     fn session(self) -> Result<Session, InitError> {
         let attach = |path: &Path| Attached::new(path, self.options);
         match &self.place {
+            _ if self.crash.is_some() => self.embed(None),
             Where::There(path) => attach(path)
                 .map(Session::from)
                 .map_err(|source| InitError::Attach { path: path.clone(), source }),
@@ -217,9 +237,16 @@ impl Builder {
             (None, true) => serve_somewhere(&host),
             (_, false) => None,
         };
+        let crash = match (&self.crash, &server) {
+            (None, _) => None,
+            (Some((file, last_bytes)), Some(server)) => {
+                Some(crash::Recorder::start(server, file, *last_bytes)?)
+            }
+            (Some(_), None) => return Err(InitError::Unserved),
+        };
         let source = Source::here(host.clone(), server.as_ref().map(Server::path));
         let recorder = Arc::new(Recorder::new(host.writer(), source, self.options));
-        Ok(Session { recorder, host: Some(host), server, not_attached })
+        Ok(Session { recorder, host: Some(host), server, not_attached, _crash: crash })
     }
 }
 
@@ -252,7 +279,7 @@ impl Attached {
 
 impl From<Attached> for Session {
     fn from(attached: Attached) -> Self {
-        Self { recorder: Arc::new(attached.0), host: None, server: None, not_attached: None }
+        Self { recorder: Arc::new(attached.0), host: None, server: None, not_attached: None, _crash: None }
     }
 }
 
@@ -286,6 +313,7 @@ pub struct Session {
     host: Option<Host>,
     server: Option<Server>,
     not_attached: Option<AttachError>,
+    _crash: Option<crash::Recorder>,
 }
 
 impl Session {

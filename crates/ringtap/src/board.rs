@@ -10,9 +10,9 @@ use crate::rules::HasRegion;
 use ringtap_abi::control::Part;
 use ringtap_abi::rules::{self, Region};
 use ringtap_abi::switchboard::{
-    Entry, FORMATS_LEN, FORMATS_OFFSET, FormatHead, Head, INSTANCES_OFFSET, LEN, MAGIC, MAPPED_LEN,
-    MAX_INSTANCES, RULES_OFFSET, SETTINGS_LEN, SETTINGS_OFFSET, TASKS, TASKS_OFFSET, Task, VERSION, WORDS,
-    WORDS_LEN, WORDS_OFFSET, format_entry_len,
+    Entry, FORMATS_LEN, FORMATS_OFFSET, FormatHead, Head, INSTANCES_OFFSET, LEN, MAGIC, MAPPED_LEN, MAX_CPUS,
+    MAX_INSTANCES, RULES_OFFSET, SETTINGS_LEN, SETTINGS_OFFSET, TASKS, TASKS_OFFSET, Task, UNHEARD_OFFSET,
+    VERSION, WORDS, WORDS_LEN, WORDS_OFFSET, format_entry_len,
 };
 use ringtap_abi::sync::AtomicU64;
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -28,7 +28,8 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 pub(crate) struct Board {
     /// [`MAPPED_LEN`] bytes, aligned to [`WORDS_LEN`].
     start: NonNull<u8>,
-    fd: OwnedFd,
+    /// `None` where nobody is to be given it, and no descriptor kept.
+    fd: Option<OwnedFd>,
     /// Whether a word was handed out.
     is_pinned: AtomicBool,
 }
@@ -97,11 +98,11 @@ impl Board {
             unmap(start, MAPPED_LEN);
             return Err(failed("map the switchboard")(errno));
         }
-        Ok(Self { start, fd, is_pinned: AtomicBool::new(false) })
+        Ok(Self { start, fd: Some(fd), is_pinned: AtomicBool::new(false) })
     }
 
-    pub(crate) fn fd(&self) -> BorrowedFd<'_> {
-        self.fd.as_fd()
+    pub(crate) fn fd(&self) -> Option<BorrowedFd<'_>> {
+        self.fd.as_ref().map(AsFd::as_fd)
     }
 
     pub(crate) fn head(&self) -> &Head {
@@ -131,6 +132,14 @@ impl Board {
     fn rules_words(&self) -> &[AtomicU64] {
         // SAFETY: as in `head`; the rules end before the formats.
         unsafe { std::slice::from_raw_parts(self.at(RULES_OFFSET).cast::<AtomicU64>(), rules::WORDS) }
+    }
+
+    /// How many events of a CPU and instance were refused because their process knew no buffer that takes them.
+    pub(crate) fn unheard(&self, instance: usize, cpu: u32) -> Option<&AtomicU64> {
+        let place = (instance < MAX_INSTANCES && (cpu as usize) < MAX_CPUS)
+            .then(|| UNHEARD_OFFSET + (instance * MAX_CPUS + cpu as usize) * size_of::<u64>())?;
+        // SAFETY: as in `head`; the counts end before the formats.
+        Some(unsafe { &*self.at(place).cast::<AtomicU64>() })
     }
 
     /// An event's word, to look at while this board is borrowed.
@@ -172,7 +181,8 @@ impl Board {
         let mut bytes = FormatHead { len, id: id.into() }.bytes().to_vec();
         bytes.extend_from_slice(text.as_bytes());
         bytes.resize(entry, 0);
-        if rustix::io::pwrite(&self.fd, &bytes, FORMATS_OFFSET as u64 + used) != Ok(entry) {
+        let Some(fd) = &self.fd else { return false };
+        if rustix::io::pwrite(fd, &bytes, FORMATS_OFFSET as u64 + used) != Ok(entry) {
             return false;
         }
         // S3: pairs with the Acquire in `formats`. The entry is there before the log ends behind it.
@@ -205,7 +215,8 @@ impl Board {
         }
         let version = self.head().settings.load(Relaxed) + 1;
         let bytes = [&(settings.len() as u64).to_le_bytes(), settings].concat();
-        let written = rustix::io::pwrite(&self.fd, &bytes, settings_offset(version) as u64);
+        let Some(fd) = &self.fd else { return false };
+        let written = rustix::io::pwrite(fd, &bytes, settings_offset(version) as u64);
         if written != Ok(bytes.len()) {
             return false;
         }
@@ -226,7 +237,8 @@ impl Board {
 
     fn read(&self, offset: usize, len: usize) -> Vec<u8> {
         let mut bytes = vec![0; len];
-        let read = rustix::io::pread(&self.fd, &mut bytes, offset as u64).unwrap_or(0);
+        let read = self.fd.as_ref().map_or(Ok(0), |fd| rustix::io::pread(fd, &mut bytes, offset as u64));
+        let read = read.unwrap_or(0);
         bytes.truncate(read);
         bytes
     }
@@ -276,8 +288,11 @@ pub(crate) fn find(host_id: [u64; 2]) -> Option<Arc<Board>> {
 }
 
 /// Maps a host's switchboard, or finds it where this process has it mapped already.
-pub(crate) fn shared(fd: OwnedFd) -> Result<Arc<Board>, MapError> {
-    let board = Board::open(fd)?;
+pub(crate) fn shared(fd: OwnedFd, keeps_descriptor: bool) -> Result<Arc<Board>, MapError> {
+    let mut board = Board::open(fd)?;
+    if !keeps_descriptor {
+        board.fd = None;
+    }
     if let Some(known) = find(board.host_id()) {
         return Ok(known);
     }
@@ -326,7 +341,8 @@ mod tests {
         let word = board.word_for_ever(777);
         assert_eq!(ptr::from_ref(word).addr() / 8 % WORDS, 777);
         word.store(1, Relaxed);
-        let again = Board::open(board.fd.try_clone().expect("a descriptor")).expect("it is one");
+        let again = Board::open(board.fd().expect("kept").try_clone_to_owned().expect("a descriptor"))
+            .expect("it is one");
         assert_eq!(again.word(777).load(Relaxed), 1);
         assert_eq!(again.host_id(), board.host_id());
         drop(board);
@@ -367,7 +383,8 @@ mod tests {
         assert_eq!(read, [(40, "app\none\nname: one\n".to_owned()), (41, "app\ntwo\n".to_owned())]);
         board.head().formats_len.store(u64::MAX, Relaxed);
         assert!(board.formats().starts_with(&read));
-        rustix::io::pwrite(&board.fd, &[0xff; 8], FORMATS_OFFSET as u64).expect("it can be written");
+        rustix::io::pwrite(board.fd().expect("it is kept"), &[0xff; 8], FORMATS_OFFSET as u64)
+            .expect("it can be written");
         assert!(board.formats().is_empty());
         assert!(!board.log_format(42, "app\nthree\n"), "there is no room behind a length that cannot be");
     }

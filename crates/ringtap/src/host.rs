@@ -14,7 +14,7 @@ use crate::ring::swap::{Handed, Reader as Swapper};
 use crate::ring::{Corrupt, Ring, recover, renumber, reset, retire, watermark};
 use crate::rseq::{self, Area, lock, portable::Pinned};
 use crate::stats::Stats;
-use crate::writer::{self, Pin, Writer};
+use crate::writer::{self, Pin, Unheard, Writer};
 use crate::{cpus, snapshot, wake};
 use ringtap_abi::Geometry;
 use ringtap_abi::control::request::{NEWEST, OLDEST};
@@ -23,7 +23,7 @@ use ringtap_abi::switchboard::TOP;
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
-use std::sync::atomic::{AtomicBool, AtomicU8};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -153,8 +153,8 @@ struct Instance {
     calibrated: Mutex<Option<(Pair, Instant)>>,
     /// A snapshot's are those of what it was taken of.
     common: Arc<Common>,
-    /// Whether its writers write to other instances, too.
-    is_top: bool,
+    /// Its bit. Writers of the top instance, 0, write to the others, too. `None`: nobody writes here.
+    bit: Option<usize>,
     snapshot: snapshot::Slot,
     /// Whether buffers that are consumed are not resized.
     strict: AtomicBool,
@@ -209,7 +209,7 @@ impl Host {
     /// # Errors
     /// [`HostError`] where the sizes are impossible or the kernel refuses the memory.
     pub fn new(config: &Config) -> Result<Self, HostError> {
-        Self::with(config, &Arc::new(Common::new(TOP)?), None, true)
+        Self::with(config, &Arc::new(Common::new(TOP)?), None, 0)
     }
 
     /// Makes an instance's buffers. `sizes`: the sub-buffers of each CPU's ring, where they differ.
@@ -217,7 +217,7 @@ impl Host {
         config: &Config,
         common: &Arc<Common>,
         sizes: Option<&[u32]>,
-        is_top: bool,
+        bit: usize,
     ) -> Result<Self, HostError> {
         let size = |cpu: u32| sizes.and_then(|sizes| sizes.get(cpu as usize).copied());
         let geometry = |cpu| Geometry::new(config.subbuf_size, size(cpu).unwrap_or(config.ring_subbufs));
@@ -236,12 +236,15 @@ impl Host {
         let buffers = (0..=last).map(buffer).collect::<Result<_, HostError>>();
         let buffers = buffers.inspect_err(|_| files.iter().for_each(Files::discard))?;
         let calibrated = Some((pair, Instant::now()));
+        let lanes = lanes(buffers, &unheard(common, bit));
         let instance = Instance {
-            is_top,
+            bit: Some(bit),
             files,
-            ..Instance::of(lanes(buffers), clock, calibrated, common, config.buffer_percent)
+            ..Instance::of(lanes, clock, calibrated, common, config.buffer_percent)
         };
         let host = Self { instance: Arc::new(instance) };
+        // Whoever was here before had its own count.
+        host.cpus().into_iter().for_each(|cpu| host.forget_unheard(cpu));
         host.keep_events().map_err(MapError::events)?;
         Ok(host)
     }
@@ -249,10 +252,11 @@ impl Host {
     /// The same instance with other buffers: a snapshot of it.
     pub(crate) fn with_buffers(&self, buffers: Vec<Arc<Buffer>>) -> Self {
         let Instance { clock, common, .. } = &*self.instance;
+        let lanes = lanes(buffers, &unheard(common, 0));
         let instance = Instance {
             strict: AtomicBool::new(true),
             // Its events were stamped before now: no line is drawn anew.
-            ..Instance::of(lanes(buffers), *clock, None, common, self.buffer_percent())
+            ..Instance::of(lanes, *clock, None, common, self.buffer_percent())
         };
         Self { instance: Arc::new(instance) }
     }
@@ -302,7 +306,7 @@ impl Host {
             Ok(Lane::new(Arc::new(Buffer::adopt(cpu, fd, mapping)?)))
         };
         let lanes = fds.into_iter().map(lane).collect::<Result<_, HostError>>()?;
-        Self::inherit(lanes, common, buffer_percent, false, None)
+        Self::inherit(lanes, common, buffer_percent, None, None)
     }
 
     /// Goes on with a dead host's buffers, as lanes; the index is the CPU.
@@ -310,7 +314,7 @@ impl Host {
         lanes: Vec<Lane>,
         common: &Arc<Common>,
         buffer_percent: u8,
-        is_top: bool,
+        bit: Option<usize>,
         directory: Option<&Path>,
     ) -> Result<Self, HostError> {
         let writers = lanes.iter().map(Lane::mappings).collect();
@@ -320,9 +324,10 @@ impl Host {
         let calibrated = Some((Pair::now(clock), Instant::now()));
         let places: Vec<_> = newest.iter().map(|buffer| buffer.file()).collect();
         let files = directory.and_then(|directory| Files::resume(directory, &places));
-        let lanes = (lanes, writer::lanes_of(writers));
+        let unheard = bit.map(|bit| unheard(common, bit));
+        let lanes = (lanes, writer::lanes_of(writers, unheard.as_ref()));
         let instance =
-            Instance { is_top, files, ..Instance::of(lanes, clock, calibrated, common, buffer_percent) };
+            Instance { bit, files, ..Instance::of(lanes, clock, calibrated, common, buffer_percent) };
         let host = Self { instance: Arc::new(instance) };
         host.keep_events().map_err(MapError::events)?;
         Ok(host)
@@ -354,7 +359,7 @@ impl Host {
     /// A writer of this process.
     #[must_use]
     pub fn writer(&self) -> Writer {
-        let targets = self.instance.is_top.then(|| Arc::clone(self.instance.common.targets()));
+        let targets = (self.instance.bit == Some(0)).then(|| Arc::clone(self.instance.common.targets()));
         Writer::of_lanes(Arc::clone(&self.instance.writers), targets)
     }
 
@@ -495,7 +500,18 @@ impl Host {
     pub fn stats(&self, cpu: u32) -> Result<Stats, HostError> {
         let chain = self.lane(cpu)?.chain();
         let now = Pair::now(self.instance.clock).ticks;
-        chain.stats(now).map_err(|Corrupt| HostError::Damaged(cpu))
+        let stats = chain.stats(now).map_err(|Corrupt| HostError::Damaged(cpu))?;
+        let unheard = self.unheard(cpu).map_or(0, |count| count.load(Relaxed));
+        Ok(Stats { dropped_events: stats.dropped_events.wrapping_add(unheard), ..stats })
+    }
+
+    /// Events of processes that had not heard of this CPU's present buffer, and were refused.
+    fn unheard(&self, cpu: u32) -> Option<&AtomicU64> {
+        self.instance.common.board().unheard(self.instance.bit?, cpu)
+    }
+
+    fn forget_unheard(&self, cpu: u32) {
+        self.unheard(cpu).into_iter().for_each(|count| count.store(0, Relaxed));
     }
 
     /// Switches recording on or off, for all writers at once.
@@ -525,7 +541,7 @@ impl Host {
     /// # Errors
     /// [`HostError::Busy`] where a buffer could not be emptied, [`HostError::Damaged`].
     pub fn reset(&self) -> Result<(), HostError> {
-        self.instance.lanes.iter().try_for_each(Lane::reset)
+        self.cpus().into_iter().try_for_each(|cpu| self.reset_cpu(cpu))
     }
 
     /// As [`reset`](Self::reset), for one CPU's buffer.
@@ -533,7 +549,9 @@ impl Host {
     /// # Errors
     /// As there, and [`HostError::NoSuchCpu`].
     pub fn reset_cpu(&self, cpu: u32) -> Result<(), HostError> {
-        self.lane(cpu)?.reset()
+        self.lane(cpu)?.reset()?;
+        self.forget_unheard(cpu);
+        Ok(())
     }
 
     /// Numbers the sub-buffers of a CPU's buffer anew, while writers go on: the reader page is 0, the others are 1, 2, ...
@@ -708,7 +726,7 @@ impl Instance {
             buffer_percent: AtomicU8::new(buffer_percent),
             calibrated: Mutex::new(calibrated),
             common: Arc::clone(common),
-            is_top: false,
+            bit: None,
             snapshot: snapshot::Slot::default(),
             strict: AtomicBool::new(false),
             files: None,
@@ -718,9 +736,13 @@ impl Instance {
 }
 
 /// Lanes that begin with these buffers.
-fn lanes(buffers: Vec<Arc<Buffer>>) -> (Vec<Lane>, Arc<[writer::Lane]>) {
+fn lanes(buffers: Vec<Arc<Buffer>>, unheard: &Unheard) -> (Vec<Lane>, Arc<[writer::Lane]>) {
     let mappings = buffers.iter().map(|buffer| Arc::clone(&buffer.mapping)).collect();
-    (buffers.into_iter().map(Lane::new).collect(), writer::lanes(mappings))
+    (buffers.into_iter().map(Lane::new).collect(), writer::lanes(mappings, Some(unheard)))
+}
+
+fn unheard(common: &Common, instance: usize) -> Unheard {
+    Unheard { board: Arc::clone(common.board()), instance }
 }
 
 impl Buffer {

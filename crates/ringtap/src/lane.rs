@@ -20,13 +20,13 @@ use crate::ring::{Corrupt, retire};
 use crate::stats::{self, Stats};
 use ringtap_abi::meta::{ChainWords, Rank};
 use std::collections::VecDeque;
+use std::sync::atomic::AtomicU32;
 use std::sync::atomic::Ordering::{Relaxed, Release};
-use std::sync::atomic::{AtomicU32, AtomicU64};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// Replaced and read buffers of which it is still looked at how many events they refuse: those of processes that have
-/// not been told of what follows. A process that is stopped while so many resizes are made is a rare one.
-const SPENT: usize = 64;
+/// Replaced and read buffers whose counters are still looked at: a thread may have been stopped, in the middle of an event
+/// that its ring refused, for as many resizes.
+const SPENT: usize = 16;
 
 #[derive(Debug)]
 pub(crate) struct Lane {
@@ -47,10 +47,13 @@ pub(crate) struct Chain {
     told: Option<Arc<Buffer>>,
 }
 
-/// What is left of a buffer that was read or given up; what it had counted until then is in the chain's past.
+/// What is left of a buffer that was read or given up.
 #[derive(Debug)]
 struct Spent {
     mapping: Arc<Mapping>,
+    /// What it counted until then: that is in the past's numbers.
+    dropped: u64,
+    refused: u64,
     /// Until the sub-buffers' memory is given back: its consuming reader may still be looking at it.
     held: Option<Arc<Buffer>>,
 }
@@ -62,30 +65,16 @@ impl Spent {
         }
     }
 
-    /// The events that it has refused since.
+    /// What it counted since.
     fn late(&self) -> Stats {
         let ring = self.mapping.ring();
-        let (writer, chain) = (&ring.meta().writer, &ring.meta().chain);
-        let since =
-            |now: &AtomicU64, counted: &AtomicU64| now.load(Relaxed).wrapping_sub(counted.load(Relaxed));
+        let writer = &ring.meta().writer;
         Stats {
-            dropped_events: since(&writer.dropped, &chain.counted_dropped),
-            commit_overrun: since(&writer.refused, &chain.counted_refused),
+            dropped_events: writer.dropped.load(Relaxed).wrapping_sub(self.dropped),
+            commit_overrun: writer.refused.load(Relaxed).wrapping_sub(self.refused),
             ..Stats::default()
         }
     }
-
-    /// Counts no event again that it has refused until now.
-    fn settle(&self) {
-        settle(&self.mapping);
-    }
-}
-
-fn settle(mapping: &Mapping) {
-    let ring = mapping.ring();
-    let (writer, chain) = (&ring.meta().writer, &ring.meta().chain);
-    chain.counted_dropped.store(writer.dropped.load(Relaxed), Relaxed);
-    chain.counted_refused.store(writer.refused.load(Relaxed), Relaxed);
 }
 
 /// What the oldest buffer that is not spent says of those before it.
@@ -101,19 +90,12 @@ pub(crate) fn past_of(chain: &ChainWords) -> Stats {
 
 impl Lane {
     pub(crate) fn new(newest: Arc<Buffer>) -> Self {
-        Self::inherited(Stats::default(), None, VecDeque::new(), newest)
+        Self::inherited(Stats::default(), VecDeque::new(), newest)
     }
 
-    /// What a dead host left: the counters of the buffers that are no more, and of the last of them, if somebody still has
-    /// it, what it has refused since; those to be read, and the one that is written.
-    pub(crate) fn inherited(
-        past: Stats,
-        spent: Option<Arc<Mapping>>,
-        older: VecDeque<Arc<Buffer>>,
-        newest: Arc<Buffer>,
-    ) -> Self {
-        let spent = spent.into_iter().map(|mapping| Spent { mapping, held: None }).collect();
-        let chain = Chain { past, spent, older, newest, pending: None, told: None };
+    /// What a dead host left: the counters of the buffers that are no more, those to be read, and the one that is written.
+    pub(crate) fn inherited(past: Stats, older: VecDeque<Arc<Buffer>>, newest: Arc<Buffer>) -> Self {
+        let chain = Chain { past, spent: VecDeque::new(), older, newest, pending: None, told: None };
         chain.publish();
         Self { consumer: AtomicU32::new(0), chain: Mutex::new(chain) }
     }
@@ -157,9 +139,7 @@ impl Lane {
     /// The memory of all buffers in which there are writers, or were: the oldest first.
     pub(crate) fn mappings(&self) -> Vec<Arc<Mapping>> {
         let chain = self.chain();
-        let spent = chain.spent.iter().map(|spent| &spent.mapping);
-        let others = chain.older.iter().chain([&chain.newest]).map(|buffer| buffer.mapping());
-        spent.chain(others).map(Arc::clone).collect()
+        chain.older.iter().chain([&chain.newest]).map(|buffer| Arc::clone(buffer.mapping())).collect()
     }
 
     /// The buffer that is read.
@@ -284,12 +264,11 @@ impl Chain {
     /// Forgets all but the newest.
     pub(crate) fn forget(&mut self, has_consumer: bool) {
         for buffer in std::mem::take(&mut self.older) {
-            settle(buffer.mapping());
             if !has_consumer {
                 buffer.give_back();
             }
         }
-        self.spent.drain(..).for_each(|spent| spent.settle());
+        self.spent.clear();
         self.past = Stats::default();
         self.publish();
     }
@@ -297,14 +276,13 @@ impl Chain {
     /// Forgets all but the counters of the oldest buffer, which was just taken off.
     fn spend(&mut self, buffer: Arc<Buffer>, is_held: bool) -> Result<(), Corrupt> {
         let stats = stats::of(&buffer.mapping().ring(), &buffer.reader(), 0)?;
-        let chain = &buffer.mapping().ring().meta().chain;
-        // What it refuses from here on is counted again. Before the next one says that this is in its past.
-        chain.counted_dropped.store(stats.dropped_events, Relaxed);
-        chain.counted_refused.store(stats.commit_overrun, Relaxed);
         let overrun = stats.overrun.wrapping_add(stats.entries);
         self.past = self.past.and(Stats { overrun, entries: 0, bytes: 0, ..stats });
+        // Before its memory goes: a host that dies in between leaves it to be counted, and read, once more.
         self.publish();
-        let mut spent = Spent { mapping: Arc::clone(buffer.mapping()), held: Some(buffer) };
+        let mapping = Arc::clone(buffer.mapping());
+        let (dropped, refused) = (stats.dropped_events, stats.commit_overrun);
+        let mut spent = Spent { mapping, dropped, refused, held: Some(buffer) };
         if !is_held {
             spent.give_back();
         }

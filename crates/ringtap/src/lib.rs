@@ -22,6 +22,8 @@ pub mod clock;
 #[cfg(not(loom))]
 pub mod cpus;
 #[cfg(not(loom))]
+pub mod crash;
+#[cfg(not(loom))]
 mod cursor;
 #[cfg(not(loom))]
 pub mod event;
@@ -38,6 +40,8 @@ mod lent;
 mod map;
 #[cfg(not(loom))]
 mod merge;
+#[cfg(not(loom))]
+pub mod process;
 #[cfg(not(loom))]
 mod reader;
 #[cfg(not(loom))]

@@ -12,11 +12,12 @@
 
 use crate::clock::{ClockId, Conversion};
 use crate::event::registry::Event;
+use crate::stats::Stats;
 use ringtap_abi::clock::ClockWords;
 use ringtap_abi::geometry::GeometryError;
 use ringtap_abi::meta::{Desc, HostWords, Identity, KernelMeta, MAGIC, MetaPage, VERSION, WriterWords};
 use ringtap_abi::records::{Damage, Walk, Words};
-use ringtap_abi::subbuf::HEADER_LEN;
+use ringtap_abi::subbuf::{HEADER_LEN, PageCommit};
 use ringtap_abi::words::{Commit, Place, Slot};
 use ringtap_abi::{Geometry, SubbufId};
 use std::fmt::Write as _;
@@ -133,6 +134,10 @@ pub struct Recovered<'a> {
     /// Index of the first event that was not handed to a consuming reader.
     unread: u64,
     written: u64,
+    /// Events that were handed to a consuming reader.
+    read: u64,
+    /// Events that were refused.
+    dropped: u64,
 }
 
 /// Words of a file.
@@ -187,6 +192,8 @@ impl<'a> Recovered<'a> {
             damaged: Vec::new(),
             unread: words.u64(host + offset_of!(HostWords, next_index)),
             written: 0,
+            read: words.u64(host + offset_of!(HostWords, read)),
+            dropped: words.u64(offset_of!(MetaPage, writer) + offset_of!(WriterWords, dropped)),
         };
         recovered.find_pages();
         Ok(recovered)
@@ -310,6 +317,49 @@ impl<'a> Recovered<'a> {
         &self.damaged
     }
 
+    /// The counters as they would be had a consuming reader been given all that was kept.
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        let unread = self.pages.iter().map(|page| {
+            let end = page.first.saturating_add(page.entries.into());
+            end.saturating_sub(page.first.max(self.unread))
+        });
+        let read = self.read.saturating_add(unread.sum());
+        let overrun = self.written.saturating_sub(read);
+        Stats { read_events: read, overrun, dropped_events: self.dropped, ..Stats::default() }
+    }
+
+    /// Hands out the sub-buffers that were kept and end behind event number `from`, as `trace_pipe_raw` would: each with
+    /// the time of its first event, in ticks. What is missing before and between them is told on the page behind it.
+    pub fn pages(&self, from: u64, mut each: impl FnMut(Vec<u8>, u64)) {
+        let mut expected = if from > self.written { 0 } else { from };
+        for page in self.pages.iter().filter(|page| page.entries > 0) {
+            let end = page.first.saturating_add(page.entries.into());
+            let Some(data) = self.data(page.id, page.len).filter(|_| end > expected) else { continue };
+            let lost = page.first.saturating_sub(expected);
+            expected = end;
+            each(self.whole(page, data, lost), page.time);
+        }
+    }
+
+    /// A sub-buffer with its header, and behind its data the number of events lost before it.
+    fn whole(&self, page: &Page, data: &[u8], lost: u64) -> Vec<u8> {
+        let mut commit = PageCommit::new(page.len);
+        let has_room = self.geometry.capacity() - page.len >= 8;
+        if lost > 0 {
+            commit = commit.with_missed(has_room);
+        }
+        let mut bytes = Vec::with_capacity(self.geometry.subbuf_size() as usize);
+        bytes.extend_from_slice(&page.time.to_le_bytes());
+        bytes.extend_from_slice(&commit.pack().to_le_bytes());
+        bytes.extend_from_slice(data);
+        if lost > 0 && has_room {
+            bytes.extend_from_slice(&lost.to_le_bytes());
+        }
+        bytes.resize(self.geometry.subbuf_size() as usize, 0);
+        bytes
+    }
+
     /// Hands out the events that no consuming reader was given; or with `all`, those that are still there, too. What is
     /// missing before, between and behind them is told.
     pub fn steps(&self, all: bool, mut each: impl FnMut(Step<'a>)) {
@@ -361,6 +411,12 @@ pub fn check_recover(bytes: &[u8]) {
         });
         assert!(taken <= bytes.len(), "records overlap");
     }
+    let mut pages = 0;
+    recovered.pages(recovered.unread, |page, _| {
+        assert_eq!(page.len(), recovered.geometry.subbuf_size() as usize);
+        pages += 1;
+    });
+    assert!(pages <= recovered.kept());
 }
 
 /// A dead host's files, by CPU.

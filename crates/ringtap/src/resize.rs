@@ -299,7 +299,7 @@ mod tests {
     /// A writer that has mapped the buffers for itself, as one of another process has.
     fn stranger(host: &Host) -> Writer {
         let map = |cpu| map::open(host.read_write(cpu, 0).expect("there"), Access::Write).expect("it maps");
-        Writer::new(host.cpus().into_iter().map(|cpu| Arc::new(map(cpu))).collect(), None)
+        Writer::new(host.cpus().into_iter().map(|cpu| Arc::new(map(cpu))).collect(), None, None)
     }
 
     #[test]
@@ -354,6 +354,7 @@ mod tests {
         .expect("it can be resized");
         let later = Writer::new(
             host.buffers().iter().map(|buffer| Arc::clone(buffer.mapping())).collect::<Vec<_>>(),
+            None,
             None,
         );
         let stops = |writer: &Writer| {

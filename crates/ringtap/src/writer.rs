@@ -1,5 +1,6 @@
 //! Writing events: the application's side of an instance.
 
+use crate::board::Board;
 use crate::clock::Ticker;
 use crate::event::{Home, Route};
 use crate::instance::targets::Targets;
@@ -13,7 +14,7 @@ use crate::rseq::{
 };
 use crate::spot::{self, Spot};
 use crate::{thread, wake};
-use ringtap_abi::clock::ClockId;
+use ringtap_abi::clock::{ClockId, Conversion};
 use ringtap_abi::event::max_payload;
 use ringtap_abi::meta::{Switches, WriterKind, state};
 use ringtap_abi::switchboard::TOP;
@@ -61,16 +62,34 @@ const NUMBERLESS: u64 = 1 << 63;
 /// look at them.
 #[derive(Debug)]
 pub(crate) struct Lane {
+    cpu: u32,
     oldest: Arc<Buffer>,
+    /// Where events are counted that no buffer takes that is known here.
+    unheard: Option<Unheard>,
     /// The last buffer of the chain that begins with `oldest` whose predecessor was found retired.
     present: AtomicPtr<Buffer>,
 }
 
+/// An instance's counts on a switchboard.
+#[derive(Clone, Debug)]
+pub(crate) struct Unheard {
+    pub(crate) board: Arc<Board>,
+    pub(crate) instance: usize,
+}
+
 impl Lane {
-    fn new(buffer: Buffer) -> Self {
+    fn new(cpu: u32, buffer: Buffer, unheard: Option<Unheard>) -> Self {
         let oldest = Arc::new(buffer);
         let present = AtomicPtr::new(ptr::from_ref(&*oldest).cast_mut());
-        Self { oldest, present }
+        Self { cpu, oldest, unheard, present }
+    }
+
+    /// Counts an event that no buffer known here takes any more.
+    #[cold]
+    fn drop_event(&self, buffer: &Buffer) -> Result<(), Refused> {
+        let count = self.unheard.as_ref().and_then(|its| its.board.unheard(its.instance, self.cpu));
+        count.unwrap_or(&buffer.ring.meta().writer.dropped).fetch_add(1, Relaxed);
+        Err(Refused::Retired)
     }
 
     fn present(&self) -> &Buffer {
@@ -145,15 +164,16 @@ impl Lane {
 }
 
 /// Lanes for these buffers; the index is the CPU.
-pub(crate) fn lanes(mappings: Vec<Arc<Mapping>>) -> Arc<[Lane]> {
+pub(crate) fn lanes(mappings: Vec<Arc<Mapping>>, unheard: Option<&Unheard>) -> Arc<[Lane]> {
     let first = Arc::clone(mappings.first().expect("an instance has a CPU"));
-    mappings.into_iter().map(|mapping| Lane::new(Buffer::new(mapping, Arc::clone(&first)))).collect()
+    let lane = |(cpu, mapping)| Lane::new(cpu, Buffer::new(mapping, Arc::clone(&first)), unheard.cloned());
+    (0..).zip(mappings).map(lane).collect()
 }
 
 /// Lanes for buffers that follow each other, the oldest first; the index is the CPU.
-pub(crate) fn lanes_of(mappings: Vec<Vec<Arc<Mapping>>>) -> Arc<[Lane]> {
+pub(crate) fn lanes_of(mappings: Vec<Vec<Arc<Mapping>>>, unheard: Option<&Unheard>) -> Arc<[Lane]> {
     let oldest = mappings.iter().map(|all| Arc::clone(all.first().expect("a CPU has a buffer")));
-    let lanes = lanes(oldest.collect());
+    let lanes = lanes(oldest.collect(), unheard);
     for (lane, all) in lanes.iter().zip(mappings) {
         all.into_iter().skip(1).for_each(|mapping| lane.add(mapping));
     }
@@ -184,9 +204,13 @@ impl Writer {
     )]
     pub(crate) const NUMBER_OFFSET: usize = std::mem::offset_of!(Self, number);
 
-    /// A writer for these buffers; the index is the CPU, `None` where it has no buffer.
-    pub(crate) fn new(mappings: Vec<Arc<Mapping>>, targets: Option<Arc<Targets>>) -> Self {
-        Self::of_lanes(lanes(mappings), targets)
+    /// A writer for these buffers; the index is the CPU.
+    pub(crate) fn new(
+        mappings: Vec<Arc<Mapping>>,
+        unheard: Option<&Unheard>,
+        targets: Option<Arc<Targets>>,
+    ) -> Self {
+        Self::of_lanes(lanes(mappings, unheard), targets)
     }
 
     /// A writer for the buffers of these lanes, and those that replace them.
@@ -293,7 +317,8 @@ impl Writer {
     /// Counts an event that would be another one for this writer's host.
     #[cold]
     pub(crate) fn refuse_foreign(&self) -> Result<(), Refused> {
-        self.lanes[current_cpu() as usize % self.lanes.len()].find_present().drop_event()
+        let lane = &self.lanes[current_cpu() as usize % self.lanes.len()];
+        lane.drop_event(lane.find_present())
     }
 
     /// Writes an event.
@@ -522,6 +547,19 @@ impl Writer {
         }
     }
 
+    /// The clock that stamps this writer's events.
+    #[must_use]
+    pub fn clock(&self) -> ClockId {
+        let id = self.lanes[0].find_present().ring.meta().clock.id.load(Relaxed);
+        ClockId::from_number(id).unwrap_or(ClockId::Mono)
+    }
+
+    /// How its ticks become nanoseconds just now: for durations that are part of an event.
+    #[must_use]
+    pub fn conversion(&self) -> Conversion {
+        self.lanes[0].find_present().ring.meta().clock.load().unwrap_or(Conversion::NONE)
+    }
+
     /// Whether these buffers take no events.
     #[inline(always)]
     fn is_off_here(&self) -> bool {
@@ -575,7 +613,7 @@ impl Writer {
             match buffer.append(&rseq::native::Rseq(area), cpu, payload) {
                 Err(Refused::Off) => return self.note_off(),
                 Err(Refused::Retired) if self.lanes[cpu as usize].move_on(buffer) => {}
-                Err(Refused::Retired) => return buffer.drop_event(),
+                Err(Refused::Retired) => return self.lanes[cpu as usize].drop_event(buffer),
                 Err(refused) => return Err(refused),
                 Ok(step) => match step {
                     Step::Written => {
@@ -611,7 +649,7 @@ impl Writer {
             match written {
                 Err(Refused::Off) => return self.note_off(),
                 Err(Refused::Retired) if self.lanes[cpu as usize].move_on(buffer) => {}
-                Err(Refused::Retired) => return buffer.drop_event(),
+                Err(Refused::Retired) => return self.lanes[cpu as usize].drop_event(buffer),
                 written => return written,
             }
         }
@@ -685,12 +723,6 @@ impl Buffer {
     fn is_recording(&self) -> bool {
         // SeqCst: see `Writer::catch_up`. No hot path asks here.
         self.ring.meta().switches.state.load(SeqCst) & state::OFF == 0
-    }
-
-    /// Counts an event that no buffer known here takes any more.
-    fn drop_event(&self) -> Result<(), Refused> {
-        self.ring.meta().writer.dropped.fetch_add(1, Relaxed);
-        Err(Refused::Retired)
     }
 
     /// One round; wakes whom it concerns.

@@ -597,6 +597,52 @@ fn calls_on_files_reach_the_tree() {
     );
 }
 
+/// A file's writer waits until it is let go.
+struct Waits(Mutex<std::sync::mpsc::Receiver<()>>);
+
+impl Tree for Waits {
+    fn call(&self, _peer: Peer, _path: &str, call: TreeCall<'_>) -> Result<Vec<u8>, TreeRefusal> {
+        if let TreeCall::Write(_) = call {
+            let waits = self.0.lock().expect("no panic");
+            // A test that fails lets nobody go.
+            let _ = waits.recv_timeout(std::time::Duration::from_secs(30));
+        }
+        Ok(Vec::new())
+    }
+}
+
+/// A resize through the tree waits for the very processes that the host serves.
+#[test]
+fn a_call_on_the_tree_that_waits_keeps_no_client_from_attaching_and_following() {
+    let (instances, place) = (instances(), Place::new());
+    let (let_go, waits) = std::sync::mpsc::channel();
+    let tree: Arc<dyn Tree> = Arc::new(Waits(Mutex::new(waits)));
+    let options = Options { tree: Some(tree), ..Options::default() };
+    let server = instances.serve_with(place.socket(), options).expect("it can serve");
+    std::thread::scope(|scope| {
+        let socket = place.socket();
+        scope.spawn(move || {
+            let patience = std::time::Duration::from_secs(60);
+            let connection =
+                Connection::connect_within(socket, Role::Reader, patience).expect("it can attach");
+            connection.tree("size", TreeCall::Write(b"1")).expect("it answers");
+        });
+        // Who goes away while it waits is forgotten.
+        let gone =
+            Connection::connect_within(place.socket(), Role::Reader, std::time::Duration::from_secs(1));
+        assert!(gone.expect("it can attach").tree("size", TreeCall::Write(b"1")).is_err());
+        instances.top().set_new_events(true);
+        let mut other = Other::start("write at full speed", &place.socket());
+        other.expect("ready");
+        let late = instances.create("late").expect("a new name");
+        late.set_event(instances.event("attachment", "step").expect("it is declared").id, true);
+        eventually("it follows", || written(&late) > 0);
+        (0..2).for_each(|_| let_go.send(()).expect("it waits"));
+        other.kill();
+    });
+    drop(server);
+}
+
 #[test]
 fn readers_name_the_instance_that_they_mean() {
     let (instances, place) = (instances(), Place::new());

@@ -1,6 +1,7 @@
 //! `ringtap held` (hidden): the process that becomes a COMMAND once tracing is on; see [`crate::child`].
 
 use crate::outcome::Outcome;
+use crate::preload;
 use anyhow::{Context, Result, bail};
 use rustix::process::{Pid, Signal, getpid, getppid, kill_process, set_parent_process_death_signal};
 use std::ffi::OsString;
@@ -37,7 +38,11 @@ pub fn run(args: &Args) -> Result<Outcome> {
     set_parent_process_death_signal(None).context("cannot stop watching the parent")?;
 
     let (program, rest) = args.command.split_first().context("no command")?;
-    let error = Command::new(program).args(rest).exec();
+    let error = Command::new(program)
+        .args(rest)
+        .env_remove(preload::NOT_FOR_COMMAND)
+        .envs(preload::for_command())
+        .exec();
     let (code, remedy) = match error.kind() {
         ErrorKind::NotFound => (NOT_FOUND, "; give its path or install it"),
         _ => (NOT_EXECUTABLE, ""),

@@ -134,7 +134,10 @@ pub fn run(args: &Args, output: &mut Output) -> Result<Outcome> {
         if plan.json {
             output.json_line(&Report { clock: plan.source.clock(), cpus: &rows })?;
         } else {
-            let limit = output.rows().filter(|_| plan.redraw);
+            let limit = match plan.redraw {
+                true => Limit { rows: output.rows(), columns: output.columns() },
+                false => Limit::default(),
+            };
             let table = table(&rows, limit);
             if drawn_lines > 0 && plan.redraw {
                 output.erase_lines(drawn_lines)?;
@@ -193,29 +196,56 @@ fn read_rows(plan: &Plan) -> Result<Vec<Row>> {
     plan.cpus.iter().map(|&cpu| Ok(Row::new(cpu, &plan.source.stats(cpu)?))).collect()
 }
 
-/// The table, in at most `limit` lines: what a terminal has scrolled away cannot be drawn over.
-fn table(rows: &[Row], limit: Option<usize>) -> String {
-    let mut text = format!(
-        "{HEADING}{:>4} {:>12} {:>12} {:>12} {:>12} {:>12} {:>10}{HEADING:#}\n",
-        "CPU", "entries", "read", "overrun", "dropped", "bytes", "commit-ovr"
-    );
+/// A column: its heading, width and value, and whether that is a loss.
+type Column = (&'static str, usize, fn(&Row) -> u64, bool);
+
+/// In the order of their weight: where the terminal is too narrow, the last ones go.
+const COLUMNS: [Column; 7] = [
+    ("CPU", 4, |row| row.cpu.into(), false),
+    ("entries", 12, |row| row.entries, false),
+    ("read", 12, |row| row.read_events, false),
+    ("overrun", 12, |row| row.overrun, true),
+    ("dropped", 12, |row| row.dropped_events, true),
+    ("bytes", 12, |row| row.bytes, false),
+    ("commit-ovr", 10, |row| row.commit_overrun, true),
+];
+
+/// What a terminal shows at once: what has scrolled away, and lines that were broken, cannot be drawn over.
+#[derive(Clone, Copy, Debug, Default)]
+struct Limit {
+    rows: Option<usize>,
+    columns: Option<usize>,
+}
+
+/// The columns that fit, the first one always.
+fn fitting_columns(width: Option<usize>) -> &'static [Column] {
+    let width = width.unwrap_or(usize::MAX);
+    let mut used = 0;
+    let fitting = COLUMNS.iter().take_while(|(_, column, ..)| {
+        used += column + usize::from(used > 0);
+        used <= width
+    });
+    &COLUMNS[..fitting.count().max(1)]
+}
+
+/// The table, as far as the terminal shows it.
+fn table(rows: &[Row], limit: Limit) -> String {
+    let columns = fitting_columns(limit.columns);
+    let line = |cell: &dyn Fn(&Column) -> String| columns.iter().map(cell).collect::<Vec<_>>().join(" ");
+    let heading = line(&|(name, width, ..)| format!("{name:>width$}"));
+    let mut text = format!("{HEADING}{heading}{HEADING:#}\n");
     // The heading, the line about what is left out, and the cursor's own line stay free.
-    let fitting = limit.map_or(rows.len(), |limit| limit.saturating_sub(3).max(1));
+    let fitting = limit.rows.map_or(rows.len(), |limit| limit.saturating_sub(3).max(1));
     for row in rows.iter().take(fitting) {
-        let _ = writeln!(
-            text,
-            "{:>4} {:>12} {:>12} {} {} {:>12} {}",
-            row.cpu,
-            row.entries,
-            row.read_events,
-            loss(row.overrun, 12),
-            loss(row.dropped_events, 12),
-            row.bytes,
-            loss(row.commit_overrun, 10),
-        );
+        let cells = line(&|&(_, width, value, is_loss)| match value(row) {
+            value if is_loss => loss(value, width),
+            value => format!("{value:>width$}"),
+        });
+        let _ = writeln!(text, "{cells}");
     }
     if let Some(left_out) = rows.len().checked_sub(fitting).filter(|&left_out| left_out > 0) {
-        let _ = writeln!(text, "     and {left_out} more CPUs; enlarge the terminal or use --once");
+        let note = format!("     and {left_out} more CPUs; enlarge the terminal or use --once");
+        let _ = writeln!(text, "{}", &note[..note.len().min(limit.columns.unwrap_or(usize::MAX))]);
     }
     text
 }
@@ -235,16 +265,24 @@ mod tests {
 
     #[test]
     fn the_table_fits_the_terminal() {
-        assert_eq!(table(&rows(4), None).lines().count(), 5);
-        assert_eq!(table(&rows(4), Some(7)).lines().count(), 5);
-        let cut = table(&rows(40), Some(10));
+        let limit = |rows, columns| Limit { rows, columns };
+        assert_eq!(table(&rows(4), Limit::default()).lines().count(), 5);
+        assert_eq!(table(&rows(4), limit(Some(7), None)).lines().count(), 5);
+        let cut = table(&rows(40), limit(Some(10), None));
         assert_eq!(cut.lines().count(), 9);
         assert!(cut.ends_with("and 33 more CPUs; enlarge the terminal or use --once\n"));
+        for width in 1..100 {
+            let table = table(&rows(40), limit(Some(10), Some(width)));
+            let table = anstream::adapter::strip_str(&table).to_string();
+            assert!(table.lines().all(|line| line.len() <= width.max(4)), "{width}");
+            assert_eq!(table.contains("entries"), width >= 17, "{width}");
+            assert_eq!(table.contains("commit-ovr"), width >= 80, "{width}");
+        }
     }
 
     #[test]
     fn only_losses_are_red() {
-        let text = table(&rows(1), None);
+        let text = table(&rows(1), Limit::default());
         assert_eq!(text.matches(&LOSS.to_string()).count(), 1);
     }
 

@@ -33,6 +33,7 @@ use std::hash::{BuildHasher, Hasher, RandomState};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
+use std::time::SystemTime;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 /// Longest write that comes as one request, in bytes: more than any control file takes, so that the tree sees it.
@@ -785,14 +786,27 @@ impl Server {
     }
 }
 
+/// When the files were made, in seconds of the calendar's time and nanoseconds: tools show it.
+static SINCE: LazyLock<(u64, u32)> = LazyLock::new(|| {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    (since.as_secs(), since.subsec_nanos())
+});
+
 fn attr(ino: u64, attributes: &Attributes, size: u64) -> Attr {
     let kind = match attributes.kind {
         Kind::Directory => libc::S_IFDIR,
         Kind::File => libc::S_IFREG,
     };
+    let (since, nsec) = *SINCE;
     Attr {
         ino,
         size,
+        atime: since,
+        mtime: since,
+        ctime: since,
+        atimensec: nsec,
+        mtimensec: nsec,
+        ctimensec: nsec,
         mode: kind | u32::from(attributes.mode),
         nlink: attributes.links,
         uid: attributes.uid,

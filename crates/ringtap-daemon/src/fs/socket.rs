@@ -72,7 +72,7 @@ impl Tree {
         group: Option<u32>,
     ) -> Result<serve::Server, serve::ServeError> {
         let tree: Arc<dyn serve::Tree> = Arc::new(Socket::new(self.clone()));
-        let options = serve::Options { group, tree: Some(tree) };
+        let options = serve::Options { group, tree: Some(tree), ..serve::Options::default() };
         self.control().instances().serve_with(path, options)
     }
 }

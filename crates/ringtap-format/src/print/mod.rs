@@ -6,6 +6,7 @@
 
 mod arithmetic;
 mod ast;
+mod binary;
 mod compile;
 mod eval;
 pub(crate) mod fields;
@@ -17,6 +18,7 @@ mod program;
 mod render;
 mod trace_cmd;
 
+pub(crate) use binary::print as print_packed;
 pub(crate) use compile::Environment;
 pub use eval::Stop;
 pub(crate) use program::Program;

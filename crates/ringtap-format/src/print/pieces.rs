@@ -6,6 +6,7 @@ use super::program::{Conversion, IntBase, Measure, Piece, Pointed, PointerFormat
 use super::{Dialect, Unprintable, ast};
 use crate::ByteOrder;
 use crate::format::ctype::IntType;
+use crate::target::Target;
 
 /// Widest field and longest precision: what the kernel prints of one event fits in 8 KiB.
 const MAX_WIDTH: u16 = 4096;
@@ -123,14 +124,7 @@ impl Builder<'_, '_, '_> {
 
     fn int(&mut self, spec: Spec, length: Length, signed: bool, base: IntBase) -> Result<(), Unprintable> {
         let value = self.number()?;
-        let long = self.compiler.environment.target.long_size;
-        let size = match length {
-            Length::Char => 1,
-            Length::Short => 2,
-            Length::Int => 4,
-            Length::Long => long,
-            Length::LongLong => 8,
-        };
+        let size = length.size(self.compiler.environment.target);
         let kind = IntType { size, signed };
         let piece = match base {
             IntBase::Decimal if spec.is_plain() => Piece::Decimal { value, kind },
@@ -190,7 +184,7 @@ impl Spec {
 
 /// The length that stands before a conversion's letter.
 #[derive(Clone, Copy)]
-enum Length {
+pub(super) enum Length {
     Char,
     Short,
     Int,
@@ -198,7 +192,20 @@ enum Length {
     LongLong,
 }
 
-fn flags(format: &[u8]) -> (Spec, &[u8]) {
+impl Length {
+    /// Bytes of such an integer.
+    pub(super) const fn size(self, target: Target) -> u8 {
+        match self {
+            Self::Char => 1,
+            Self::Short => 2,
+            Self::Int => 4,
+            Self::Long => target.long_size,
+            Self::LongLong => 8,
+        }
+    }
+}
+
+pub(super) fn flags(format: &[u8]) -> (Spec, &[u8]) {
     let mut spec = Spec::default();
     let mut rest = format;
     while let Some((flag, after)) = rest.split_first() {
@@ -215,7 +222,7 @@ fn flags(format: &[u8]) -> (Spec, &[u8]) {
     (spec, rest)
 }
 
-fn length(format: &[u8]) -> (Length, &[u8]) {
+pub(super) fn length(format: &[u8]) -> (Length, &[u8]) {
     const LENGTHS: [(&[u8], Length); 9] = [
         (b"hh", Length::Char),
         (b"h", Length::Short),

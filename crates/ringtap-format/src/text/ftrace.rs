@@ -11,6 +11,8 @@ use crate::print::Dialect;
 pub(crate) enum ByCode {
     Marker,
     RawMarker,
+    /// `trace_printk`, also of a text without arguments.
+    Packed,
     Function,
     Stack,
     SystemCall,
@@ -22,6 +24,7 @@ impl ByCode {
         match (system, name) {
             ("ftrace", "print") => Some(Self::Marker),
             ("ftrace", "raw_data") => Some(Self::RawMarker),
+            ("ftrace", "bprint" | "bputs") => Some(Self::Packed),
             ("ftrace", "function") => Some(Self::Function),
             ("ftrace", "kernel_stack" | "user_stack") => Some(Self::Stack),
             ("syscalls", _) => Some(Self::SystemCall),
@@ -42,6 +45,8 @@ pub(super) fn print(
     let printed = match kind {
         ByCode::Marker => marker(event, record, sources, out),
         ByCode::RawMarker => raw(event, record, out),
+        // Its name does not stand before its text.
+        ByCode::Packed => event.print(record, &sources.context(), out).ok(),
         ByCode::Function => function(event, record, sources, out),
         ByCode::Stack => stack(event, record, sources, out),
         ByCode::SystemCall => system_call(event, record, out),

@@ -39,6 +39,10 @@ pub struct TraceDat {
     pub version: u8,
     /// The layout of its sub-buffers, with the machine that wrote them.
     pub layout: PageLayout,
+    /// The text of `events/header_page`.
+    pub header_page: String,
+    /// The text of `events/header_event`.
+    pub header_event: String,
     /// How its sections are compressed.
     pub compression: Compression,
     /// Each format file with its system.

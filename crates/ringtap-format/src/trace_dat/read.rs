@@ -49,6 +49,13 @@ pub(super) fn open(source: &impl ReadAt) -> Result<TraceDat, TraceDatError> {
     }
 }
 
+/// How sub-buffers are laid out, and the texts that tell.
+struct Header {
+    layout: PageLayout,
+    page: String,
+    event: String,
+}
+
 /// Version 6: one stretch of descriptions, whose length nobody tells.
 fn open_6(source: &impl ReadAt, len: u64) -> Result<TraceDat, TraceDatError> {
     let (mut bytes, mut wanted) = (Vec::new(), START_LEN);
@@ -73,8 +80,9 @@ fn parse_6(source: &impl ReadAt, bytes: &[u8], len: u64) -> Result<TraceDat, Tra
     reader.target = reader.machine()?;
     let target = reader.target;
     reader.number(4, "the page size")?;
-    let layout = reader.header_info(target)?;
-    let mut file = TraceDat::new(6, layout);
+    let header = reader.header_info(target)?;
+    let layout = header.layout;
+    let mut file = TraceDat::new(6, header);
     reader.ftrace_formats(&mut file)?;
     reader.system_formats(&mut file)?;
     file.kallsyms = reader.text(4, "kallsyms")?;
@@ -160,8 +168,9 @@ impl<R: ReadAt> Sections<'_, R> {
             return Err(complaints.into_iter().next().unwrap_or(missing));
         };
         let header = self.section(header?, option::HEADER_INFO)?;
-        let layout = Reader::new(&header.bytes, header.place, self.target).header_info(self.target)?;
-        let mut file = TraceDat::new(7, layout);
+        let header = Reader::new(&header.bytes, header.place, self.target).header_info(self.target)?;
+        let layout = header.layout;
+        let mut file = TraceDat::new(7, header);
         file.compression = self.compression;
         for id in
             [option::FTRACE_EVENTS, option::EVENT_FORMATS, option::KALLSYMS, option::PRINTK, option::CMDLINES]
@@ -315,10 +324,12 @@ impl<R: ReadAt> Sections<'_, R> {
 }
 
 impl TraceDat {
-    fn new(version: u8, layout: PageLayout) -> Self {
+    fn new(version: u8, Header { layout, page, event }: Header) -> Self {
         Self {
             version,
             layout,
+            header_page: page,
+            header_event: event,
             compression: Compression::None,
             formats: Vec::new(),
             kallsyms: String::new(),
@@ -498,14 +509,14 @@ impl<'a> Reader<'a> {
         Ok(name)
     }
 
-    fn header_info(&mut self, target: Target) -> Result<PageLayout, TraceDatError> {
+    fn header_info(&mut self, target: Target) -> Result<Header, TraceDatError> {
         self.tag(b"header_page\0", "header_page")?;
         let page = self.text(8, "header_page")?;
         self.tag(b"header_event\0", "header_event")?;
-        self.text(8, "header_event")?;
+        let event = self.text(8, "header_event")?;
         let mut layout = PageLayout::parse(&page, target.order)?;
         layout.target.long_size = target.long_size;
-        Ok(layout)
+        Ok(Header { layout, page, event })
     }
 
     fn ftrace_formats(&mut self, file: &mut TraceDat) -> Result<(), TraceDatError> {

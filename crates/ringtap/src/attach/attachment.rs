@@ -124,7 +124,7 @@ impl Known {
         if link.ask(&request(request::OFFER, PROTOCOL, 0), &[])?.value == 0 {
             return Ok(());
         }
-        link.ask_with(&request(request::OFFER_SWITCHBOARD, 0, 0), &[], Some(self.board.fd()))?;
+        link.ask_with(&request(request::OFFER_SWITCHBOARD, 0, 0), &[], self.board.fd())?;
         for (bit, mapped) in (0u16..).zip(&self.instances) {
             for (cpu, descriptor) in mapped.iter().flat_map(Mapped::descriptors) {
                 let header = request(request::OFFER_BUFFER, place(bit, cpu), 0);
@@ -183,7 +183,7 @@ impl Attachment {
             Early::Keep(config) | Early::HandOver(config) => (config, TOP),
         };
         let common = Arc::new(Common::new(on).map_err(|error| failed(error.into()))?);
-        let host = Host::with(&config, &common, None, true).map_err(failed)?;
+        let host = Host::with(&config, &common, None, 0).map_err(failed)?;
         if on == 0 {
             host.retire();
         }

@@ -1,8 +1,9 @@
 //! The client's end of a connection: one request at a time, each answered in bounded time or never again.
 
 use super::error::AttachError;
+use crate::serve::Peer;
 use crate::serve::packet::{self, Received};
-use crate::serve::socket::{address, new_socket};
+use crate::serve::socket::{self, address, new_socket};
 use ringtap_abi::control::{Header, MAX_BODY, MAX_PACKET, Part, answer};
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::fd::{BorrowedFd, OwnedFd};
@@ -64,6 +65,11 @@ impl Link {
                 Err(errno) => return Err(failed("connect to the host")(errno)),
             }
         }
+    }
+
+    /// Who listens at the other end.
+    pub(super) fn peer(&self) -> std::io::Result<Peer> {
+        socket::peer(&self.socket)
     }
 
     /// Asks, and waits for the answer.

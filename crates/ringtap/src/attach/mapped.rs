@@ -11,7 +11,7 @@ use super::{Connection, map_descriptor};
 use crate::map::{Access, File, Mapping};
 use crate::resize;
 use crate::ring::retire;
-use crate::writer::{self, Lane};
+use crate::writer::{self, Lane, Unheard};
 use ringtap_abi::control::request::OLDEST;
 use ringtap_abi::meta::Rank;
 use rustix::fd::{AsFd, OwnedFd};
@@ -34,8 +34,8 @@ pub(super) struct Mapped {
     held: Vec<Line>,
 }
 
-/// The buffers of a CPU that are known and not read, the last one of those before them, and what is about to be written;
-/// the oldest first. There is one at least.
+/// The buffers of a CPU that are known and not read, and what is about to be written; the oldest first. There is one at
+/// least.
 #[derive(Clone, Debug)]
 struct Line(Vec<Arc<Held>>);
 
@@ -86,7 +86,9 @@ impl Mapped {
             Ok(Arc::new(Held { descriptor, mapping }))
         };
         let oldest = connection.cpus().iter().map(oldest).collect::<Result<Vec<_>, AttachError>>()?;
-        let lanes = writer::lanes(oldest.iter().map(|held| Arc::clone(&held.mapping)).collect());
+        let mappings = oldest.iter().map(|held| Arc::clone(&held.mapping)).collect();
+        let unheard = Unheard { board: Arc::clone(connection.board()?), instance: bit.into() };
+        let lanes = writer::lanes(mappings, Some(&unheard));
         let held = oldest.into_iter().map(|held| Line(vec![held])).collect();
         let mut mapped = Self { epoch, lineage, lanes, held };
         mapped.follow(connection, bit)?;
@@ -173,10 +175,10 @@ impl Line {
         }
     }
 
-    /// Keeps what is not read, and the last of those before: its counters may still grow.
+    /// Keeps what is not read.
     fn forget_what_is_read(&mut self) {
         let first = self.0.iter().rposition(|held| held.is_first()).unwrap_or(0);
         let surplus = self.0.len().saturating_sub(HELD);
-        self.0.drain(..first.saturating_sub(1).max(surplus));
+        self.0.drain(..first.max(surplus));
     }
 }

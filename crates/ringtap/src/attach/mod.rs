@@ -8,22 +8,25 @@ mod attachment;
 mod early;
 mod error;
 mod fork;
+mod known;
 mod link;
 mod mapped;
 
 pub use attachment::{Attachment, Early};
 pub use error::AttachError;
+pub use known::KnownEvents;
 
 use crate::board::{self, Board};
 use crate::clock::ClockId;
 use crate::event::registry::Event;
 use crate::host::Waited;
 use crate::instance::targets::Targets;
+use crate::instance::tasks::{self, Task};
 use crate::map::{self, Access, Mapping};
 use crate::serve::TreeCall;
 use crate::stats::Stats;
 use crate::wake;
-use crate::writer::Writer;
+use crate::writer::{Unheard, Writer};
 use link::{Link, Reply};
 use ringtap_abi::control::split_event;
 use ringtap_abi::control::{Counters, Header, HostInfo, PROTOCOL, Part, at, cpus_of, request, role};
@@ -77,6 +80,8 @@ pub struct Connection {
     instance: u16,
     /// The host's switchboard, once it was asked for.
     board: OnceLock<Arc<Board>>,
+    /// Whether what is made of the connection may keep descriptors open.
+    keeps_descriptors: bool,
 }
 
 impl Connection {
@@ -130,7 +135,8 @@ impl Connection {
         if cpus.is_empty() || cpus.iter().any(|&cpu| cpu >= MAX_CPUS) {
             return Err(AttachError::Protocol("its CPUs are none, or more than Linux can have"));
         }
-        Ok(Self { link: Mutex::new(link), role, info, cpus, instance: 0, board: OnceLock::new() })
+        let (link, board) = (Mutex::new(link), OnceLock::new());
+        Ok(Self { link, role, info, cpus, instance: 0, board, keeps_descriptors: true })
     }
 
     /// The CPUs that have a buffer.
@@ -222,8 +228,10 @@ impl Connection {
         self.check_cpus()?;
         let map = |&cpu: &u32| self.map(cpu, Access::Write).map(Arc::new);
         let mappings = self.cpus.iter().map(map).collect::<Result<_, _>>()?;
-        let targets = Targets::new(Arc::clone(self.board()?));
-        Ok(Writer::new(mappings, Some(Arc::new(targets))))
+        let board = self.board()?;
+        let unheard = Unheard { board: Arc::clone(board), instance: self.instance.into() };
+        let targets = Targets::new(Arc::clone(board));
+        Ok(Writer::new(mappings, Some(&unheard), Some(Arc::new(targets))))
     }
 
     /// The host's switchboard. All connections of this process to the same host share its mapping, so that an event's
@@ -235,10 +243,40 @@ impl Connection {
         if let Some(board) = board::find(self.info.host_id) {
             return Ok(self.board.get_or_init(|| board));
         }
-        let reply = self.link().ask(&request(request::GET_SWITCHBOARD, 0, 0), &[])?.descriptor;
-        let descriptor = reply.ok_or(AttachError::Protocol("it gave no descriptor"))?;
-        let board = board::shared(descriptor).map_err(|source| AttachError::Switchboard { source })?;
+        let descriptor = self.switchboard()?;
+        let board = board::shared(descriptor, self.keeps_descriptors)
+            .map_err(|source| AttachError::Switchboard { source })?;
         Ok(self.board.get_or_init(|| board))
+    }
+
+    fn switchboard(&self) -> Result<OwnedFd, AttachError> {
+        let reply = self.link().ask(&request(request::GET_SWITCHBOARD, 0, 0), &[])?.descriptor;
+        reply.ok_or(AttachError::Protocol("it gave no descriptor"))
+    }
+
+    /// Leaves no descriptor open behind the connection, in a process that counts and closes its own: its writers, and the
+    /// events declared with it, work by what is mapped alone.
+    #[must_use]
+    pub fn without_descriptors(mut self) -> Self {
+        self.keeps_descriptors = false;
+        self
+    }
+
+    /// The events that the host knows, read at once: for who declares many.
+    ///
+    /// # Errors
+    /// [`AttachError`].
+    pub fn known_events(&self) -> Result<KnownEvents<'_>, AttachError> {
+        let board = Board::open(self.switchboard()?).map_err(|source| AttachError::Switchboard { source })?;
+        Ok(KnownEvents::new(self, &board))
+    }
+
+    /// What the host's memory tells of its events and threads. Writers alone, since it can be written.
+    ///
+    /// # Errors
+    /// [`AttachError`].
+    pub fn shared(&self) -> Result<Shared, AttachError> {
+        Ok(Shared { board: Arc::clone(self.board()?) })
     }
 
     /// A CPU's buffer as a descriptor: read-only for readers, read-write for writers. It can be passed on to a
@@ -315,6 +353,25 @@ impl Connection {
     /// [`AttachError`].
     pub fn set_recording(&self, on: bool) -> Result<(), AttachError> {
         self.ask(request::RECORD, 0, on.into()).map(|_| ())
+    }
+
+    /// Has the events of this name (`SYSTEM:EVENT`, `SYSTEM:*`, or one name of either) switch recording off with their
+    /// next record, in all processes: those that are declared, and others as soon as they are. It is taken back when this
+    /// connection ends.
+    ///
+    /// # Errors
+    /// [`AttachError`].
+    pub fn stop_at(&self, events: &str) -> Result<(), AttachError> {
+        let request = request(request::STOP_AT, place(self.instance, 0), 0);
+        self.link().ask(&request, events.as_bytes()).map(|_| ())
+    }
+
+    /// The host's process; `None` where it has no number here.
+    ///
+    /// # Errors
+    /// The system does not tell.
+    pub fn host_pid(&self) -> std::io::Result<Option<u32>> {
+        Ok(Some(self.link().peer()?.pid).filter(|&pid| pid != 0))
     }
 
     /// Declares an event: `format` is the text of a kernel `format` file, whose `ID:` line the host fills in.
@@ -418,6 +475,31 @@ impl Connection {
     #[must_use]
     pub fn role(&self) -> Role {
         self.role
+    }
+}
+
+/// What a host shares besides its buffers, mapped: it can be read when the host is dead.
+#[derive(Clone, Debug)]
+pub struct Shared {
+    board: Arc<Board>,
+}
+
+impl Shared {
+    /// The events that were declared, but for those that each host has from the start.
+    #[must_use]
+    pub fn events(&self) -> Vec<Event> {
+        let formats = self.board.formats().into_iter();
+        let events = formats.filter_map(|(id, text)| {
+            let (system, name, format) = split_event(text.as_bytes())?;
+            Some(Event { id, system: system.to_owned(), name: name.to_owned(), format: format.to_owned() })
+        });
+        events.collect()
+    }
+
+    /// The threads that wrote events, by their ids: as lossy as the kernel's `saved_cmdlines`.
+    #[must_use]
+    pub fn tasks(&self) -> Vec<Task> {
+        tasks::all(&self.board)
     }
 }
 

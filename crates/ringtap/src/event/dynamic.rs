@@ -55,7 +55,8 @@ pub fn write_tails(
         data_loc(end, len).put(words, field.offset);
         end += len;
     }
-    let mut payload = Payload::new();
+    let mut room = [MaybeUninit::uninit(); PAYLOAD_LIMIT / 8];
+    let mut payload = Payload::new(&mut room);
     payload.push_words(&words[..fixed_len / 8]);
     if !fixed_len.is_multiple_of(8) {
         payload.push(words[fixed_len / 8], fixed_len % 8);
@@ -95,9 +96,9 @@ fn terminator(kind: &Kind) -> usize {
 
 /// A payload that is built in whole words: bytes that are stored one by one and then loaded as words would
 /// stall, and cost more than the event.
-struct Payload {
-    /// The first `full` are initialised.
-    words: [MaybeUninit<u64>; PAYLOAD_LIMIT / 8],
+struct Payload<'w> {
+    /// The first `full` are initialised. They stand apart, since the compiler may clear what stands with the rest.
+    words: &'w mut [MaybeUninit<u64>; PAYLOAD_LIMIT / 8],
     full: usize,
     /// The word behind the full ones, zero where it is not filled.
     last: u64,
@@ -105,10 +106,10 @@ struct Payload {
     bits: usize,
 }
 
-impl Payload {
+impl<'w> Payload<'w> {
     #[inline(always)]
-    fn new() -> Self {
-        Self { words: [MaybeUninit::uninit(); PAYLOAD_LIMIT / 8], full: 0, last: 0, bits: 0 }
+    fn new(words: &'w mut [MaybeUninit<u64>; PAYLOAD_LIMIT / 8]) -> Self {
+        Self { words, full: 0, last: 0, bits: 0 }
     }
 
     /// Adds the first `len` bytes of a word, 1 to 8; the others are zero.
@@ -182,7 +183,8 @@ mod tests {
         let text: Vec<u8> = (1..=255).collect();
         for first in 0..24 {
             for second in 0..24 {
-                let mut payload = Payload::new();
+                let mut room = [MaybeUninit::uninit(); PAYLOAD_LIMIT / 8];
+                let mut payload = Payload::new(&mut room);
                 payload.push_words(&[u64::MAX]);
                 payload.push_bytes(&text[..first]);
                 payload.push(0, 1);

@@ -254,6 +254,12 @@ fn with_id(format: &str, id: u16) -> String {
     lines.collect()
 }
 
+/// Whether two declarations say the same, their numbers aside.
+pub(crate) fn same_format(one: &str, other: &str) -> bool {
+    let lines = |format| str::lines(format).enumerate().filter(|&(index, _)| index != 1);
+    lines(one).eq(lines(other))
+}
+
 /// Whether a declaration says what was declared before, the number aside.
 fn compare(declared: &Event, format: &str) -> Result<(), RegisterError> {
     let ours = with_id(format, declared.id);

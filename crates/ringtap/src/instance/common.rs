@@ -1,14 +1,14 @@
 //! What all instances of a host have in common: events, switchboard, this process's writers.
 
 use super::Attendant;
-use super::awaited::Awaited;
+use super::awaited::{Awaited, Pattern};
 use super::followers::Followers;
 use super::targets::Targets;
 use crate::board::Board;
-use crate::event::registry::{RegisterError, Registry};
+use crate::event::registry::{FIRST_ID, RegisterError, Registry};
 use crate::event::switch::Word;
 use crate::map::MapError;
-use crate::rules::{PidList, Publisher, Rules, RulesError};
+use crate::rules::{Action, PidList, Publisher, Rules, RulesError, Trigger};
 use ringtap_abi::control::split_event;
 use ringtap_abi::switchboard::RULES;
 use rustix::fd::OwnedFd;
@@ -22,6 +22,8 @@ pub(crate) struct Common {
     targets: Arc<Targets>,
     rules: Publisher<Arc<Board>>,
     awaited: Awaited,
+    /// Which events switch recording off, and where.
+    stops: Awaited,
     followers: Arc<Followers>,
     /// Eventfds of those who tell the attached processes of changes.
     tellers: Mutex<Vec<Weak<OwnedFd>>>,
@@ -60,9 +62,19 @@ impl Common {
         targets: Arc<Targets>,
         rules: Publisher<Arc<Board>>,
     ) -> Self {
-        let (awaited, tellers) = (Awaited::default(), Mutex::default());
+        let (awaited, stops, tellers) = (Awaited::default(), Awaited::default(), Mutex::default());
         let (followers, attendant) = (Arc::default(), Mutex::default());
-        Self { registry: Mutex::new(registry), board, targets, rules, awaited, followers, tellers, attendant }
+        Self {
+            registry: Mutex::new(registry),
+            board,
+            targets,
+            rules,
+            awaited,
+            stops,
+            followers,
+            tellers,
+            attendant,
+        }
     }
 
     /// What is declared. A declaration is complete or absent, so a panic of another thread changes nothing.
@@ -147,6 +159,11 @@ impl Common {
         if let (Some(attendant), Some(event)) = (self.attendant(), &event) {
             attendant.declared(event);
         }
+        let stops = self.stops.word(system, name);
+        for instance in (0..u64::BITS as usize).filter(|bit| stops >> bit & 1 == 1) {
+            // Where there is no room for the rule, the event is recorded, and nothing stops.
+            let _ = self.set_stop(instance, id, true);
+        }
         self.switch(id, self.new_events() | self.awaited.word(system, name), true);
         Ok(id)
     }
@@ -158,6 +175,48 @@ impl Common {
     /// Names who hears of new events.
     pub(crate) fn set_attendant(&self, attendant: Weak<dyn Attendant>) {
         *self.attendant.lock().unwrap_or_else(PoisonError::into_inner) = Some(attendant);
+    }
+
+    /// Has events of this name switch an instance's recording off, with their next record: those that are declared, and
+    /// others as soon as they are. `Ok(false)` where there are too many names.
+    pub(crate) fn stop_at(&self, instance: usize, pattern: &Pattern) -> Result<bool, RulesError> {
+        if !self.stops.add(pattern.clone(), 1 << instance) {
+            return Ok(false);
+        }
+        // A declaration that comes from now on finds the pattern; one that came before is found here.
+        self.set_stops(instance, true, |system, event| pattern.names(system, event)).map(|()| true)
+    }
+
+    /// No event switches an instance's recording off any more by way of [`stop_at`](Self::stop_at).
+    pub(crate) fn stop_at_none(&self, instance: usize) {
+        let patterns = self.stops.of(1 << instance);
+        self.stops.clear(1 << instance);
+        let is_named =
+            |system: &str, event: &str| patterns.iter().any(|pattern| pattern.names(system, event));
+        // There is room for fewer rules.
+        let _ = self.set_stops(instance, false, is_named);
+    }
+
+    fn set_stops(
+        &self,
+        instance: usize,
+        on: bool,
+        is_meant: impl Fn(&str, &str) -> bool,
+    ) -> Result<(), RulesError> {
+        let registry = self.registry();
+        let meant = registry.events().filter(|event| is_meant(&event.system, &event.name));
+        meant.filter(|event| event.id >= FIRST_ID).try_for_each(|event| self.set_stop(instance, event.id, on))
+    }
+
+    fn set_stop(&self, instance: usize, id: u16, on: bool) -> Result<(), RulesError> {
+        const STOP: Trigger =
+            Trigger { action: Action::TraceOff, counter: None, filter: None, is_paused: false };
+        let mut rules = self.rules.rules(instance, id);
+        rules.triggers.retain(|trigger| *trigger != STOP);
+        if on {
+            rules.triggers.push(STOP);
+        }
+        self.set_rules(instance, id, rules)
     }
 
     /// An event's word, for a switch of this process.

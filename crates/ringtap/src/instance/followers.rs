@@ -2,14 +2,19 @@
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
+
+/// How long a dead host's links take to come to its successor: they are told when its socket appears.
+const RETURN: Duration = Duration::from_millis(500);
 
 /// How many links know which generation.
 #[derive(Debug, Default)]
 pub(crate) struct Followers {
     known: Mutex<BTreeMap<u32, usize>>,
     changed: Condvar,
+    /// Until when links come that followed the host in whose place this one is.
+    return_until: OnceLock<Instant>,
 }
 
 /// One link. Dropped, nobody waits for it any more.
@@ -34,12 +39,20 @@ impl Followers {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Says that a dead host's links are to be waited for. They come one by one, and nobody knows how many there are.
+    pub(crate) fn await_return(&self) {
+        let _ = self.return_until.set(Instant::now() + RETURN);
+    }
+
     /// Waits until all links know this generation, for a while: one that is stopped delays nobody for longer. The thread
     /// that answers them waits for none.
     pub(crate) fn wait(&self, generation: u32, patience: Duration) {
         if SERVES.get() {
             return;
         }
+        let return_until =
+            self.return_until.get().and_then(|until| until.checked_duration_since(Instant::now()));
+        return_until.into_iter().for_each(std::thread::sleep);
         let is_behind = |known: &mut BTreeMap<u32, usize>| {
             // Generations may wrap around.
             known.keys().any(|&of| generation.wrapping_sub(of).cast_signed() > 0)
@@ -71,7 +84,6 @@ impl Drop for Follower {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::Instant;
 
     #[test]
     fn all_are_waited_for_and_none_for_longer_than_patience() {

@@ -138,7 +138,7 @@ impl Instances {
     /// [`HostError`] where the sizes are impossible or the kernel refuses the memory.
     pub fn new(config: &Config) -> Result<Self, HostError> {
         let common = Arc::new(Common::new(0)?);
-        let top = Host::with(config, &Arc::clone(&common), None, true)?;
+        let top = Host::with(config, &Arc::clone(&common), None, 0)?;
         Ok(Self::of(common, config.clone(), top))
     }
 
@@ -182,7 +182,7 @@ impl Instances {
     /// # Errors
     /// [`InstanceError`].
     pub fn create_with(&self, name: &str, config: &Config) -> Result<Instance, InstanceError> {
-        self.add(name, config, |common| Host::with(config, common, None, false))
+        self.add(name, config, |common, bit| Host::with(config, common, None, bit))
     }
 
     /// Makes an instance of buffers that a process wrote before it had a host. Nobody writes them any more.
@@ -192,14 +192,14 @@ impl Instances {
         check_name(name)?;
         let host = Host::adopt(fds, common, percent)?;
         host.check_ended()?;
-        self.add(name, &host.stated_config(), |_| Ok(host))
+        self.add(name, &host.stated_config(), |_, _| Ok(host))
     }
 
     fn add(
         &self,
         name: &str,
         config: &Config,
-        make: impl FnOnce(&Arc<Common>) -> Result<Host, HostError>,
+        make: impl FnOnce(&Arc<Common>, usize) -> Result<Host, HostError>,
     ) -> Result<Instance, InstanceError> {
         check_name(name)?;
         let common = &self.inner.common;
@@ -211,7 +211,7 @@ impl Instances {
         if free >= MAX_INSTANCES {
             return Err(InstanceError::TooMany);
         }
-        let host = make(common)?;
+        let host = make(common, free)?;
         common.targets().set(free, Some(host.writer()), common.board());
         let named = Arc::new(Named::new(name.to_owned(), free, config.clone(), host, common));
         if free == table.len() {

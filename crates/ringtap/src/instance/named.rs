@@ -132,7 +132,7 @@ impl Named {
         }
         let off = !present.host.is_recording();
         let config = Config { off, ..config };
-        let host = Host::with(&config, &self.common, Some(&sizes), self.is_top())?;
+        let host = Host::with(&config, &self.common, Some(&sizes), self.bit)?;
         self.common.targets().set(self.bit, Some(host.writer_here()), self.common.board());
         let old = std::mem::replace(&mut present.host, host);
         (present.config, present.sizes) = (config, sizes);
@@ -455,6 +455,29 @@ impl Instance {
     /// Awaits nothing any more; events that are on stay on.
     pub fn await_none(&self) {
         self.named.common.awaited().clear(self.named.bits());
+    }
+
+    /// Has these events switch recording off, as a trigger `traceoff` does, with their next record: those that are
+    /// declared, and others as soon as they are.
+    ///
+    /// # Errors
+    /// [`InstanceError::Removed`], [`InstanceError::TooManyAwaited`], [`InstanceError::Rules`].
+    pub fn stop_at(&self, pattern: &Pattern) -> Result<(), InstanceError> {
+        let (named, present) = (&self.named, self.named.present());
+        if present.is_removed {
+            return Err(InstanceError::Removed { name: named.name.clone() });
+        }
+        match named.common.stop_at(named.bit, pattern)? {
+            true => Ok(()),
+            false => Err(InstanceError::TooManyAwaited),
+        }
+    }
+
+    /// Takes back all of [`stop_at`](Self::stop_at).
+    pub fn stop_at_none(&self) {
+        if !self.named.present().is_removed {
+            self.named.common.stop_at_none(self.named.bit);
+        }
     }
 
     /// Whether events that are declared from now on are on in this instance.

@@ -178,7 +178,7 @@ impl Remains {
             let percent = common.board().entry(bit).buffer_percent.load(Relaxed);
             let percent = u8::try_from(percent).unwrap_or(50).min(100);
             let directory = config.directory.as_deref().filter(|_| bit == 0);
-            let host = lanes.and_then(|lanes| Host::inherit(lanes, &common, percent, bit == 0, directory));
+            let host = lanes.and_then(|lanes| Host::inherit(lanes, &common, percent, Some(bit), directory));
             table.push(match host {
                 Ok(host) => Some(Self::named(name, bit, host, &common)),
                 Err(error) if bit == 0 => return Err(error),
@@ -191,6 +191,7 @@ impl Remains {
         }
         let inner = Inner { common, config: config.clone(), table: Mutex::new(table) };
         let instances = Instances { inner: Arc::new(inner) };
+        instances.inner.common.followers().await_return();
         instances.inner.common.changed();
         Ok(instances)
     }
@@ -247,7 +248,8 @@ fn lane(mut line: Vec<Found>, is_retired: bool) -> Result<Lane, HostError> {
     }
     let first = line.iter().rposition(Found::is_first);
     let behind = line.split_off(first.unwrap_or(0));
-    let spent = line.pop();
+    // The host may have died before it did.
+    line.iter().for_each(|spent| spent.mapping.give_back(spent.fd.as_fd()));
     let of_first = |first: &Found| {
         let chain = &first.mapping.ring().meta().chain;
         // What came before was read or not: nobody knows. It is not here.
@@ -279,7 +281,7 @@ fn lane(mut line: Vec<Found>, is_retired: bool) -> Result<Lane, HostError> {
     }
     let newest = buffers.pop_back().ok_or(HostError::Damaged(0))?;
     let older = buffers.into_iter().map(Arc::new).collect();
-    Ok(Lane::inherited(past, spent.map(|spent| spent.mapping), older, Arc::new(newest)))
+    Ok(Lane::inherited(past, older, Arc::new(newest)))
 }
 
 /// Lets one buffer follow another, which is retired; how many events were written in between, to buffers that are gone.

@@ -8,6 +8,7 @@ use crate::host::HostError;
 use crate::record::DataWords;
 use crate::ring::Corrupt;
 use ringtap_abi::SubbufId;
+use ringtap_abi::meta::state;
 use ringtap_abi::records::Walk;
 use ringtap_abi::subbuf::{HEADER_LEN, PageCommit};
 use ringtap_abi::sync::AtomicU32;
@@ -87,6 +88,7 @@ pub struct WholePage<'a> {
     /// The number of events lost before it, behind the data.
     lost: Option<[u8; 8]>,
     size: u32,
+    end: Option<u64>,
 }
 
 /// What a page that was handed out still is to the writers.
@@ -128,6 +130,14 @@ impl WholePages {
     #[must_use]
     pub fn conversion(&self) -> Conversion {
         self.pages.conversion().unwrap_or(Conversion::NONE)
+    }
+
+    /// Whether the buffer's writers record.
+    #[must_use]
+    pub fn is_recording(&self) -> bool {
+        // Relaxed: that it was switched off is all that is asked.
+        let state = self.pages.ring().map(|ring| ring.meta().switches.state.load(Relaxed));
+        state.is_none_or(|state| state & state::OFF == 0)
     }
 
     /// The next sub-buffer; `None` when there is none that is complete. With `is_last` also the one being written,
@@ -216,6 +226,13 @@ impl WholePages {
         looked().map_err(|Corrupt| HostError::Damaged(self.cpu).into())
     }
 
+    /// Index of the event behind the last one of a page that writers left.
+    fn end(&self) -> Option<u64> {
+        let ring = self.pages.ring()?;
+        let page = ring.checked(SubbufId(u16::try_from(self.page.id).ok()?)).ok()?;
+        Some(ring.first_after(page, ring.commit(page).ok()?))
+    }
+
     /// Lends what was handed out and not yet lent, of a page that may still grow or not; less of it, where the number of
     /// events lost before it finds no room behind it.
     fn lend(&mut self, grows: bool) -> WholePage<'_> {
@@ -230,6 +247,7 @@ impl WholePages {
             None => Lent { bytes: page.read, ..from },
         };
         self.is_pending = self.lent.bytes < page.read;
+        let end = if grows || self.is_pending { None } else { self.end() };
         let (time_stamp, len) = (from.time, self.lent.bytes - from.bytes);
         let (commit, lost) = match self.lost.take() {
             None => (PageCommit::new(len), None),
@@ -242,7 +260,7 @@ impl WholePages {
         header[..8].copy_from_slice(&time_stamp.to_le_bytes());
         header[8..].copy_from_slice(&commit.pack().to_le_bytes());
         let data = &self.pages.words(page.id).0[from.bytes as usize / 4..self.lent.bytes as usize / 4];
-        WholePage { header, time_stamp, data, lost, size }
+        WholePage { header, time_stamp, data, lost, size, end }
     }
 }
 
@@ -253,10 +271,22 @@ impl WholePage<'_> {
         self.size
     }
 
+    /// The same as a sub-buffer of this size, where that is a larger one.
+    #[must_use]
+    pub fn padded(self, size: u32) -> Self {
+        Self { size: self.size.max(size), ..self }
+    }
+
     /// The time of its first event, in ticks.
     #[must_use]
     pub fn time_stamp(&self) -> u64 {
         self.time_stamp
+    }
+
+    /// Index of the event behind its last one, where writers do not add to it any more.
+    #[must_use]
+    pub fn end(&self) -> Option<u64> {
+        self.end
     }
 
     /// The task that wrote its first event.

@@ -141,7 +141,7 @@ impl<'m> Ring<'m> {
     }
 
     /// Index of the first event behind a checked sub-buffer that was left at `w`.
-    fn first_after(&self, page: SubbufId, w: Commit) -> u64 {
+    pub(crate) fn first_after(&self, page: SubbufId, w: Commit) -> u64 {
         self.first(page).wrapping_add(u64::from(w.entries()))
     }
 

@@ -1,7 +1,8 @@
 //! One connection: reads requests, and holds the one answer that could not be sent yet.
 
+use super::desk::{Desk, Ticket};
 use super::requests::{self, Answer, Cost, Session};
-use super::tree::{Peer, Tree};
+use super::tree::Peer;
 use super::{limits, packet};
 use crate::instance::Instances;
 use ringtap_abi::control::{Header, answer};
@@ -16,6 +17,8 @@ pub(super) struct Client {
     session: Session,
     /// Its socket was full. It is not read from before this is sent.
     unsent: Option<Answer>,
+    /// The call on the tree that is being answered. It is not read from before that.
+    call: Option<Ticket>,
     /// When our patience with it ends: it has said no HELLO, or takes no answer.
     deadline: Option<Instant>,
     over: bool,
@@ -24,7 +27,7 @@ pub(super) struct Client {
 impl Client {
     pub(super) fn new(socket: OwnedFd, peer: Peer) -> Self {
         let deadline = Some(Instant::now() + limits::PATIENCE);
-        Self { socket, session: Session::new(peer), unsent: None, deadline, over: false }
+        Self { socket, session: Session::new(peer), unsent: None, call: None, deadline, over: false }
     }
 
     /// Whether the connection is to be closed.
@@ -33,11 +36,27 @@ impl Client {
     }
 
     pub(super) fn waits_for(&self) -> PollFlags {
-        if self.unsent.is_some() { PollFlags::OUT } else { PollFlags::IN }
+        match (&self.unsent, self.call) {
+            (Some(_), _) => PollFlags::OUT,
+            // Its end is told unasked.
+            (None, Some(_)) => PollFlags::empty(),
+            (None, None) => PollFlags::IN,
+        }
     }
 
-    /// Answers some requests.
-    pub(super) fn turn(&mut self, instances: &Instances, tree: Option<&dyn Tree>, buffer: &mut [u8]) {
+    /// Answers some requests. Calls on the tree go to the desk, as those of the client in this place.
+    pub(super) fn turn(
+        &mut self,
+        instances: &Instances,
+        mut desk: Option<&mut Desk>,
+        place: usize,
+        buffer: &mut [u8],
+    ) {
+        if self.call.is_some() {
+            // We asked to be told of its end alone.
+            self.over = true;
+            return;
+        }
         if let Some(unsent) = self.unsent.take() {
             self.send(unsent);
         }
@@ -58,14 +77,27 @@ impl Client {
             if let Some(answer) = self.session.end_wait(instances) {
                 self.send(answer);
             }
-            let (answer, cost) =
-                requests::answer(instances, tree, &mut self.session, request, received.descriptor);
+            if let Some(desk) = &mut desk
+                && let Some(call) = requests::tree_call(&self.session, request)
+            {
+                self.call = Some(desk.take(place, call));
+                return;
+            }
+            let (answer, cost) = requests::answer(instances, &mut self.session, request, received.descriptor);
             if let Some(answer) = answer {
                 self.send(answer);
             }
             if cost == Cost::High {
                 return;
             }
+        }
+    }
+
+    /// Answers its call on the tree, if it is the one.
+    pub(super) fn end_call(&mut self, ticket: Ticket, answer: Answer) {
+        if self.call == Some(ticket) {
+            self.call = None;
+            self.send(answer);
         }
     }
 
@@ -121,7 +153,7 @@ mod tests {
         let (ours, theirs) = pair.expect("sockets can be made");
         let mut client = Client::new(ours, Peer { uid: 0, gid: 0, pid: 1 });
         ask(&theirs, request::HELLO, PROTOCOL, role::READER);
-        client.turn(host, None, &mut [0; MAX_PACKET]);
+        client.turn(host, None, 0, &mut [0; MAX_PACKET]);
         assert_eq!(answers(&theirs), 1);
         assert!(client.deadline.is_none());
         (client, theirs)
@@ -151,7 +183,7 @@ mod tests {
         for (kind, share) in [(request::WAKE_ALL, limits::REQUESTS_PER_TURN), (request::STATS, 1)] {
             (0..2 * share).for_each(|_| ask(&theirs, kind, 0, 0));
             for _ in 0..2 {
-                client.turn(&host, None, buffer);
+                client.turn(&host, None, 0, buffer);
                 assert_eq!(answers(&theirs), share);
             }
         }
@@ -167,16 +199,16 @@ mod tests {
                 break;
             }
             ask(&theirs, request::WAKE_ALL, 0, 0);
-            client.turn(&host, None, buffer);
+            client.turn(&host, None, 0, buffer);
         }
         assert_eq!(client.waits_for(), PollFlags::OUT, "its socket is full");
         ask(&theirs, request::WAKE_ALL, 0, 0);
-        client.turn(&host, None, buffer);
+        client.turn(&host, None, 0, buffer);
         assert!(client.unsent.is_some(), "nothing has changed");
         assert!(!client.is_over(Instant::now()));
         assert!(client.is_over(Instant::now() + limits::PATIENCE));
         assert!(answers(&theirs) > 0);
-        client.turn(&host, None, buffer);
+        client.turn(&host, None, 0, buffer);
         assert!(client.unsent.is_none() && client.deadline.is_none(), "it listens again");
         assert_eq!(answers(&theirs), 2);
     }

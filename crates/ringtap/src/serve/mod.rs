@@ -18,6 +18,7 @@
 //! gives back what it held. None of this keeps the others waiting.
 
 mod client;
+mod desk;
 pub(crate) mod limits;
 pub(crate) mod packet;
 mod requests;
@@ -159,12 +160,14 @@ pub struct Options {
     pub group: Option<u32>,
     /// Answers requests about files.
     pub tree: Option<Arc<dyn Tree>>,
+    /// Told of each process that attaches, before it is answered, in the server's thread.
+    pub arrivals: Option<Arc<dyn Fn(Peer) + Send + Sync>>,
 }
 
 impl std::fmt::Debug for Options {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let tree = self.tree.as_ref().map(|_| "a tree");
-        f.debug_struct("Options").field("group", &self.group).field("tree", &tree).finish()
+        f.debug_struct("Options").field("group", &self.group).field("tree", &tree).finish_non_exhaustive()
     }
 }
 
@@ -189,7 +192,15 @@ impl Host {
     /// # Errors
     /// [`ServeError`] says what is in the way.
     pub fn serve(&self, path: impl AsRef<Path>) -> Result<Server, ServeError> {
-        Instances::around(self).serve(path)
+        self.serve_with(path, Options::default())
+    }
+
+    /// As [`serve`](Self::serve), to more users, or with files.
+    ///
+    /// # Errors
+    /// [`ServeError`] says what is in the way.
+    pub fn serve_with(&self, path: impl AsRef<Path>, options: Options) -> Result<Server, ServeError> {
+        Instances::around(self).serve_with(path, options)
     }
 }
 

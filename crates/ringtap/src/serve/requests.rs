@@ -1,11 +1,12 @@
 //! What a host answers to each request.
 
-use super::tree::{self, Peer, Tree};
+use super::desk::Call;
+use super::tree::{self, Peer};
 use crate::event::registry::RegisterError;
 use crate::host::{Claim, Host, HostError};
-use crate::instance::Instances;
 use crate::instance::common::Common;
 use crate::instance::followers::Follower;
+use crate::instance::{Instance, Instances, Pattern, PatternError};
 use ringtap_abi::control::{Counters, Header, HostInfo, PROTOCOL, Part, answer, request, role};
 use ringtap_abi::control::{cpu_of, instance_of, set_cpu, split_event};
 use ringtap_abi::switchboard::MAX_INSTANCES;
@@ -27,6 +28,18 @@ pub(super) struct Session {
     handed: Vec<(u32, OwnedFd)>,
     /// What it knew when it last said so.
     follower: Option<Follower>,
+    /// Where its events switch recording off.
+    stops: Vec<Stop>,
+}
+
+/// Events that switch an instance's recording off, as long as this is kept.
+#[derive(Debug)]
+struct Stop(Instance);
+
+impl Drop for Stop {
+    fn drop(&mut self) {
+        self.0.stop_at_none();
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,7 +50,8 @@ pub(super) enum Role {
 
 impl Session {
     pub(super) fn new(peer: Peer) -> Self {
-        Self { peer, role: None, claims: Vec::new(), awaiting: None, handed: Vec::new(), follower: None }
+        let (claims, handed, stops) = (Vec::new(), Vec::new(), Vec::new());
+        Self { peer, role: None, claims, awaiting: None, handed, follower: None, stops }
     }
 
     /// Whether HELLO was said and accepted.
@@ -80,7 +94,7 @@ impl Descriptor {
     pub(super) fn get(&self) -> Option<BorrowedFd<'_>> {
         match self {
             Self::Buffer(fd) => Some(fd.as_fd()),
-            Self::Switchboard(common) => Some(common.board().fd()),
+            Self::Switchboard(common) => common.board().fd(),
         }
     }
 }
@@ -135,10 +149,16 @@ fn violation(errno: Errno, reason: impl Into<String>) -> Refusal {
     Refusal { is_last: true, ..refusal(errno, reason) }
 }
 
+/// The call on the tree that a packet is, if it is one.
+pub(super) fn tree_call(session: &Session, packet: Option<&[u8]>) -> Option<Call> {
+    let (header, body) = Header::split(packet?)?;
+    let is_call = session.is_open() && tree::is_call(header.kind);
+    is_call.then(|| Call { peer: session.peer, kind: header.kind, value: header.value, body: body.to_vec() })
+}
+
 /// Answers a packet; `None` is one that was too long.
 pub(super) fn answer(
     instances: &Instances,
-    tree: Option<&dyn Tree>,
     session: &mut Session,
     packet: Option<&[u8]>,
     descriptor: Option<OwnedFd>,
@@ -150,7 +170,7 @@ pub(super) fn answer(
     };
     let cost = match header.kind {
         request::STATS | request::RESET | request::REGISTER | request::NEXT_EVENT => Cost::High,
-        request::HAND_OVER_END => Cost::High,
+        request::HAND_OVER_END | request::STOP_AT => Cost::High,
         kind if tree::is_call(kind) => Cost::High,
         _ => Cost::Low,
     };
@@ -162,8 +182,7 @@ pub(super) fn answer(
         return (session.take_news(instances), Cost::Low);
     }
     if tree::is_call(header.kind) && session.is_open() {
-        let answer = tree::answer(tree, session.peer, header.kind, header.value, body);
-        return (Some(answer.unwrap_or_else(refused)), cost);
+        return (Some(refused(tree::none())), cost);
     }
     if header.kind == request::HAND_OVER && session.is_open() {
         let taken = take_handed(instances, session, header.cpu, descriptor);
@@ -223,6 +242,7 @@ fn answer_request(
             Ok(ok(0))
         }
         request::REGISTER => register(instances, body),
+        request::STOP_AT => stop_at(instances, session, instance_of(place), body),
         request::HAND_OVER_END => hand_over(instances, session, body),
         request::NEXT_EVENT => Ok(next_event(instances, value)),
         request::NEXT_INSTANCE => Ok(next_instance(instances, value)),
@@ -338,6 +358,23 @@ fn register(instances: &Instances, body: &[u8]) -> Result<Answer, Refusal> {
         || refusal(Errno::INVAL, "the body declares no event: send system, name and format as lines");
     let (system, name, format) = split_event(body).ok_or_else(no_event)?;
     Ok(ok(instances.register_event(system, name, format)?.into()))
+}
+
+fn stop_at(
+    instances: &Instances,
+    session: &mut Session,
+    instance: usize,
+    body: &[u8],
+) -> Result<Answer, Refusal> {
+    if session.role != Some(Role::Reader) {
+        return Err(refusal(Errno::PERM, "a writer's connection stops nothing: attach as a reader"));
+    }
+    let instance = instances.at(instance).ok_or_else(|| no_instance(instance))?;
+    let pattern = std::str::from_utf8(body).ok().and_then(|text| text.parse::<Pattern>().ok());
+    let pattern = pattern.ok_or_else(|| refusal(Errno::INVAL, PatternError.to_string()))?;
+    instance.stop_at(&pattern).map_err(|error| refusal(Errno::NOSPC, error.to_string()))?;
+    session.stops.push(Stop(instance));
+    Ok(ok(0))
 }
 
 /// Keeps a buffer until all of them are there.

@@ -5,13 +5,14 @@
 
 use super::Options;
 use super::client::{Client, refuse};
+use super::desk::Desk;
 use super::limits;
 use super::socket::{self, Listener};
-use super::tree::Tree;
+use super::tree::Peer;
 use crate::instance::{Instances, followers};
 use ringtap_abi::control::MAX_PACKET;
 use rustix::event::epoll::{self, EventData, EventFlags};
-use rustix::event::{PollFlags, Timespec};
+use rustix::event::{EventfdFlags, PollFlags, Timespec};
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::io::Errno;
 use rustix::net::SocketFlags;
@@ -30,6 +31,7 @@ const READY_PER_TURN: usize = 64;
 const STOP: u64 = u64::MAX;
 const NEWS: u64 = u64::MAX - 1;
 const LISTENER: u64 = u64::MAX - 2;
+const ANSWERS: u64 = u64::MAX - 3;
 
 pub(super) struct Loop {
     instances: Instances,
@@ -48,7 +50,9 @@ pub(super) struct Loop {
     owner: u32,
     /// Whose members may attach, too.
     group: Option<u32>,
-    tree: Option<Arc<dyn Tree>>,
+    /// Answers calls on the tree, and signals the eventfd with it.
+    desk: Option<(Desk, Arc<OwnedFd>)>,
+    arrivals: Option<Arc<dyn Fn(Peer) + Send + Sync>>,
     /// No connection is taken before.
     accept_after: Option<Instant>,
     /// When those without patience were looked for last.
@@ -71,11 +75,21 @@ impl Loop {
         stop: Arc<OwnedFd>,
         news: Arc<OwnedFd>,
     ) -> Result<Self, Errno> {
-        let Options { group, tree } = options;
+        let Options { group, tree, arrivals } = options;
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
         for (fd, token) in [(stop.as_fd(), STOP), (news.as_fd(), NEWS), (listener.socket.as_fd(), LISTENER)] {
             epoll::add(&epoll, fd, EventData::new_u64(token), EventFlags::IN)?;
         }
+        let desk = match tree {
+            Some(tree) => {
+                let flags = EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK;
+                let done = Arc::new(rustix::event::eventfd(0, flags)?);
+                epoll::add(&epoll, &done, EventData::new_u64(ANSWERS), EventFlags::IN)?;
+                let desk = Desk::new(tree, Arc::clone(&done));
+                Some((desk.map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::AGAIN))?, done))
+            }
+            None => None,
+        };
         Ok(Self {
             instances,
             listener,
@@ -87,7 +101,8 @@ impl Loop {
             limit: clients_allowed(),
             owner: rustix::process::geteuid().as_raw(),
             group,
-            tree,
+            desk,
+            arrivals,
             accept_after: None,
             looked: Instant::now(),
             packet: vec![0; MAX_PACKET].into(),
@@ -116,6 +131,7 @@ impl Loop {
                 STOP => goes_on = false,
                 NEWS => self.tell_all(),
                 LISTENER => self.accept(),
+                ANSWERS => self.answer_calls(),
                 place => self.serve(usize::try_from(place).unwrap_or(usize::MAX)),
             }
         }
@@ -146,8 +162,22 @@ impl Loop {
     /// Gives a client its share.
     fn serve(&mut self, place: usize) {
         if let Some(Some(seat)) = self.clients.get_mut(place) {
-            seat.client.turn(&self.instances, self.tree.as_deref(), &mut self.packet);
+            let desk = self.desk.as_mut().map(|(desk, _)| desk);
+            seat.client.turn(&self.instances, desk, place, &mut self.packet);
             self.settle(place);
+        }
+    }
+
+    /// Answers those whose calls on the tree were done.
+    fn answer_calls(&mut self) {
+        let Some((desk, done)) = &self.desk else { return };
+        // Whatever comes from here on is signalled again.
+        let _ = rustix::io::read(done, &mut [0; 8]);
+        for (ticket, answer) in desk.answers() {
+            if let Some(Some(seat)) = self.clients.get_mut(ticket.place) {
+                seat.client.end_call(ticket, answer);
+                self.settle(ticket.place);
+            }
         }
     }
 
@@ -219,6 +249,9 @@ impl Loop {
                 format!("this host has {} clients, which is all it takes: end some first", self.limit);
             return refuse(&socket, Errno::USERS, &reason);
         }
+        if let Some(arrivals) = &self.arrivals {
+            arrivals(peer);
+        }
         let client = Client::new(socket, peer);
         let place = self.clients.iter().position(Option::is_none).unwrap_or(self.clients.len());
         let waits_for = client.waits_for();
@@ -242,5 +275,9 @@ fn clients_allowed() -> usize {
 }
 
 fn flags(waits_for: PollFlags) -> EventFlags {
-    if waits_for.contains(PollFlags::OUT) { EventFlags::OUT } else { EventFlags::IN }
+    match waits_for {
+        PollFlags::OUT => EventFlags::OUT,
+        PollFlags::IN => EventFlags::IN,
+        _ => EventFlags::empty(),
+    }
 }

@@ -155,7 +155,7 @@ fn inode(status: &Stat) -> (u64, u64) {
 
 /// Asks the kernel who connected. By libc, because rustix takes a process id for never 0, and it is 0 for a
 /// peer of a pid namespace that we cannot see.
-pub(super) fn peer(socket: impl AsFd) -> Result<Peer, std::io::Error> {
+pub(crate) fn peer(socket: impl AsFd) -> Result<Peer, std::io::Error> {
     let mut peer = libc::ucred { pid: 0, uid: 0, gid: 0 };
     let mut len = libc::socklen_t::try_from(size_of::<libc::ucred>()).unwrap_or_default();
     let fd = socket.as_fd().as_raw_fd();

@@ -39,8 +39,8 @@ pub struct TreeRefusal {
     pub reason: String,
 }
 
-/// Answers calls on files, such as the tracefs does. It is called by the serving thread: what takes long keeps all
-/// clients waiting.
+/// Answers calls on files, such as the tracefs does. One thread makes all calls: what takes long keeps other clients' calls
+/// waiting, and nothing else.
 pub trait Tree: Send + Sync {
     /// Answers a call about the path, whose parts are separated by slashes. An answer longer than a packet takes is
     /// cut; the client asks for the rest.
@@ -55,17 +55,19 @@ pub(super) fn is_call(kind: u32) -> bool {
     (request::TREE_READ..=request::TREE_RMDIR).contains(&kind)
 }
 
+/// Why a host without a tree answers none.
+pub(super) fn none() -> Refusal {
+    refusal(Errno::NOSYS, "this host has no tree of files: ask `ringtap serve`, or its own program")
+}
+
 /// Answers a request about the tree.
 pub(super) fn answer(
-    tree: Option<&dyn Tree>,
+    tree: &dyn Tree,
     peer: Peer,
     kind: u32,
     value: u64,
     body: &[u8],
 ) -> Result<Answer, Refusal> {
-    let tree = tree.ok_or_else(|| {
-        refusal(Errno::NOSYS, "this host has no tree of files: ask `ringtap serve`, or its own program")
-    })?;
     let (path, bytes) = match body.iter().position(|&byte| byte == 0) {
         Some(end) if kind == request::TREE_WRITE => (&body[..end], &body[end + 1..]),
         _ => (body, &[][..]),

@@ -18,6 +18,8 @@ pub enum Kind {
     NoPermission,
     /// The kernel's buffers cannot be mapped.
     KernelTooOld,
+    /// The kernel cannot probe programs.
+    NoUprobes,
     /// No event matches.
     UnknownEvent,
     /// There is no instance of this name.
@@ -49,6 +51,10 @@ pub(super) enum Problem {
     Busy { action: &'static str, path: PathBuf },
     #[error("the kernel does not accept '{value}' for {}", path.display())]
     Refused { value: String, path: PathBuf },
+    #[error("this kernel cannot probe programs; it needs CONFIG_UPROBE_EVENTS")]
+    NoUprobes,
+    #[error("the kernel refuses the probe `{line}`: {reason}")]
+    Uprobe { line: String, reason: String },
     #[error("cannot {action} {}: {reason}", path.display())]
     Io { action: &'static str, path: PathBuf, reason: io::Error },
     #[error("cannot understand {}: '{}'", file.display(), text.trim())]
@@ -66,7 +72,8 @@ impl Error {
             Problem::UnknownEvent { .. } => Kind::UnknownEvent,
             Problem::UnknownInstance { .. } => Kind::UnknownInstance,
             Problem::Busy { .. } => Kind::Busy,
-            Problem::Refused { .. } => Kind::Refused,
+            Problem::NoUprobes => Kind::NoUprobes,
+            Problem::Refused { .. } | Problem::Uprobe { .. } => Kind::Refused,
             Problem::Io { .. } | Problem::Malformed { .. } => Kind::Io,
         }
     }

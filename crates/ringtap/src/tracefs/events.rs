@@ -101,8 +101,9 @@ fn nearest(all: &[EventName], pattern: &str) -> Vec<String> {
     near.into_iter().take(MAX_SUGGESTIONS).map(|(_, name)| name).collect()
 }
 
-/// Insertions, deletions and replacements from one word to the other.
-fn distance(from: &str, to: &str) -> usize {
+/// How near two names are: insertions, deletions and replacements from one to the other.
+#[must_use]
+pub fn distance(from: &str, to: &str) -> usize {
     let mut row: Vec<usize> = (0..=to.len()).collect();
     for (i, a) in from.bytes().enumerate() {
         let mut diagonal = row[0];

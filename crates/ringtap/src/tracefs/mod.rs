@@ -17,10 +17,12 @@ mod events;
 mod instance;
 mod name;
 mod stats;
+mod uprobes;
 
 pub use error::{Error, Kind};
-pub use events::EventName;
+pub use events::{EventName, distance};
 pub use instance::{Buffer, Instance};
+pub use uprobes::{Place, Uprobes};
 
 use crate::cpus;
 use error::Problem;

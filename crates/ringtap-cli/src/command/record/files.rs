@@ -8,6 +8,9 @@ use std::io;
 use std::mem;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
+use std::thread::JoinHandle;
+use std::time::Duration;
 
 /// Room that each CPU has in a file, unless the file system cannot: files with holes take no more than what is
 /// written.
@@ -19,32 +22,64 @@ const MAX_FILE: u64 = 1 << 42;
 
 /// Where a recording goes.
 #[derive(Clone, Debug)]
-pub(super) struct Target {
+pub(in crate::command) struct Target {
     /// The first file's name; the next ones' have a number behind it.
-    pub(super) path: PathBuf,
+    pub(in crate::command) path: PathBuf,
     /// How each is written; the room of a CPU is found out.
-    pub(super) plan: FilePlan,
+    pub(in crate::command) plan: FilePlan,
     /// How much the compression tries, by its own scale.
-    pub(super) level: i32,
+    pub(in crate::command) level: i32,
     /// Most files that are kept.
-    pub(super) keep: Option<usize>,
+    pub(in crate::command) keep: Option<usize>,
+    /// How often the disk is to take what was written, besides at the end.
+    pub(in crate::command) sync: Option<Duration>,
+}
+
+/// Has the disk take a file's bytes, in a thread of its own: a slow disk does not keep the recorder waiting.
+#[derive(Debug)]
+struct Syncer {
+    stop: Sender<()>,
+    thread: JoinHandle<io::Result<()>>,
+}
+
+impl Syncer {
+    fn start(file: &File, period: Option<Duration>) -> io::Result<Self> {
+        let file = file.try_clone()?;
+        let (stop, stopped) = channel();
+        let work = move || {
+            let period = period.unwrap_or(Duration::MAX);
+            while stopped.recv_timeout(period) == Err(RecvTimeoutError::Timeout) {
+                file.sync_data()?;
+            }
+            file.sync_all()
+        };
+        let thread = std::thread::Builder::new().name("sync".into()).spawn(work)?;
+        Ok(Self { stop, thread })
+    }
+
+    /// Waits until the disk has all of it.
+    fn finish(self) -> io::Result<()> {
+        drop(self.stop);
+        self.thread.join().map_err(|_| io::Error::other("the thread that waits for the disk has failed"))?
+    }
 }
 
 /// What was written.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Written {
+pub(in crate::command) struct Written {
     /// The files that are there, the oldest first.
-    pub(super) paths: Vec<PathBuf>,
+    pub(in crate::command) paths: Vec<PathBuf>,
     /// Bytes of sub-buffers, in all files together.
-    pub(super) bytes: u64,
+    pub(in crate::command) bytes: u64,
 }
 
 /// The files.
 #[derive(Debug)]
-pub(super) struct Files {
+pub(in crate::command) struct Files {
     target: Target,
     descriptions: Descriptions,
     file: File,
+    syncer: Syncer,
     path: PathBuf,
     writer: TraceDatWriter,
     /// Something was added that the table does not tell yet.
@@ -60,29 +95,56 @@ impl Files {
     ///
     /// # Errors
     /// It cannot be made.
-    pub(super) fn new(target: Target, descriptions: Descriptions) -> Result<Self> {
+    pub(in crate::command) fn new(target: Target, descriptions: Descriptions) -> Result<Self> {
         let path = target.path.clone();
         let (file, writer) = begin(&path, &target.plan, &descriptions)?;
+        let syncer = Syncer::start(&file, target.sync)?;
         let written = Written { paths: vec![path.clone()], bytes: 0 };
         let packed = Vec::new();
-        Ok(Self { target, descriptions, file, path, writer, is_dirty: false, begun: 1, written, packed })
+        Ok(Self {
+            target,
+            descriptions,
+            file,
+            syncer,
+            path,
+            writer,
+            is_dirty: false,
+            begun: 1,
+            written,
+            packed,
+        })
     }
 
     /// The lane of a buffer's CPU.
-    pub(super) fn lane(&self, buffer: usize, cpu: u32) -> Result<usize> {
+    pub(in crate::command) fn lane(&self, buffer: usize, cpu: u32) -> Result<usize> {
         self.writer.lane(buffer, cpu).context("the file has no place for this CPU")
     }
 
     /// Bytes of sub-buffers in the file that is being written.
-    pub(super) fn len(&self) -> u64 {
+    pub(in crate::command) fn len(&self) -> u64 {
         self.writer.data_len()
+    }
+
+    /// Bytes of a sub-buffer in the file that is being written.
+    pub(super) fn page_size(&self) -> u32 {
+        self.target.plan.page_size
+    }
+
+    /// Ends this file and begins one whose sub-buffers have this size.
+    ///
+    /// # Errors
+    /// As [`rotate`](Self::rotate).
+    pub(super) fn resize(&mut self, page_size: u32) -> Result<()> {
+        self.target.plan.page_size = page_size;
+        self.descriptions.header_page = ringtap_format::header::page_text(page_size);
+        self.rotate()
     }
 
     /// Adds `len` bytes of whole sub-buffers that `write` puts where it is told.
     ///
     /// # Errors
     /// The disk is full, or cannot be written to.
-    pub(super) fn add(
+    pub(in crate::command) fn add(
         &mut self,
         lane: usize,
         len: u64,
@@ -109,7 +171,7 @@ impl Files {
     ///
     /// # Errors
     /// As [`add`](Self::add).
-    pub(super) fn add_packed(&mut self, lane: usize, pages: &[u8]) -> Result<()> {
+    pub(in crate::command) fn add_packed(&mut self, lane: usize, pages: &[u8]) -> Result<()> {
         let mut packed = mem::take(&mut self.packed);
         packed.clear();
         self.writer.chunk(pages, self.target.level, &mut packed).context("cannot compress")?;
@@ -123,7 +185,7 @@ impl Files {
     ///
     /// # Errors
     /// The table cannot be written.
-    pub(super) fn commit(&mut self) -> Result<()> {
+    pub(in crate::command) fn commit(&mut self) -> Result<()> {
         if mem::take(&mut self.is_dirty) {
             self.write(&self.writer.table())?;
         }
@@ -134,7 +196,7 @@ impl Files {
     ///
     /// # Errors
     /// It cannot be written.
-    pub(super) fn describe(&mut self, late: Descriptions) -> Result<()> {
+    pub(in crate::command) fn describe(&mut self, late: Descriptions) -> Result<()> {
         let Descriptions { formats, tasks, cpu_stats, clock, .. } = late;
         let head = mem::take(&mut self.descriptions);
         self.descriptions = Descriptions { formats, tasks, cpu_stats, clock, ..head };
@@ -146,13 +208,15 @@ impl Files {
     ///
     /// # Errors
     /// One of them cannot be written.
-    pub(super) fn rotate(&mut self) -> Result<()> {
+    pub(in crate::command) fn rotate(&mut self) -> Result<()> {
         self.end()?;
         let mut path = self.target.path.clone().into_os_string();
         path.push(format!(".{}", self.begun));
         self.begun += 1;
         self.path = path.into();
         (self.file, self.writer) = begin(&self.path, &self.target.plan, &self.descriptions)?;
+        // That of the file before ends by itself, once the disk has it.
+        self.syncer = Syncer::start(&self.file, self.target.sync)?;
         self.written.paths.push(self.path.clone());
         if let Some(keep) = self.target.keep
             && self.written.paths.len() > keep
@@ -167,8 +231,10 @@ impl Files {
     ///
     /// # Errors
     /// It cannot be written.
-    pub(super) fn finish(mut self) -> Result<Written> {
+    pub(in crate::command) fn finish(mut self) -> Result<Written> {
         self.end()?;
+        let trouble = self.trouble();
+        self.syncer.finish().context(trouble)?;
         Ok(self.written)
     }
 
@@ -199,7 +265,7 @@ impl Files {
     }
 }
 
-pub(super) fn write_at(file: BorrowedFd<'_>, mut bytes: &[u8], mut place: u64) -> io::Result<()> {
+pub(in crate::command) fn write_at(file: BorrowedFd<'_>, mut bytes: &[u8], mut place: u64) -> io::Result<()> {
     while !bytes.is_empty() {
         match rustix::io::pwrite(file, bytes, place) {
             Ok(0) => return Err(io::ErrorKind::WriteZero.into()),

@@ -7,6 +7,7 @@ use super::files::{Files, write_at};
 use super::sink::Behind;
 use crate::child::Running;
 use crate::command::stream::kernel::KernelPlan;
+use crate::probes::Installed;
 use anyhow::{Context, Result};
 use ringtap::Stats;
 use ringtap::clock::ClockId;
@@ -26,12 +27,17 @@ const READ_LEN: usize = 1 << 16;
 
 /// The kernel's buffers.
 pub(super) struct KernelSide {
+    lanes: Vec<KernelLane>,
+    /// Behind the lanes, which keep it busy.
     instance: Instance,
     tracefs: Tracefs,
     events: Vec<EventName>,
-    lanes: Vec<KernelLane>,
     pipe: (OwnedFd, OwnedFd),
     subbuf: usize,
+    /// The probes' events and their formats.
+    probes: Vec<(EventName, String)>,
+    /// Behind the instance that uses them.
+    _installed: Installed,
 }
 
 struct KernelLane {
@@ -49,6 +55,7 @@ impl KernelSide {
     pub(super) fn prepare(plan: &KernelPlan, clock: ClockId, subbuf_kib: u32, percent: u32) -> Result<Self> {
         // What a killed run left behind is in nobody's way, so failing to tidy it is no reason to stop.
         let _ = plan.tracefs.remove_stale();
+        let installed = Installed::new(&plan.probes, &plan.tracefs)?;
         let instance = plan.tracefs.create_instance()?;
         instance.set_clock(clock.name())?;
         instance.set_sizes_kib(subbuf_kib, plan.buffer_kib)?;
@@ -58,6 +65,7 @@ impl KernelSide {
         for event in &plan.events {
             instance.enable(event).with_context(|| format!("cannot enable {event}"))?;
         }
+        let probes = installed.enable(&instance, &plan.tracefs)?;
         let open = |cpu| Ok(KernelLane { cpu, raw: instance.open_raw(cpu)?, lane: 0 });
         let lanes = plan.tracefs.cpus()?.into_iter().map(open).collect::<Result<_>>()?;
         let pipe = rustix::pipe::pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)?;
@@ -68,6 +76,8 @@ impl KernelSide {
             instance,
             pipe,
             subbuf: usize::try_from(subbuf_kib)? * 1024,
+            probes,
+            _installed: installed,
         })
     }
 
@@ -99,6 +109,9 @@ impl KernelSide {
             let format = self.tracefs.format(event)?;
             needs_symbols |= format.contains("%p");
             descriptions.formats.push((event.system.clone(), format));
+        }
+        for (event, format) in &self.probes {
+            descriptions.formats.push((event.system.clone(), format.clone()));
         }
         descriptions.ftrace_formats = internal_formats(&self.tracefs.root().join("events/ftrace"))?;
         // Without them texts and names of functions are missed, and nothing else.
@@ -213,6 +226,25 @@ impl KernelSide {
             }
         }
         Ok(bytes)
+    }
+
+    /// Hands out all that the buffers hold, also sub-buffers that are not complete, each with its lane and the time of
+    /// its first event, in ticks of the instance's clock.
+    ///
+    /// # Errors
+    /// The kernel, or what `each` says.
+    pub(super) fn each_left(&self, mut each: impl FnMut(usize, u64, Vec<u8>) -> Result<()>) -> Result<()> {
+        for lane in &self.lanes {
+            loop {
+                let mut page = Vec::with_capacity(self.subbuf);
+                if !self.read(lane, &mut page)? {
+                    break;
+                }
+                let time = page.first_chunk().map_or(0, |time| u64::from_le_bytes(*time));
+                each(lane.lane, time, page)?;
+            }
+        }
+        Ok(())
     }
 
     /// Moves sub-buffers from the ring to the file; `None` when there is no complete one.

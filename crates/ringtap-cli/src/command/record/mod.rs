@@ -1,9 +1,11 @@
 //! `ringtap record`: events to a file.
 
 mod application;
-mod files;
+mod crash;
+pub(super) mod files;
 mod kernel;
 mod progress;
+mod recent;
 mod session;
 mod sink;
 mod text;
@@ -13,8 +15,13 @@ use crate::command::stream::kernel::KernelPlan;
 use crate::command::stream::{ApplicationPlan, Filter, write_command};
 use crate::outcome::Outcome;
 use crate::output::Output;
-use anyhow::{Result, bail};
+use crate::preload::{self, Preload};
+use crate::probes;
+use anyhow::{Context, Result, bail};
+use recent::Last;
 use ringtap::clock::{self, ClockId};
+use ringtap::instance::Pattern;
+use ringtap::tracefs::EventName;
 use std::ffi::OsString;
 use std::fmt;
 use std::io::Write;
@@ -27,15 +34,24 @@ Examples:
   Task switches of the whole machine:      ringtap record --kernel -e sched:sched_switch
   A program that uses ringtap:             ringtap record -o prog.dat -- ./program
   It, and what the kernel does for it:     ringtap record --kernel -e sched -- ./program
+  A program that nobody changed:           ringtap record --preload libc -- make
   An application that serves its buffers:  ringtap record --attach /run/app/ringtap.sock
   The last 64 MB before a process dies:    ringtap record --kernel -e sched --last 64 \\
                                              --snapshot-on oom:mark_victim
+  The last 10 s before a program crashes:  ringtap record --snapshot-on crash --last 10s -- ./prog
+  Of one that serves its buffers itself:   ringtap record --snapshot-on crash --attach /run/app.sock
   For days, in files of 1 GB, the last 8:  ringtap record --kernel -e irq --compress \\
                                              --rotate-size 1024 --files 8
 
 FILE is a trace.dat, for `ringtap report`, trace-cmd and KernelShark. It can be read at each moment,
 also when the recorder was killed or the disk is full. Until the recording ends it has holes: it
 looks longer than the space it takes.
+
+With --snapshot-on all stays in memory until it happens: a signal to the recorder, an EVENT (which is
+not recorded itself, as with the kernel's `traceoff`), the end of the recording, or a crash. That is a
+death by a signal that did not ask it to end, or a Rust panic, of COMMAND, of a process that traces
+through its host, or of the host of --attach, whose buffers are read after its death. Without a crash
+there is no file. The next snapshots go to FILE.1 and so on.
 
 COMMAND finds the socket of the application's host in RINGTAP_SOCKET: the one of --attach, or one
 that lasts as long as COMMAND. The recording ends when COMMAND ends, or with Ctrl-C.";
@@ -54,8 +70,8 @@ pub struct Args {
     /// Record the kernel's events, through a tracing instance of our own
     #[arg(long)]
     kernel: bool,
-    /// Record these events of the kernel's only; may be given more than once
-    #[arg(short, long = "event", value_name = "EVENT", requires = "kernel")]
+    /// Record these events only; may be given more than once
+    #[arg(short, long = "event", value_name = "EVENT")]
     events: Vec<String>,
     /// Record the application that serves its buffers on this socket, and consume its events
     #[arg(long, value_name = "SOCKET")]
@@ -63,6 +79,11 @@ pub struct Args {
     /// With --kernel and COMMAND: events of all processes, not of COMMAND and its children only
     #[arg(short, long, requires = "kernel", requires = "command")]
     all: bool,
+    /// Trace what COMMAND and its children ask of the C library: allocations, I/O, locks, waits
+    #[arg(long, value_enum, value_name = "LIBRARY", requires = "command", hide_possible_values = true)]
+    preload: Option<preload::Library>,
+    #[command(flatten)]
+    probes: probes::Args,
     /// Version of the file: 7, or 6 for old programs
     #[arg(long, value_name = "N", default_value_t = 7, value_parser = clap::value_parser!(u8).range(6..=7))]
     file_version: u8,
@@ -85,12 +106,18 @@ pub struct Args {
     /// Keep only so many files
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     files: Option<u32>,
-    /// Keep all in memory, and write the file on a signal (USR1, USR2), the kernel's EVENT, or at `exit`
+    /// Have the disk take what was written every so many seconds, not only in the end
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..))]
+    sync: Option<u64>,
+    /// Keep all in memory, and write the file on a signal (USR1, USR2), an EVENT, at `exit` or after a `crash`
     #[arg(long, value_name = "WHEN")]
     snapshot_on: Vec<String>,
-    /// With --snapshot-on: how much is kept, in MB, of all CPUs together
-    #[arg(long, value_name = "MB", requires = "snapshot_on", value_parser = clap::value_parser!(u64).range(1..=1 << 20))]
-    last: Option<u64>,
+    /// With --snapshot-on: how much is kept: MB of all CPUs together, or seconds such as 30s; or one of each
+    #[arg(long, value_name = "AMOUNT", requires = "snapshot_on")]
+    last: Vec<Last>,
+    /// Tell on the standard output when all that comes is recorded: for programs that start us.
+    #[arg(long, hide = true)]
+    announce: bool,
     /// Print the summary as a JSON object, on the standard output
     #[arg(long)]
     json: bool,
@@ -123,11 +150,18 @@ pub struct Plan {
     rotate_bytes: Option<u64>,
     rotate_time: Option<Duration>,
     keep: Option<usize>,
+    sync: Option<Duration>,
     snapshot_on: Vec<Trigger>,
+    /// Events of the application's that ask for a snapshot; the others are the kernel's.
+    application_triggers: Vec<EventName>,
+    last: Last,
+    announce: bool,
     json: bool,
     is_quiet: bool,
     /// The command to run; empty where there is none.
     command: Vec<OsString>,
+    /// What the command is traced by without its doing.
+    preload: Option<Preload>,
 }
 
 impl Plan {
@@ -144,22 +178,34 @@ impl Plan {
         if !snapshot_on.is_empty() && (args.rotate_size.is_some() || args.rotate_time.is_some()) {
             bail!("a flight recorder has nothing to rotate; leave out --rotate-size and --rotate-time");
         }
-        let buffer_kib = match args.last {
-            Some(mb) => {
+        let last = Last::of(&args.last)?;
+        let buffer_kib = match last.bytes {
+            Some(bytes) => {
                 let cpus = u64::try_from(std::thread::available_parallelism()?.get())?;
-                u32::try_from((mb * 1000 / cpus).max(256))?
+                u32::try_from((bytes / 1000 / cpus).max(256))?
             }
             None => args.buffer_size,
         };
-        let filter = Filter { patterns: args.events.clone() };
+        let filter = Filter::new(&args.events)?;
+        let has_application = args.attach.is_some() || !args.command.is_empty();
         let follow = !args.command.is_empty() && !args.all;
-        let plan = || KernelPlan::new(&filter, buffer_kib, false, follow);
-        let kernel = args.kernel.then(plan).transpose()?;
-        for event in snapshot_on.iter().filter_map(Trigger::event) {
-            match &kernel {
-                Some(kernel) => drop(kernel.tracefs.resolve(&event.to_string())?),
-                None => bail!("{event} triggers a snapshot of the kernel's events only; add --kernel"),
-            }
+        let plan = || KernelPlan::new(&filter, buffer_kib, has_application, follow);
+        let with_probes = |plan: KernelPlan| plan.with_probes(&args.probes, &filter);
+        let kernel = args.kernel.then(|| plan().and_then(with_probes)).transpose()?;
+        let is_kernels = |pattern: &&String| {
+            kernel.as_ref().is_some_and(|kernel| kernel.events.iter().any(|event| event.is_meant_by(pattern)))
+        };
+        let own: Vec<_> = filter.patterns.iter().filter(|pattern| !is_kernels(pattern)).collect();
+        if let (Some(pattern), Some(socket)) = (own.first(), &args.attach) {
+            bail!(
+                "'{pattern}' cannot be chosen of what the host of {0} records: leave out -e, and choose its events by \
+                 `ringtap start --attach {0}`",
+                socket.display()
+            );
+        }
+        let application_triggers = application_triggers(&snapshot_on, kernel.as_ref(), has_application)?;
+        if snapshot_on.contains(&Trigger::Crash) && !has_application {
+            bail!("there is no program whose crash is waited for; add --attach or a COMMAND");
         }
         let application = match &args.attach {
             Some(socket) => {
@@ -170,6 +216,7 @@ impl Plan {
                 subbuf_kib: SUBBUF_KIB,
                 buffer_kib,
                 clock: kernel.as_ref().map(common_clock).transpose()?,
+                events: own.into_iter().map(pattern).collect::<Result<_>>()?,
             }),
         };
         Ok(Self {
@@ -184,12 +231,40 @@ impl Plan {
             rotate_bytes: args.rotate_size.map(|mb| mb * 1_000_000),
             rotate_time: args.rotate_time.map(Duration::from_secs),
             keep: args.files.map(usize::try_from).transpose()?,
+            sync: args.sync.map(Duration::from_secs),
             snapshot_on,
+            application_triggers,
+            last,
+            announce: args.announce,
             json: args.json,
             is_quiet: args.quiet,
             command: args.command.clone(),
+            preload: Preload::find(args.preload, &args.events)?,
         })
     }
+}
+
+/// The application's events that a pattern means, as its host takes it.
+fn pattern(text: &String) -> Result<Pattern> {
+    text.parse().with_context(|| format!("'{text}' cannot choose an application's events to be recorded"))
+}
+
+/// The events among the triggers that the kernel does not have.
+fn application_triggers(
+    snapshot_on: &[Trigger],
+    kernel: Option<&KernelPlan>,
+    has_application: bool,
+) -> Result<Vec<EventName>> {
+    let mut own = Vec::new();
+    for event in snapshot_on.iter().filter_map(Trigger::event) {
+        match kernel.map(|kernel| kernel.tracefs.resolve(&event.to_string())) {
+            Some(Ok(_)) => {}
+            _ if has_application => own.push(event.clone()),
+            Some(Err(unknown)) => return Err(unknown.into()),
+            None => bail!("{event} is nobody's event; add --kernel, --attach or a COMMAND"),
+        }
+    }
+    Ok(own)
 }
 
 /// The cheapest clock of ours that the kernel has, too.
@@ -220,6 +295,7 @@ impl fmt::Display for Plan {
             for event in &kernel.events {
                 writeln!(f, "enable {event}")?;
             }
+            kernel.probes.iter().try_for_each(|probe| writeln!(f, "{probe}"))?;
         }
         match &self.application {
             Some(ApplicationPlan::Attach { socket, .. }) => {
@@ -229,6 +305,9 @@ impl fmt::Display for Plan {
                 writeln!(f, "serve buffers, {kib} KiB a CPU, on a socket of our own")?;
             }
             None => {}
+        }
+        if let Some(preload) = &self.preload {
+            writeln!(f, "preload {}", preload.path().display())?;
         }
         write_command(f, &self.command, self.kernel.as_ref().is_some_and(|kernel| kernel.follow))?;
         let compressed = if self.level.is_some() { ", compressed" } else { "" };

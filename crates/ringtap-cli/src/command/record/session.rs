@@ -6,9 +6,11 @@
 //! waited for.
 
 use super::application::ApplicationSide;
+use super::crash::{Crash, Watch};
 use super::files::{Files, Target, Written};
 use super::kernel::KernelSide;
 use super::progress::{Counts, Progress};
+use super::recent::Recent;
 use super::sink::Sink;
 use super::trigger::{Trigger, Triggers};
 use super::{Plan, text};
@@ -16,16 +18,22 @@ use crate::child::Running;
 use crate::command::stream::follow::HostSide;
 use crate::outcome::Outcome;
 use crate::output::Output;
+use crate::preload::Preload;
 use crate::signals::Signals;
 use anyhow::{Context, Result, bail};
-use ringtap::attach::SOCKET_VARIABLE;
-use ringtap::clock::ClockId;
+use ringtap::attach::{Connection, Role, SOCKET_VARIABLE};
+use ringtap::clock::{self, ClockId, Conversion};
+use ringtap::serve::{Options, Peer};
+use ringtap::tracefs::EventName;
 use ringtap_format::Target as Machine;
 use ringtap_format::trace_dat::{BufferPlan, Compression, Descriptions, FilePlan};
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::fd::OwnedFd;
+use std::io::Write;
 use std::mem;
+use std::path::PathBuf;
 use std::process::ExitStatus;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// Longest sleep where something wakes us.
@@ -41,26 +49,41 @@ const HEARTBEAT: Duration = Duration::from_millis(500);
 pub(super) fn run(plan: &Plan, output: &mut Output) -> Result<Outcome> {
     let signals = Signals::catch()?;
     let triggers = Triggers::new(&plan.snapshot_on)?;
+    let mut watch = Watch::new();
+    let watches = triggers.contains(&Trigger::Crash);
+    let arrivals = watches.then(|| Arc::new(watch.arrivals()) as Arc<dyn Fn(Peer) + Send + Sync>);
+    let options = Options { arrivals, ..Options::default() };
     // Whatever ends this function drops these from the last to the first.
-    let host = plan.application.as_ref().map(HostSide::open).transpose()?;
+    let host =
+        plan.application.as_ref().map(|application| HostSide::open_with(application, options)).transpose()?;
+    let connection = host.as_ref().and_then(HostSide::connection).filter(|_| watches);
+    if let Some(connection) = connection {
+        watch.main(connection.host_pid()?.context("the host's process is not to be seen from here")?)?;
+    }
+    let stops = host.as_ref().map(|host| stop_at(host, &plan.application_triggers)).transpose()?;
     let mut recording = Recording::open(plan, host.as_ref())?;
     let mut command = match plan.command.as_slice() {
         [] => None,
         command => {
             let socket = host.as_ref().map(|host| (SOCKET_VARIABLE, host.socket().into()));
-            Some(Running::start_held(command, socket.as_slice())?)
+            let preload = plan.preload.iter().flat_map(Preload::environment);
+            Some(Running::start_held(command, &socket.into_iter().chain(preload).collect::<Vec<_>>())?)
         }
     };
     if let Some(kernel) = &recording.kernel {
         let follow = plan.kernel.as_ref().is_some_and(|kernel| kernel.follow);
         kernel.begin(command.as_ref().filter(|_| follow))?;
     }
+    if plan.announce {
+        writeln!(output, "recording")?;
+        output.flush()?;
+    }
     if let Some(command) = &command {
         command.begin()?;
     }
     let ended = match triggers.is_empty() {
         true => recording.follow(&signals, command.as_mut())?,
-        false => recording.wait(&signals, &triggers, command.as_mut())?,
+        false => recording.wait(&signals, &triggers, &mut watch, command.as_mut())?,
     };
     if let (Some(signal), Some(command)) = (signals.caught(), &command) {
         command.pass_on(signal);
@@ -69,10 +92,12 @@ pub(super) fn run(plan: &Plan, output: &mut Output) -> Result<Outcome> {
         kernel.set_recording(false)?;
     }
     let is_wanted = triggers.is_empty() || triggers.contains(&Trigger::Exit);
-    let (counts, written) = recording.finish(is_wanted)?;
+    let finished = recording.finish(is_wanted);
+    recording.restore();
+    let (counts, written) = finished?;
     let progress = recording.progress;
     progress.end(counts, &written, plan.json, output)?;
-    drop((recording.kernel, recording.application));
+    drop((recording.kernel, recording.application, stops));
     drop(host);
     let status = Running::status(ended, command.as_mut())?;
     Ok(match (signals.caught(), status) {
@@ -82,6 +107,18 @@ pub(super) fn run(plan: &Plan, output: &mut Output) -> Result<Outcome> {
         (None, Some(status)) => Outcome::Command(status),
         (None, None) => Outcome::Done,
     })
+}
+
+/// Has the application's writers stop at these events, as long as the connection is kept.
+fn stop_at(host: &HostSide, events: &[EventName]) -> Result<Option<Connection>> {
+    if events.is_empty() {
+        return Ok(None);
+    }
+    let connection = Connection::connect(host.socket(), Role::Reader)?;
+    for event in events {
+        connection.stop_at(&event.to_string()).with_context(|| format!("cannot wait for {event}"))?;
+    }
+    Ok(Some(connection))
 }
 
 /// What is recorded, and where to.
@@ -102,6 +139,10 @@ struct Recording<'r> {
     nap: Duration,
     began: Instant,
     looked: Instant,
+    /// Snapshots written.
+    snapshots: u32,
+    /// Whether the application's host recorded before.
+    was_recording: bool,
     /// An event that was asked for has happened.
     is_triggered: bool,
 }
@@ -109,6 +150,7 @@ struct Recording<'r> {
 impl<'r> Recording<'r> {
     fn open(plan: &'r Plan, host: Option<&'r HostSide>) -> Result<Self> {
         let mut application = host.map(ApplicationSide::open).transpose()?;
+        let was_recording = application.as_ref().is_some_and(ApplicationSide::is_recording);
         let subbuf_kib = application.as_ref().map_or(plan.subbuf_kib, ApplicationSide::subbuf_kib);
         let clock = match (host, &plan.kernel) {
             (Some(host), Some(kernel)) => shared_clock(host, kernel)?,
@@ -117,7 +159,8 @@ impl<'r> Recording<'r> {
         let prepare = |kernel| KernelSide::prepare(kernel, clock, subbuf_kib, plan.percent);
         let kernel = plan.kernel.as_ref().map(prepare).transpose()?;
         if let Some(kernel) = &kernel {
-            for event in plan.snapshot_on.iter().filter_map(Trigger::event) {
+            let triggers = plan.snapshot_on.iter().filter_map(Trigger::event);
+            for event in triggers.filter(|event| !plan.application_triggers.contains(event)) {
                 kernel.stop_at(event)?;
             }
         }
@@ -149,7 +192,7 @@ impl<'r> Recording<'r> {
             buffers,
         };
         let (path, level) = (plan.path.clone(), plan.level.unwrap_or(0));
-        let target = Target { path, plan: file, level, keep: plan.keep };
+        let target = Target { path, plan: file, level, keep: plan.keep, sync: plan.sync };
         let nap = Duration::from_millis(u64::from(plan.buffer_kib) * 1024 / FAST).clamp(MIN_NAP, SHORT);
         let now = Instant::now();
         let mut recording = Self {
@@ -166,6 +209,8 @@ impl<'r> Recording<'r> {
             nap,
             began: now,
             looked: now,
+            snapshots: 0,
+            was_recording,
             is_triggered: false,
         };
         if plan.snapshot_on.is_empty() {
@@ -247,46 +292,136 @@ impl<'r> Recording<'r> {
         &mut self,
         signals: &Signals,
         triggers: &Triggers,
+        watch: &mut Watch,
         mut command: Option<&mut Running>,
     ) -> Result<Option<ExitStatus>> {
-        let mut number = 0;
         loop {
             if triggers.take_signal() {
-                self.set_recording(false)?;
-                self.snapshot(number)?;
-                number += 1;
-                self.set_recording(true)?;
+                self.snapshot(true)?;
+            }
+            while let Some(crash) = watch.crashed(command.as_ref().map(|command| command.id())) {
+                self.snapshot_of(&crash)?;
             }
             self.heartbeat(command.as_deref())?;
-            let has_stopped = || self.kernel.as_ref().is_some_and(|kernel| !kernel.is_recording());
-            if !self.is_triggered && triggers.has_events() && has_stopped() {
+            if !self.is_triggered && triggers.has_events() && self.has_stopped() {
                 self.is_triggered = true;
-                self.snapshot(number)?;
-                number += 1;
+                self.snapshot(false)?;
             }
             // The command goes on to its end, but nothing of it is of interest any more.
             if self.is_triggered && command.is_none() {
                 return Ok(None);
             }
-            if signals.caught().is_some() || (self.is_alone() && command.is_none()) {
+            let is_alone = self.is_alone() && !watch.has_main();
+            if signals.caught().is_some() || (is_alone && command.is_none()) {
                 return Ok(None);
             }
-            if let Some(status) = command.as_mut().and_then(|command| command.ended().transpose()) {
-                return status.map(Some);
+            if let Some(command) = &mut command
+                && let Some(status) = command.ended()?
+            {
+                // The last to trace may have crashed just before, and the command because of it.
+                let crash = Crash::of_command(&name_of(self.plan), command.id(), status)
+                    .or_else(|| watch.crashed(Some(command.id())));
+                if let Some(crash) = crash.filter(|_| triggers.contains(&Trigger::Crash)) {
+                    self.snapshot_of(&crash)?;
+                }
+                return Ok(Some(status));
             }
             signals.sleep(SHORT / 5);
         }
     }
 
-    /// Writes what the buffers hold to a file of its own.
-    fn snapshot(&mut self, number: u32) -> Result<()> {
+    /// Whether a trigger has ended the recording of one side.
+    fn has_stopped(&self) -> bool {
+        let kernel = self.kernel.as_ref().is_some_and(|kernel| !kernel.is_recording());
+        kernel || self.application.as_ref().is_some_and(|application| !application.is_recording())
+    }
+
+    /// Writes what is left of a program, and says so.
+    fn snapshot_of(&mut self, crash: &Crash) -> Result<()> {
+        let path = self.snapshot(true)?;
+        anstream::eprintln!("ringtap: {crash}; its last events are in {}", path.display());
+        Ok(())
+    }
+
+    /// Takes what the buffers hold while nobody records, and writes it to a file of its own; with `goes_on` while all
+    /// record again.
+    fn snapshot(&mut self, goes_on: bool) -> Result<PathBuf> {
         let mut path = self.target.path.clone().into_os_string();
-        if number > 0 {
-            path.push(format!(".{number}"));
+        if self.snapshots > 0 {
+            path.push(format!(".{}", self.snapshots));
         }
-        self.begin_file(path.into())?;
-        self.drain(true)?;
-        self.end_file()
+        self.snapshots += 1;
+        let path = PathBuf::from(path);
+        self.begin_file(path.clone())?;
+        self.switch(false)?;
+        let recent = self.take_recent()?;
+        if goes_on {
+            self.switch(true)?;
+        }
+        let sink = self.sink.as_mut().context("no file")?;
+        for (lane, page) in recent.finish() {
+            self.bytes += page.len() as u64;
+            sink.add(lane, page)?;
+        }
+        sink.commit(None)?;
+        self.end_file()?;
+        self.drop_oldest()?;
+        Ok(path)
+    }
+
+    /// Switches recording on or off; a host that is gone records no more, and need not be told.
+    fn switch(&self, on: bool) -> Result<()> {
+        match self.set_recording(on) {
+            Err(_) if self.application.as_ref().is_some_and(ApplicationSide::has_memory) => Ok(()),
+            done => done,
+        }
+    }
+
+    /// Leaves another process's host recording, if it was when we came.
+    fn restore(&self) {
+        if self.was_recording
+            && let Some(host) = self.host
+        {
+            let _ = host.set_recording(true);
+        }
+    }
+
+    /// What the buffers hold of the time and size that is kept.
+    fn take_recent(&mut self) -> Result<Recent> {
+        if let Some(application) = &mut self.application
+            && application.learn().unwrap_or(false)
+        {
+            let late = self.late();
+            self.sink.as_mut().context("no file")?.describe(late)?;
+        }
+        let mut recent = Recent::new(self.plan.last, clock::monotonic_ns());
+        // Both sides have the same clock; alone, the kernel has one that counts nanoseconds.
+        let conversion = self.application.as_ref().map_or(Conversion::IDENTITY, ApplicationSide::conversion);
+        if let Some(kernel) = &self.kernel {
+            kernel.each_left(|lane, ticks, page| {
+                recent.push(lane, conversion.ns(ticks), page);
+                Ok(())
+            })?;
+        }
+        if let Some(application) = &mut self.application {
+            application.each_left(|lane, ns, page| {
+                recent.push(lane, ns, page);
+                Ok(())
+            })?;
+        }
+        if recent.is_short() && self.counts().lost > 0 {
+            anstream::eprintln!("ringtap: the buffers do not hold so long a time; enlarge --buffer-size");
+        }
+        Ok(recent)
+    }
+
+    /// Keeps no more snapshots than were asked for.
+    fn drop_oldest(&mut self) -> Result<()> {
+        while self.target.keep.is_some_and(|keep| self.written.paths.len() > keep) {
+            let oldest = self.written.paths.remove(0);
+            std::fs::remove_file(&oldest).with_context(|| format!("cannot remove {}", oldest.display()))?;
+        }
+        Ok(())
     }
 
     fn set_recording(&self, on: bool) -> Result<()> {
@@ -379,8 +514,7 @@ impl<'r> Recording<'r> {
     fn finish(&mut self, is_wanted: bool) -> Result<(Counts, Written)> {
         if is_wanted {
             if self.sink.is_none() {
-                let number = u32::try_from(self.written.paths.len())?;
-                self.snapshot(number)?;
+                self.snapshot(false)?;
             } else {
                 self.drain(true)?;
                 self.end_file()?;
@@ -402,6 +536,12 @@ impl<'r> Recording<'r> {
 
 /// Shortest sleep between two looks at an application's buffers.
 const MIN_NAP: Duration = Duration::from_millis(2);
+
+/// The name of the command's program.
+fn name_of(plan: &Plan) -> String {
+    let program = plan.command.first().map(PathBuf::from).unwrap_or_default();
+    program.file_name().unwrap_or_default().to_string_lossy().into_owned()
+}
 
 /// The clock that both the host and the kernel can use.
 fn shared_clock(host: &HostSide, kernel: &crate::command::stream::kernel::KernelPlan) -> Result<ClockId> {

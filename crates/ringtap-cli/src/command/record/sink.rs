@@ -1,6 +1,6 @@
 //! Where sub-buffers go: to the file at once, or through a thread that compresses them.
 
-use super::files::{Files, Written};
+use super::files::{Files, Written, write_at};
 use anyhow::{Result, anyhow};
 use ringtap_format::trace_dat::Descriptions;
 use std::mem;
@@ -15,6 +15,7 @@ enum Message {
     Commit,
     Describe(Box<Descriptions>),
     Rotate,
+    Resize(u32),
 }
 
 /// Takes sub-buffers.
@@ -34,6 +35,7 @@ pub(super) struct Behind {
     rotate_at: Option<u64>,
     /// Bytes sent since the last rotation, before they are compressed.
     sent: u64,
+    page_size: u32,
 }
 
 impl Sink {
@@ -45,6 +47,7 @@ impl Sink {
         if !compresses {
             return Ok(Self::Here(Box::new(files)));
         }
+        let page_size = files.page_size();
         let (to, from) = mpsc::sync_channel(QUEUE);
         let (back, spare) = mpsc::channel();
         let work = move || {
@@ -58,13 +61,27 @@ impl Sink {
                     Message::Commit => files.commit()?,
                     Message::Describe(descriptions) => files.describe(*descriptions)?,
                     Message::Rotate => files.rotate()?,
+                    Message::Resize(page_size) => files.resize(page_size)?,
                 }
             }
             files.finish()
         };
         let thread = std::thread::Builder::new().name("compress".into()).spawn(work)?;
         let (to, thread) = (Some(to), Some(thread));
-        Ok(Self::Behind(Behind { to, spare, thread, rotate_at, sent: 0 }))
+        Ok(Self::Behind(Behind { to, spare, thread, rotate_at, sent: 0, page_size }))
+    }
+
+    /// Adds whole sub-buffers of a lane.
+    ///
+    /// # Errors
+    /// The disk is full, or cannot be written to.
+    pub(super) fn add(&mut self, lane: usize, pages: Vec<u8>) -> Result<()> {
+        match self {
+            Self::Here(files) => {
+                files.add(lane, pages.len() as u64, |file, place| write_at(file, &pages, place))
+            }
+            Self::Behind(behind) => behind.add(lane, pages),
+        }
     }
 
     /// Makes all that was added count, and begins another file where this one is long enough.
@@ -131,6 +148,20 @@ impl Behind {
         let mut vector = self.spare.try_recv().unwrap_or_default();
         vector.clear();
         vector
+    }
+
+    /// As [`Files::page_size`].
+    pub(super) fn page_size(&self) -> u32 {
+        self.page_size
+    }
+
+    /// As [`Files::resize`].
+    ///
+    /// # Errors
+    /// As there.
+    pub(super) fn resize(&mut self, page_size: u32) -> Result<()> {
+        (self.page_size, self.sent) = (page_size, 0);
+        self.send(Message::Resize(page_size))
     }
 
     /// Gives sub-buffers of a lane to the thread.

@@ -11,14 +11,16 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 pub(super) enum Trigger {
     /// This signal, each time.
     Signal(i32),
-    /// This event of the kernel's, which ends the recording.
+    /// This event, the kernel's or the application's, which ends the recording.
     Event(EventName),
     /// The end of the recording, however it comes.
     Exit,
+    /// The death of a program that traces, by a signal or a panic.
+    Crash,
 }
 
 impl Trigger {
-    /// Reads a signal's name, `exit`, or `SYSTEM:EVENT`.
+    /// Reads a signal's name, `exit`, `crash`, or `SYSTEM:EVENT`.
     ///
     /// # Errors
     /// It is none of these.
@@ -28,12 +30,15 @@ impl Trigger {
             "USR1" => return Ok(Self::Signal(SIGUSR1)),
             "USR2" => return Ok(Self::Signal(SIGUSR2)),
             "EXIT" => return Ok(Self::Exit),
+            "CRASH" => return Ok(Self::Crash),
             _ => {}
         }
         match EventName::parse(text) {
             Some(event) => Ok(Self::Event(event)),
             None => {
-                bail!("'{text}' triggers nothing; give USR1, USR2, exit, or an event such as oom:mark_victim")
+                bail!(
+                    "'{text}' triggers nothing; give USR1, USR2, exit, crash, or an event such as oom:mark_victim"
+                )
             }
         }
     }
@@ -97,6 +102,7 @@ mod tests {
         assert_eq!(Trigger::parse("USR1").unwrap(), Trigger::Signal(SIGUSR1));
         assert_eq!(Trigger::parse("sigusr2").unwrap(), Trigger::Signal(SIGUSR2));
         assert_eq!(Trigger::parse("exit").unwrap(), Trigger::Exit);
+        assert_eq!(Trigger::parse("Crash").unwrap(), Trigger::Crash);
         assert_eq!(Trigger::parse("oom:mark_victim").unwrap().event().unwrap().name, "mark_victim");
         assert!(Trigger::parse("KILL").unwrap_err().to_string().contains("'KILL' triggers nothing"));
     }

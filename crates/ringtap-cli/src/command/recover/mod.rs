@@ -1,8 +1,9 @@
 //! `ringtap recover`: what persistent buffers hold after all processes were killed, or the machine was reset.
 
 mod file;
+mod trace_dat;
 
-use crate::decode::{TextLayout, hide_controls};
+use crate::decode::{TextLayout, escape_controls};
 use crate::outcome::Outcome;
 use crate::output::Output;
 use anyhow::{Context, Result, bail};
@@ -21,6 +22,10 @@ Examples:
   After a crash, what they hold:       ringtap recover /var/lib/ringtap
   When a host was started there since: ringtap recover /var/lib/ringtap/last
   Of one CPU, for a program:           ringtap recover --json /var/lib/ringtap/cpu0
+  A recorder's file that was killed:   ringtap recover trace.dat -o whole.dat
+
+A trace.dat whose recorder was killed has holes, over which trace-cmd steps for very long: the file
+that is written here has none. Damaged pages are kept up to the first record that cannot be.
 
 Nothing in the files is believed and nothing is changed. A page that cannot be true is named with its file,
 byte and reason, and the others are kept; the exit status is 1 then, and 0 where all was whole.";
@@ -32,9 +37,12 @@ const BATCH: usize = 1 << 16;
 #[derive(Clone, Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Args {
-    /// The directory of a host's persistent buffers, or one of its files
+    /// The directory of a host's persistent buffers, or one of its files; or a trace.dat
     #[arg(value_name = "PATH")]
     path: PathBuf,
+    /// With a trace.dat: write all of it that can be read to this file
+    #[arg(short, long, value_name = "FILE", conflicts_with_all = ["layout", "json", "all"])]
+    output: Option<PathBuf>,
     /// How lines look: as the kernel's `trace` file (ftrace), as `trace-cmd report`, or json
     #[arg(long, value_enum, default_value = "ftrace", hide_possible_values = true)]
     layout: TextLayout,
@@ -52,6 +60,14 @@ pub struct Args {
 /// There is no buffer; or, when all is printed, something was damaged.
 pub fn run(args: &Args, output: &mut Output) -> Result<Outcome> {
     let shown = args.path.display();
+    match (&args.output, trace_dat::is_one(&args.path)?) {
+        (Some(out), true) => return trace_dat::copy(&args.path, out).map(|()| Outcome::Done),
+        (None, true) => bail!(
+            "{shown} is a trace.dat: give the file to be written by -o, or print it by `ringtap report`"
+        ),
+        (Some(_), false) => bail!("{shown} is no trace.dat; leave out -o"),
+        (None, false) => {}
+    }
     let found = recover::find(&args.path).with_context(|| format!("cannot recover {shown}"))?;
     let layout = if args.json { TextLayout::Json } else { args.layout };
     let mut formats = Formats::new(Target::HOST, layout.dialect());
@@ -84,7 +100,7 @@ pub fn run(args: &Args, output: &mut Output) -> Result<Outcome> {
     let kept = Kept::of(buffers.iter().map(|(_, recovered)| recovered), args.all);
     let (tasks, symbols, strings) = (Tasks::default(), Symbols::default(), Strings::default());
     let sources = Sources { formats: &formats, tasks: &tasks, symbols: &symbols, strings: &strings };
-    let lines = Lines { layout, sources, in_ns: kept.in_ns, hides_controls: output.is_terminal() };
+    let lines = Lines { layout, sources, in_ns: kept.in_ns };
     lines.print(&kept, &damages, buffers.len(), output)?;
     output.flush()?;
     damages.iter().for_each(|damage| anstream::eprintln!("ringtap: {damage}"));
@@ -129,8 +145,6 @@ struct Lines<'a> {
     layout: TextLayout,
     sources: Sources<'a>,
     in_ns: bool,
-    /// Somebody's terminal is not to be steered by what a program wrote into its events.
-    hides_controls: bool,
 }
 
 impl Lines<'_> {
@@ -144,8 +158,8 @@ impl Lines<'_> {
                 Ok(record) => self.entry(&Entry { cpu: item.cpu, time: item.time, record }, &mut lines),
                 Err(lost) => self.lost(item.cpu, lost, &mut lines),
             }
-            if self.hides_controls {
-                hide_controls(&mut lines[start..]);
+            if self.layout != TextLayout::Json {
+                escape_controls(&mut lines, start, true);
             }
             if lines.len() >= BATCH {
                 output.write_all(&lines)?;

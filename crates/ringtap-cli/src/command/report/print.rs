@@ -3,7 +3,7 @@
 use super::group::{self, Group};
 use super::select::Wanted;
 use super::source::{Counts, Inputs};
-use crate::decode::{TextLayout, hide_controls};
+use crate::decode::{TextLayout, escape_controls, is_applications};
 use ringtap_format::text::{Common, CsvLines, Entry, JsonLines, TraceCmdText, TraceText};
 use ringtap_format::trace_dat::{Item, Origin, Timed, TraceDatError};
 use serde_json::json;
@@ -125,8 +125,15 @@ impl Shared {
             Item::Damaged { offset, error } => self.damaged(timed.origin, *offset, error, lines, damages),
             Item::Failed(error) => self.damaged(timed.origin, error.offset(), error, lines, damages),
         }
-        if self.hides_controls {
-            hide_controls(&mut lines[start..]);
+        // As trace-cmd prints them, where a program reads; JSON and CSV have their own way.
+        let is_exact = match self.form {
+            Form::Text(TextLayout::Json) | Form::Csv(_) => true,
+            Form::Text(TextLayout::TraceCmd) => !self.hides_controls,
+            Form::Text(TextLayout::Ftrace) => false,
+        };
+        let is_applications = matches!(&timed.step, Item::Record(record) if is_applications(record.bytes));
+        if !is_exact && (self.hides_controls || is_applications) {
+            escape_controls(lines, start, is_applications);
         }
     }
 

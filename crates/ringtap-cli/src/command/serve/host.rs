@@ -31,7 +31,7 @@ pub(super) fn serve(
 ) -> Result<(Tree, Server)> {
     let later = Arc::new(Later::default());
     let tree = Arc::clone(&later) as Arc<dyn serve::Tree>;
-    let options = serve::Options { group, tree: Some(tree) };
+    let options = serve::Options { group, tree: Some(tree), ..serve::Options::default() };
     let served = serve::take_over(socket, config, options);
     let (instances, server) = served.context("cannot serve")?;
     let is_taken_over = instances.saved_settings().is_some();

@@ -10,15 +10,17 @@ use crate::child::Running;
 use crate::decode::{self, Decoder, Layout, Seen, Source, TextLayout, write_lines};
 use crate::outcome::Outcome;
 use crate::output::Output;
+use crate::preload::Preload;
 use crate::private::Folder;
 use crate::signals::Signals;
 use anyhow::{Context, Result, bail};
 use ringtap::attach::{AttachError, Connection, Role, SOCKET_VARIABLE};
 use ringtap::clock::ClockId;
-use ringtap::serve::Server;
+use ringtap::serve::{Options, Server};
 use ringtap::tracefs::EventName;
 use ringtap::{
-    Config, Damaged, Host, Input, Item, Lost, Merge, Merged, ReadError, Reader, Start, Stats, Waited,
+    Config, Damaged, Host, Input, Instances, Item, Lost, Merge, Merged, ReadError, Reader, Start, Stats,
+    Waited,
 };
 use ringtap_format::{Dialect, Event};
 use std::io::Write;
@@ -138,7 +140,8 @@ pub(super) fn run(plan: &Plan, sink: &mut dyn Sink) -> Result<Outcome> {
         [] => None,
         command => {
             let socket = host.as_ref().map(|host| (SOCKET_VARIABLE, host.socket().into()));
-            Some(Running::start_held(command, socket.as_slice())?)
+            let preload = plan.preload.iter().flat_map(Preload::environment);
+            Some(Running::start_held(command, &socket.into_iter().chain(preload).collect::<Vec<_>>())?)
         }
     };
     if let Some(session) = &session {
@@ -186,12 +189,17 @@ pub(in crate::command) enum HostSide {
 
 impl HostSide {
     pub(in crate::command) fn open(plan: &ApplicationPlan) -> Result<Self> {
+        Self::open_with(plan, Options::default())
+    }
+
+    /// As [`open`](Self::open); `options` are those of a host of our own.
+    pub(in crate::command) fn open_with(plan: &ApplicationPlan, options: Options) -> Result<Self> {
         match plan {
             ApplicationPlan::Attach { socket, consume, new } => {
                 let connection = Arc::new(Connection::connect(socket, Role::Reader)?);
                 Ok(Self::Attached { connection, socket: socket.clone(), consume: *consume, new: *new })
             }
-            ApplicationPlan::Embed { subbuf_kib, buffer_kib, clock } => {
+            ApplicationPlan::Embed { subbuf_kib, buffer_kib, clock, events } => {
                 let config = Config {
                     subbuf_size: subbuf_kib * 1024,
                     // As many as a ring can have, where more were asked for.
@@ -199,10 +207,13 @@ impl HostSide {
                     clock: *clock,
                     ..Config::default()
                 };
-                let host = Host::new(&config).context("cannot make the buffers")?;
+                let instances = Instances::new(&config).context("cannot make the buffers")?;
+                let top = instances.top();
+                top.set_new_events(events.is_empty());
+                events.iter().try_for_each(|pattern| top.await_events(pattern))?;
                 let folder = Folder::new()?;
-                let server = host.serve(folder.socket())?;
-                Ok(Self::Embedded { host, server, _folder: folder })
+                let server = instances.serve_with(folder.socket(), options)?;
+                Ok(Self::Embedded { host: top.host(), server, _folder: folder })
             }
         }
     }
@@ -234,6 +245,14 @@ impl HostSide {
             Self::Attached { connection, .. } => connection.readers()?,
             Self::Embedded { host, .. } => host.readers()?,
         })
+    }
+
+    /// Another process's host.
+    pub(in crate::command) fn connection(&self) -> Option<&Arc<Connection>> {
+        match self {
+            Self::Attached { connection, .. } => Some(connection),
+            Self::Embedded { .. } => None,
+        }
     }
 
     /// The clock that stamps events.

@@ -2,6 +2,7 @@
 
 use super::Filter;
 use crate::child::Running;
+use crate::probes::{self, Installed, Probe};
 use anyhow::{Context, Result};
 use ringtap::Reader;
 use ringtap::clock::ClockId;
@@ -24,6 +25,8 @@ const SUBBUF_KIB: u32 = 16;
 pub(in crate::command) struct KernelPlan {
     pub(in crate::command) tracefs: Tracefs,
     pub(in crate::command) events: Vec<EventName>,
+    /// Probes in programs.
+    pub(in crate::command) probes: Vec<Probe>,
     pub(in crate::command) buffer_kib: u32,
     /// Only the command's own events.
     pub(in crate::command) follow: bool,
@@ -40,29 +43,37 @@ impl KernelPlan {
         tracefs.check_mapping()?;
         let all = tracefs.events()?;
         let mut events = BTreeSet::new();
-        if filter.patterns.is_empty() {
-            for pattern in DEFAULT_EVENTS {
-                events.extend(tracefs.resolve(pattern)?);
-            }
-        }
         for pattern in &filter.patterns {
             match tracefs.resolve(pattern) {
                 Ok(found) => events.extend(found),
-                // A system that the kernel does not have is the application's, where there may be one.
+                // What the kernel does not have is the application's, where there may be one.
                 Err(_) if may_be_applications && !names_system_of(pattern, &all) => {}
                 Err(error) => return Err(error.into()),
             }
         }
-        Ok(Self { tracefs, events: events.into_iter().collect(), buffer_kib, follow })
+        // Nothing was asked of the kernel.
+        if events.is_empty() {
+            for pattern in DEFAULT_EVENTS {
+                events.extend(tracefs.resolve(pattern)?);
+            }
+        }
+        Ok(Self { tracefs, events: events.into_iter().collect(), probes: Vec::new(), buffer_kib, follow })
+    }
+
+    /// The same with probes in programs; where no event was asked for, with these alone.
+    pub(in crate::command) fn with_probes(mut self, args: &probes::Args, filter: &Filter) -> Result<Self> {
+        self.probes = probes::plan(args, &self.tracefs)?;
+        if filter.patterns.is_empty() && !self.probes.is_empty() {
+            self.events.clear();
+        }
+        Ok(self)
     }
 }
 
-/// Whether the pattern's system is one of the kernel's. A lone word has none, and is taken for the kernel's.
+/// Whether the pattern names a system of the kernel's: then its event was mistyped.
 fn names_system_of(pattern: &str, all: &[EventName]) -> bool {
-    match pattern.split_once(':') {
-        Some((system, _)) => all.iter().any(|event| event.is_meant_by(&format!("{system}:*"))),
-        None => true,
-    }
+    let system = pattern.split_once(':').map(|(system, _)| system).filter(|system| !system.contains('*'));
+    system.is_some_and(|system| all.iter().any(|event| event.is_meant_by(&format!("{system}:*"))))
 }
 
 /// The kernel's events, recorded into buffers of our own until this is dropped.
@@ -74,6 +85,8 @@ pub(super) struct KernelSession {
     pub(super) hidden: Vec<(EventName, String)>,
     cpus: Vec<u32>,
     instance: Instance,
+    /// Behind the instance that uses them.
+    _probes: Installed,
 }
 
 impl KernelSession {
@@ -84,6 +97,7 @@ impl KernelSession {
     pub(super) fn prepare(plan: &KernelPlan) -> Result<Self> {
         // What a killed run left behind is in nobody's way, so failing to tidy it is no reason to stop.
         let _ = plan.tracefs.remove_stale();
+        let probes = Installed::new(&plan.probes, &plan.tracefs)?;
         let instance = plan.tracefs.create_instance()?;
         instance.set_clock(CLOCK.name())?;
         instance.set_sizes_kib(SUBBUF_KIB, plan.buffer_kib)?;
@@ -96,6 +110,7 @@ impl KernelSession {
             formats.push((event.clone(), plan.tracefs.format(event)?));
             instance.enable(event).with_context(|| format!("cannot enable {event}"))?;
         }
+        formats.extend(probes.enable(&instance, &plan.tracefs)?);
         let mut hidden = Vec::new();
         for event in NAMING_EVENTS.iter().filter_map(|event| EventName::parse(event)) {
             // One that is missing is missed by nobody but the names.
@@ -106,7 +121,7 @@ impl KernelSession {
                 hidden.push((event, format));
             }
         }
-        Ok(Self { formats, hidden, cpus: plan.tracefs.cpus()?, instance })
+        Ok(Self { formats, hidden, cpus: plan.tracefs.cpus()?, instance, _probes: probes })
     }
 
     /// Maps each CPU's buffer. All readers must be gone before the session is.

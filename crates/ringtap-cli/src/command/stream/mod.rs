@@ -6,11 +6,14 @@ pub(super) mod kernel;
 use crate::decode::TextLayout;
 use crate::outcome::Outcome;
 use crate::output::Output;
+use crate::preload::{self, Preload};
+use crate::probes;
 use crate::remote::default_socket;
 use anyhow::{Result, bail};
 pub(super) use follow::Sink;
 use kernel::KernelPlan;
 use ringtap::clock::ClockId;
+use ringtap::instance::Pattern;
 use ringtap::tracefs::EventName;
 use std::ffi::OsString;
 use std::fmt;
@@ -27,10 +30,15 @@ Examples:
   An application that serves its buffers:   ringtap stream --attach /run/app/ringtap.sock
   Beside what the kernel does meanwhile:    ringtap stream --attach /run/app/ringtap.sock --kernel
   A program that uses ringtap:              ringtap stream -- ./program
+  Allocations and files of any program:     ringtap stream --preload libc -e 'libc_*' -- ls -l
+  Calls of a function, in any process:      ringtap stream --kernel -p 'libc.so.6:malloc size=%di:u64'
+  A probe that a program brings along:      ringtap stream --kernel -u python3:python:gc__start
   What would happen, without doing it:      ringtap stream --kernel -e 'sched:*' --dry-run
 
 EVENTs are SYSTEM:EVENT, where both may hold * and ?, or one word that names an event or a system.
-Without --kernel, --attach and COMMAND it is the host of RINGTAP_SOCKET, else this user's `ringtap serve`.
+With --kernel, those that the kernel does not have are the application's; where all are the kernel's,
+the application's events are not restricted.
+Without --kernel, --attach and COMMAND the host of RINGTAP_SOCKET, else `ringtap serve`, is followed.
 COMMAND finds the socket of the application's host in RINGTAP_SOCKET: the one of --attach, or one
 that lasts as long as COMMAND. The stream ends when COMMAND ends, with its exit status.
 
@@ -70,6 +78,11 @@ pub struct Args {
     /// With --kernel and COMMAND: events of all processes, not of COMMAND and its children only
     #[arg(short, long, requires = "kernel", requires = "command")]
     all: bool,
+    /// Trace what COMMAND and its children ask of the C library: allocations, I/O, locks, waits
+    #[arg(long, value_enum, value_name = "LIBRARY", requires = "command", hide_possible_values = true)]
+    preload: Option<preload::Library>,
+    #[command(flatten)]
+    probes: probes::Args,
     /// Print JSON, one object a line
     #[arg(long)]
     json: bool,
@@ -98,6 +111,8 @@ pub struct Plan {
     filter: Filter,
     /// The command to run; empty where there is none.
     command: Vec<OsString>,
+    /// What the command is traced by without its doing.
+    preload: Option<Preload>,
     /// `None`: as the kernel's `trace_pipe`, which has no header.
     layout: Option<TextLayout>,
 }
@@ -107,8 +122,8 @@ pub struct Plan {
 pub(super) enum ApplicationPlan {
     /// A host of another process.
     Attach { socket: PathBuf, consume: bool, new: bool },
-    /// A host of our own, for the command.
-    Embed { subbuf_kib: u32, buffer_kib: u32, clock: Option<ClockId> },
+    /// A host of our own, for the command. Only these events are recorded; all, where there are none.
+    Embed { subbuf_kib: u32, buffer_kib: u32, clock: Option<ClockId>, events: Vec<Pattern> },
 }
 
 /// The events asked for; all, where none was named.
@@ -118,6 +133,26 @@ pub(super) struct Filter {
 }
 
 impl Filter {
+    /// These patterns.
+    ///
+    /// # Errors
+    /// One names nothing.
+    pub(super) fn new(patterns: &[String]) -> Result<Self> {
+        if let Some(empty) = patterns.iter().find(|pattern| pattern.trim().is_empty()) {
+            bail!("'{empty}' names no event; give SYSTEM:EVENT, such as sched:sched_switch");
+        }
+        Ok(Self { patterns: patterns.to_vec() })
+    }
+
+    /// The part that restricts the application: all patterns, where one of them means no event of the kernel's; else
+    /// none.
+    pub(super) fn of_application(self, kernel: Option<&KernelPlan>) -> Self {
+        let is_kernels = |pattern: &String| {
+            kernel.is_some_and(|kernel| kernel.events.iter().any(|event| event.is_meant_by(pattern)))
+        };
+        if self.patterns.iter().all(is_kernels) { Self::default() } else { self }
+    }
+
     fn admits(&self, event: &EventName) -> bool {
         self.patterns.is_empty() || self.patterns.iter().any(|pattern| event.is_meant_by(pattern))
     }
@@ -136,17 +171,16 @@ impl Plan {
     /// # Errors
     /// No usable tracefs, a kernel that is too old, or an unknown event.
     pub fn new(args: &Args) -> Result<Self> {
-        let filter = Filter { patterns: args.events.clone() };
-        if let Some(empty) = filter.patterns.iter().find(|pattern| pattern.trim().is_empty()) {
-            bail!("'{empty}' names no event; give SYSTEM:EVENT, such as sched:sched_switch");
-        }
+        let filter = Filter::new(&args.events)?;
         // Without any source it is this user's host.
         let is_default = args.attach.is_none() && !args.kernel && args.command.is_empty();
         let attach = args.attach.clone().map(Ok).or_else(|| is_default.then(default_socket)).transpose()?;
         let may_be_applications = attach.is_some() || !args.command.is_empty();
         let follow = !args.command.is_empty() && !args.all;
         let plan = || KernelPlan::new(&filter, args.buffer_size, may_be_applications, follow);
-        let kernel = args.kernel.then(plan).transpose()?;
+        let with_probes = |plan: KernelPlan| plan.with_probes(&args.probes, &filter);
+        let kernel = args.kernel.then(|| plan().and_then(with_probes)).transpose()?;
+        let filter = filter.of_application(kernel.as_ref());
         let application = match attach {
             Some(socket) => Some(ApplicationPlan::Attach { socket, consume: args.consume, new: args.new }),
             None if args.command.is_empty() => None,
@@ -154,10 +188,13 @@ impl Plan {
                 subbuf_kib: SUBBUF_KIB,
                 buffer_kib: args.buffer_size,
                 clock: None,
+                // What is left out is not recorded for nothing only where its patterns are simple: see `record`.
+                events: Vec::new(),
             }),
         };
+        let preload = Preload::find(args.preload, &filter.patterns)?;
         let layout = if args.json { Some(TextLayout::Json) } else { args.layout };
-        Ok(Self { kernel, application, filter, command: args.command.clone(), layout })
+        Ok(Self { kernel, application, filter, command: args.command.clone(), preload, layout })
     }
 }
 
@@ -198,8 +235,22 @@ pub(super) struct Live {
 pub(super) fn follow_into(live: Live, sink: &mut dyn Sink) -> Result<Outcome> {
     let Live { kernel, attach, all, events, buffer_size, command } = live;
     let (consume, new, json, layout, dry_run) = (false, false, false, None, false);
-    let args =
-        Args { kernel, events, attach, consume, new, all, json, layout, buffer_size, dry_run, command };
+    let (preload, probes) = (None, probes::Args::default());
+    let args = Args {
+        kernel,
+        events,
+        attach,
+        consume,
+        new,
+        all,
+        preload,
+        probes,
+        json,
+        layout,
+        buffer_size,
+        dry_run,
+        command,
+    };
     follow::run(&Plan::new(&args)?, sink)
 }
 
@@ -224,6 +275,7 @@ impl fmt::Display for Plan {
             for event in &kernel.events {
                 writeln!(f, "enable {event}")?;
             }
+            kernel.probes.iter().try_for_each(|probe| writeln!(f, "{probe}"))?;
         }
         match &self.application {
             Some(ApplicationPlan::Attach { socket, consume, .. }) => {
@@ -234,6 +286,9 @@ impl fmt::Display for Plan {
                 writeln!(f, "serve buffers, {buffer_kib} KiB a CPU, on a socket of our own")?;
             }
             None => {}
+        }
+        if let Some(preload) = &self.preload {
+            writeln!(f, "preload {}", preload.path().display())?;
         }
         write_command(f, &self.command, self.kernel.as_ref().is_some_and(|kernel| kernel.follow))
     }

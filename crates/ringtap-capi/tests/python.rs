@@ -1,0 +1,78 @@
+//! The Python package: its own tests and its guide's example, in an environment with pyarrow and pandas.
+
+mod common;
+
+use common::{Language, Link, compile, crate_dir, has, libraries, run, scratch};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// A Python with pyarrow and pandas: made once, below the target directory.
+fn python() -> Option<PathBuf> {
+    if !has("python3") {
+        return None;
+    }
+    let environment = Path::new(env!("CARGO_TARGET_TMPDIR")).with_file_name("python-venv");
+    let python = environment.join("bin/python3");
+    let is_ready = || {
+        let imports = Command::new(&python).args(["-c", "import pyarrow, pandas"]).output();
+        imports.is_ok_and(|output| output.status.success())
+    };
+    // Tests run side by side.
+    static ONCE: std::sync::Once = std::sync::Once::new();
+    ONCE.call_once(|| {
+        if !is_ready() {
+            let _ = Command::new("python3").args(["-m", "venv"]).arg(&environment).output();
+            let packages = ["-m", "pip", "install", "--quiet", "pyarrow", "pandas"];
+            let _ = Command::new(&python).args(packages).output();
+        }
+    });
+    if !is_ready() {
+        println!("skipped: {} has no pyarrow and pandas", environment.display());
+        return None;
+    }
+    Some(python)
+}
+
+fn with_package(python: &Path) -> Command {
+    let mut command = Command::new(python);
+    command.env("PYTHONPATH", crate_dir().join("../../python/src"));
+    command.env("PYTHONDONTWRITEBYTECODE", "1").env_remove("RINGTAP_SOCKET");
+    command.env("RINGTAP_LIBRARY", libraries().join("libringtap.so"));
+    command
+}
+
+/// A trace.dat with the events of tests/c/fields.h, by the command-line program.
+fn recorded() -> Option<PathBuf> {
+    let ringtap = std::env::current_exe().ok()?.ancestors().nth(2)?.join("ringtap");
+    if !ringtap.exists() {
+        println!("without a file: {} is not built", ringtap.display());
+        return None;
+    }
+    let program = compile("fields.c", Language::C, Link::Shared)?;
+    let file = scratch("recorded").join("trace.dat");
+    run(Command::new(ringtap).args(["record", "-o"]).arg(&file).arg("--").arg(program));
+    Some(file)
+}
+
+#[test]
+fn the_packages_tests_pass() {
+    let Some(python) = python() else { return };
+    let mut command = with_package(&python);
+    if let Some(file) = recorded() {
+        command.env("RINGTAP_TRACE", file);
+    }
+    let output = run(command.arg(crate_dir().join("../../python/tests/test_ringtap.py")));
+    println!("{}", String::from_utf8_lossy(&output.stderr));
+}
+
+#[test]
+fn the_guides_example_prints_what_the_guide_says() {
+    let Some(python) = python() else { return };
+    let guide = std::fs::read_to_string(crate_dir().join("../../docs/python.md")).expect("it is there");
+    let block = |language: &str| {
+        let mark = format!("```{language}\n");
+        guide.split(mark.as_str()).nth(1).and_then(|rest| rest.split("```").next()).expect("it has one")
+    };
+    let output = run(with_package(&python).args(["-c", block("python")]));
+    assert_eq!(String::from_utf8_lossy(&output.stdout), block("text"));
+}

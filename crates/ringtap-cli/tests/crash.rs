@@ -1,0 +1,327 @@
+//! `ringtap record --snapshot-on crash`: whatever a program dies of, the last event that it wrote is in the file.
+//!
+//! The program is this one, started again: see [`the_program_that_dies`].
+
+mod support;
+
+use ringtap::attach::{Attachment, SOCKET_VARIABLE};
+use ringtap::{Config, Host, Writer, crash};
+use rustix::process::Signal;
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::env;
+use std::fs::{self, File};
+use std::io::{BufRead, BufReader, Write};
+use std::os::unix::process::ExitStatusExt;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use support::{Temporary, run, said, until};
+
+ringtap::event! {
+    /// A step of a thread.
+    struct Step as crash:step { thread: u32, seq: u64 }
+}
+
+/// Names what the program dies of, and makes a test the program.
+const DEATH: &str = "RINGTAP_TEST_DEATH";
+/// Names the file that each thread tells its steps to, once they are written.
+const TOLD: &str = "RINGTAP_TEST_TOLD";
+/// Names the socket that the program is to serve; without it, it attaches.
+const SERVE: &str = "RINGTAP_TEST_SERVE";
+/// Names the file of the program's own crash recorder.
+const RECORD: &str = "RINGTAP_TEST_RECORD";
+
+const THREADS: u32 = 3;
+/// Steps of each thread before the program dies.
+const STEPS: u64 = 100;
+
+/// Each with the signal, or the exit status.
+const DEATHS: [(&str, Result<Signal, i32>); 5] = [
+    ("panic", Err(101)),
+    ("abort", Ok(Signal::ABORT)),
+    ("segv", Ok(Signal::SEGV)),
+    ("kill", Ok(Signal::KILL)),
+    // Rust's handler notices it.
+    ("overflow", Ok(Signal::ABORT)),
+];
+
+#[test]
+fn the_program_that_dies() {
+    let Ok(death) = env::var(DEATH) else { return };
+    let told = File::options().create(true).append(true).open(env::var(TOLD).unwrap()).unwrap();
+    let config = Config { ring_subbufs: 64, ..Config::default() };
+    let (host, server, attachment);
+    let writer: Writer;
+    match env::var(SERVE) {
+        Ok(socket) => {
+            host = Host::new(&config).unwrap();
+            server = host.serve(socket).unwrap();
+            writer = host.writer();
+            match env::var(RECORD) {
+                Ok(file) => drop(crash::Recorder::start(&server, file, 16 << 20).unwrap()),
+                Err(_) => drop(std::io::stdin().lock().read_line(&mut String::new()).unwrap()),
+            }
+            // What is declared later is known to the recorder, too, whenever we die.
+            Step::register(&host).unwrap();
+        }
+        Err(_) => {
+            attachment = Attachment::attach(env::var(SOCKET_VARIABLE).unwrap()).unwrap();
+            Step::register(&attachment).unwrap();
+            writer = attachment.writer();
+        }
+    }
+    let steps = [const { AtomicU64::new(0) }; THREADS as usize];
+    std::thread::scope(|scope| {
+        for (thread, steps) in (0..).zip(&steps) {
+            let (writer, mut told) = (writer.clone(), &told);
+            scope.spawn(move || {
+                for seq in 0.. {
+                    Step { thread, seq }.write(&writer);
+                    // One write to a file opened to append: whole, and there whatever becomes of us.
+                    told.write_all(format!("{thread} {seq}\n").as_bytes()).unwrap();
+                    steps.store(seq + 1, Relaxed);
+                    if seq > STEPS {
+                        // Whatever the others do, none is overwritten.
+                        std::thread::sleep(std::time::Duration::from_micros(100));
+                    }
+                }
+            });
+        }
+        until("all threads are at it", || steps.iter().all(|steps| steps.load(Relaxed) >= STEPS));
+        die(&death);
+    });
+}
+
+#[expect(clippy::exit, reason = "so that nobody waits for the other threads")]
+fn die(of: &str) {
+    match of {
+        // On this thread, where the others cannot be waited for.
+        "panic" => std::process::exit(std::panic::catch_unwind(|| panic!("as asked")).map_or(101, |()| 0)),
+        "abort" => std::process::abort(),
+        "segv" => send(Signal::SEGV),
+        "kill" => send(Signal::KILL),
+        "overflow" => println!("{}", endless(1)),
+        "term" => send(Signal::TERM),
+        _ => std::process::exit(0),
+    }
+}
+
+fn send(signal: Signal) {
+    // Rust's handler of SIGSEGV takes the first for a fault that will come again, and steps aside.
+    loop {
+        rustix::process::kill_process(rustix::process::getpid(), signal).unwrap();
+        std::thread::sleep(std::time::Duration::from_millis(1));
+    }
+}
+
+#[expect(unconditional_recursion, reason = "that is the point")]
+fn endless(depth: u64) -> u64 {
+    let here = [depth; 128];
+    std::hint::black_box(&here)[0] + endless(depth + 1)
+}
+
+/// This program, as one that dies.
+fn program(temporary: &Temporary, death: &str) -> Command {
+    let mut command = Command::new(env::current_exe().unwrap());
+    command.args(["--exact", "the_program_that_dies", "--nocapture", "--test-threads", "1"]);
+    command.env(DEATH, death).env(TOLD, temporary.path().join("told")).env_remove(SERVE);
+    command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
+    command
+}
+
+/// Each thread's last step that was told.
+fn told(temporary: &Temporary) -> BTreeMap<u64, u64> {
+    let text = fs::read_to_string(temporary.path().join("told")).unwrap();
+    fs::remove_file(temporary.path().join("told")).unwrap();
+    let mut last = BTreeMap::new();
+    for line in text.lines() {
+        let (thread, seq) = line.split_once(' ').unwrap();
+        last.insert(thread.parse().unwrap(), seq.parse().unwrap());
+    }
+    last
+}
+
+/// Checks that the file holds each thread's steps without a gap, to the last one.
+fn check(file: &Path, told: &BTreeMap<u64, u64>, context: &str) {
+    let output = run(&["report", "--json", file.to_str().unwrap()]);
+    assert!(output.status.success(), "{context}: {}", said(&output));
+    let mut last: BTreeMap<u64, u64> = BTreeMap::new();
+    for line in output.stdout.split(|&byte| byte == b'\n').filter(|line| !line.is_empty()) {
+        let line: Value = serde_json::from_slice(line).unwrap();
+        if line["type"] != "event" {
+            // The ring is longer than what is written by then, unless the machine sleeps at the wrong moment.
+            assert_eq!(line["type"], "lost", "{context}");
+            continue;
+        }
+        let field = |name: &str| line["fields"][name].as_u64().unwrap();
+        let (thread, seq) = (field("thread"), field("seq"));
+        if let Some(before) = last.insert(thread, seq) {
+            assert_eq!(seq, before + 1, "{context}: thread {thread}");
+        }
+    }
+    assert_eq!(last.len(), THREADS as usize, "{context}");
+    for (thread, &seq) in &last {
+        // The very last may have been written and not told.
+        let told = told[thread];
+        assert!(
+            seq == told || seq == told + 1,
+            "{context}: thread {thread} told {told}, the file ends with {seq}"
+        );
+    }
+}
+
+fn is_as_expected(status: std::process::ExitStatus, expected: Result<Signal, i32>) -> bool {
+    match expected {
+        Ok(signal) => {
+            status.signal() == Some(signal.as_raw()) || status.code() == Some(128 + signal.as_raw())
+        }
+        Err(code) => status.code() == Some(code),
+    }
+}
+
+#[test]
+fn a_commands_last_events_are_in_the_file() {
+    let temporary = Temporary::new("crash-command");
+    let file = temporary.path().join("crash.dat");
+    for (death, expected) in DEATHS {
+        let program = program(&temporary, death);
+        let mut recorder = temporary.ringtap();
+        recorder.args(["record", "--snapshot-on", "crash", "-o"]).arg(&file).arg("--");
+        recorder.arg(program.get_program()).args(program.get_args());
+        recorder.envs(program.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        let output = recorder.output().unwrap();
+        assert!(is_as_expected(output.status, expected), "{death}: {}", said(&output));
+        let text = String::from_utf8_lossy(&output.stderr);
+        let says = if death == "panic" { "panicked" } else { "; its last events are in " };
+        assert!(text.contains(says), "{death}: {text}");
+        check(&file, &told(&temporary), death);
+        fs::remove_file(&file).unwrap();
+    }
+}
+
+#[test]
+fn a_child_of_the_command_that_crashes_leaves_a_file_too() {
+    let temporary = Temporary::new("crash-child");
+    let file = temporary.path().join("crash.dat");
+    let program = program(&temporary, "segv");
+    let mut recorder = temporary.ringtap();
+    recorder.args(["record", "--snapshot-on", "crash", "-o"]).arg(&file);
+    // A shell that hides how its command ended.
+    recorder.args(["--", "sh", "-c", "\"$@\"; exit 3", "sh"]);
+    recorder.arg(program.get_program()).args(program.get_args());
+    recorder.envs(program.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    let output = recorder.output().unwrap();
+    assert_eq!(output.status.code(), Some(3), "{}", said(&output));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("died of SIGSEGV"), "{}", said(&output));
+    check(&file, &told(&temporary), "a child");
+}
+
+#[test]
+fn an_embedded_hosts_last_events_are_in_the_file() {
+    let temporary = Temporary::new("crash-attach");
+    let (file, socket) = (temporary.path().join("crash.dat"), temporary.path().join("app.sock"));
+    for (death, expected) in DEATHS {
+        let mut child = program(&temporary, death).env(SERVE, &socket).spawn().unwrap();
+        until("the program serves", || socket.exists());
+        let mut recorder = temporary.ringtap();
+        recorder.args(["record", "--announce", "--snapshot-on", "crash", "-o"]).arg(&file);
+        let mut recorder = recorder.arg("--attach").arg(&socket).spawn().unwrap();
+        let mut line = String::new();
+        BufReader::new(recorder.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
+        assert_eq!(line, "recording\n");
+        drop(child.stdin.take());
+        let status = child.wait().unwrap();
+        assert!(is_as_expected(status, expected), "{death}: {status}");
+        let output = recorder.wait_with_output().unwrap();
+        assert!(output.status.success(), "{death}: {}", said(&output));
+        check(&file, &told(&temporary), death);
+        let summary = String::from_utf8_lossy(&output.stderr);
+        assert!(!summary.contains("recorded 0 events"), "{summary}");
+        fs::remove_file(&file).unwrap();
+        let _ = fs::remove_file(&socket);
+    }
+}
+
+#[test]
+fn a_program_brings_its_recorder_along() {
+    let temporary = Temporary::new("crash-own");
+    let (file, socket) = (temporary.path().join("crash.dat"), temporary.path().join("app.sock"));
+    for (death, expected) in DEATHS {
+        let mut command = program(&temporary, death);
+        command.env(SERVE, &socket).env(RECORD, &file);
+        command.env(crash::PROGRAM_VARIABLE, env!("CARGO_BIN_EXE_ringtap"));
+        let status = command.status().unwrap();
+        assert!(is_as_expected(status, expected), "{death}: {status}");
+        // The helper writes after the program's end: when it has put the file in order, it is readable by all.
+        until("the helper has written", || {
+            file.exists() && run(&["report", file.to_str().unwrap()]).status.success() && !has_helper(&socket)
+        });
+        check(&file, &told(&temporary), death);
+        fs::remove_file(&file).unwrap();
+        let _ = fs::remove_file(&socket);
+    }
+}
+
+/// Whether somebody still records this socket.
+fn has_helper(socket: &Path) -> bool {
+    let folders = fs::read_dir("/proc").unwrap().flatten();
+    let lines = folders.filter_map(|folder| fs::read(folder.path().join("cmdline")).ok());
+    let socket = socket.as_os_str().as_encoded_bytes();
+    lines.into_iter().any(|line| line.split(|&byte| byte == 0).any(|argument| argument == socket))
+}
+
+#[test]
+fn who_ends_as_asked_leaves_no_file() {
+    let temporary = Temporary::new("crash-none");
+    let (file, socket) = (temporary.path().join("crash.dat"), temporary.path().join("app.sock"));
+    for death in ["exit", "term"] {
+        let mut command = program(&temporary, death);
+        command.env(SERVE, &socket).env(RECORD, &file);
+        command.env(crash::PROGRAM_VARIABLE, env!("CARGO_BIN_EXE_ringtap")).status().unwrap();
+        until("the helper has ended", || !has_helper(&socket));
+        assert!(!file.exists(), "{death}");
+        let _ = fs::remove_file(&socket);
+
+        let mut recorder = temporary.ringtap();
+        recorder.args(["record", "--snapshot-on", "crash", "-o"]).arg(&file).arg("--");
+        let program = program(&temporary, death);
+        recorder.arg(program.get_program()).args(program.get_args());
+        recorder.envs(program.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        let output = recorder.output().unwrap();
+        assert!(!file.exists(), "{death}: {}", said(&output));
+    }
+}
+
+#[test]
+fn events_of_a_command_are_chosen_and_trigger() {
+    let temporary = Temporary::new("crash-chosen");
+    let file = temporary.path().join("chosen.dat");
+    let recorded = |options: &[&str]| {
+        let mut recorder = temporary.ringtap();
+        recorder.arg("record").args(options).arg("-o").arg(&file).arg("--");
+        let program = program(&temporary, "exit");
+        recorder.arg(program.get_program()).args(program.get_args());
+        recorder.envs(program.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        let output = recorder.output().unwrap();
+        assert!(output.status.success(), "{}", said(&output));
+        let output = run(&["report", "--json", file.to_str().unwrap()]);
+        let lines = output.stdout.split(|&byte| byte == b'\n').filter(|line| !line.is_empty());
+        lines.map(|line| serde_json::from_slice(line).unwrap()).collect::<Vec<Value>>()
+    };
+    let steps = |lines: &[Value]| lines.iter().filter(|line| line["event"] == "step").count();
+    let all = u64::from(THREADS) * STEPS;
+    assert_eq!(steps(&recorded(&["-e", "crash:other"])), 0);
+    assert!(steps(&recorded(&["-e", "crash:*"])) as u64 >= all);
+    // As the kernel's `traceoff`, it stops before the event itself; the others may have one under way.
+    let triggered = steps(&recorded(&["--snapshot-on", "crash:step"])) as u64;
+    assert!(triggered < u64::from(THREADS), "{triggered}");
+    if support::cannot_trace() {
+        return;
+    }
+    let both = recorded(&["--kernel", "-a", "-e", "sched:sched_process_exit"]);
+    assert!(steps(&both) as u64 >= all, "what the kernel has restricts the kernel alone");
+    assert!(both.iter().any(|line| line["event"] == "sched_process_exit"));
+    let both = recorded(&["--kernel", "-a", "-e", "sched:sched_process_exit", "-e", "step"]);
+    assert!(steps(&both) as u64 >= all && both.iter().any(|line| line["system"] == "sched"));
+}

@@ -1,0 +1,137 @@
+//! `--preload libc`: real programs that nobody changed.
+
+mod support;
+
+use serde_json::Value;
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use support::{Temporary, said};
+
+/// Has the library built, where nobody has built the whole workspace.
+fn library() -> PathBuf {
+    let program = Path::new(env!("CARGO_BIN_EXE_ringtap"));
+    let library = program.with_file_name("libringtap_preload.so");
+    if !library.exists() {
+        let mut cargo = Command::new(env!("CARGO"));
+        cargo.args(["build", "-p", "ringtap-preload"]);
+        if !cfg!(debug_assertions) {
+            cargo.arg("--release");
+        }
+        assert!(cargo.status().unwrap().success());
+    }
+    library
+}
+
+fn command(line: &str) -> Command {
+    let mut command = Command::new("bash");
+    command.args(["-c", line]);
+    command
+}
+
+/// Runs a line of bash's alone and recorded: both end alike. Returns the recorded events.
+fn recorded(temporary: &Temporary, line: &str, options: &[&str]) -> Vec<Value> {
+    library();
+    let plain = command(line).current_dir(temporary.path()).output().unwrap();
+    let file = temporary.path().join("trace.dat");
+    let mut record = temporary.ringtap();
+    record.arg("record").arg("-q").arg("-o").arg(&file).args(["--preload", "libc"]).args(options);
+    let output = record.args(["--", "bash", "-c", line]).current_dir(temporary.path()).output().unwrap();
+    // A recorder tells of a signal as shells do.
+    let code = plain.status.code().or(plain.status.signal().map(|signal| 128 + signal));
+    assert_eq!(output.status.code(), code, "{line}: {}", said(&output));
+    // Behind what the program says there is one line of the recorder's.
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    let told = stderr.find("ringtap: recorded ").map_or(&*stderr, |summary| &stderr[..summary]);
+    assert_eq!(told, String::from_utf8_lossy(&plain.stderr), "{line}");
+    assert!(output.stdout == plain.stdout, "{line}: {} and {}", said(&output), said(&plain));
+    let report = temporary.ringtap().arg("report").arg(&file).arg("--json").output().unwrap();
+    assert!(report.status.success(), "{}", said(&report));
+    events(&report)
+}
+
+fn events(output: &Output) -> Vec<Value> {
+    let lines = String::from_utf8_lossy(&output.stdout);
+    let parse = |line| serde_json::from_str(line).ok();
+    lines.lines().filter_map(parse).filter(|line: &Value| line["type"] == "event").collect()
+}
+
+fn count(events: &[Value], system: &str, name: &str) -> usize {
+    events.iter().filter(|event| event["system"] == system && event["event"] == name).count()
+}
+
+#[test]
+fn programs_do_the_same_and_are_recorded() {
+    let temporary = Temporary::new("preload-programs");
+    std::fs::write(temporary.path().join("lines"), "b\na\nc\n".repeat(50_000)).unwrap();
+    let listed = recorded(&temporary, "ls -l /etc/", &[]);
+    assert!(count(&listed, "libc_alloc", "malloc") > 10 && count(&listed, "libc_alloc", "free") > 10);
+    recorded(&temporary, "ls /no/such/folder", &[]);
+    let sorted = recorded(&temporary, "sort --parallel=4 -S 1M lines | uniq -c", &[]);
+    assert!(count(&sorted, "libc_lock", "mutex_lock") > 0, "it sorts in threads");
+    assert!(count(&sorted, "libc_io", "open") > 0);
+    let packed = recorded(&temporary, "tar cf x.tar lines && tar tf x.tar && rm x.tar; exit 5", &[]);
+    let written = |event: &&Value| event["event"] == "write" && event["fields"]["ret"] == 10240;
+    assert!(packed.iter().filter(written).count() > 10, "tar writes blocks of 10 KiB");
+    let piped =
+        recorded(&temporary, "for i in 1 2 3; do echo $i | cat | (read x; echo $x); done; kill -9 $$", &[]);
+    let pids: std::collections::BTreeSet<_> =
+        piped.iter().filter_map(|event| event["pid"].as_u64()).collect();
+    assert!(pids.len() >= 10, "bash, and three shells and a cat in each round: {pids:?}");
+    if Command::new("python3").arg("--version").output().is_err() {
+        return println!("skipped in part: there is no python3");
+    }
+    let python = "python3 -c 'import subprocess, threading, time\n\
+        threads = [threading.Thread(target=time.sleep, args=(0.01,)) for _ in range(4)]\n\
+        [t.start() for t in threads]; [t.join() for t in threads]\n\
+        print(subprocess.run([\"echo\", \"hi\"], capture_output=True).stdout)'";
+    let python = recorded(&temporary, python, &[]);
+    let slept = |event: &&Value| {
+        let name = event["event"].as_str().unwrap_or_default();
+        matches!(name, "select" | "clock_nanosleep")
+            && event["fields"]["took_ns"].as_u64() >= Some(10_000_000)
+    };
+    assert!(python.iter().filter(slept).count() >= 4, "four threads slept 10 ms each");
+}
+
+#[test]
+fn only_the_events_that_were_asked_for_are_streamed() {
+    library();
+    let temporary = Temporary::new("preload-stream");
+    let mut stream = temporary.ringtap();
+    stream.args([
+        "stream",
+        "--json",
+        "--preload",
+        "libc",
+        "-e",
+        "libc_io:open*",
+        "--",
+        "cat",
+        "/etc/hostname",
+    ]);
+    let output = stream.output().unwrap();
+    assert!(output.status.success(), "{}", said(&output));
+    let opened = events(&output);
+    assert!(!opened.is_empty() && opened.iter().all(|event| event["system"] == "libc_io"), "{opened:?}");
+    let hostname = opened.iter().find(|event| event["fields"]["path"] == "/etc/hostname");
+    assert!(hostname.unwrap()["fields"]["ret"].as_i64() >= Some(3), "{opened:?}");
+}
+
+#[test]
+fn a_library_that_is_not_there_or_has_an_odd_name_is_told() {
+    library();
+    let temporary = Temporary::new("preload-missing");
+    let stream = |library: &str| {
+        let mut stream = temporary.ringtap();
+        stream.env("RINGTAP_PRELOAD_LIBRARY", library).args(["stream", "--preload", "libc", "--", "true"]);
+        said(&stream.output().unwrap())
+    };
+    let nowhere = "status Some(1), stderr:\nringtap: cannot find the library to preload at /no/such.so; build it with \
+        `cargo build --release -p ringtap-preload`, or name it in RINGTAP_PRELOAD_LIBRARY\n";
+    assert_eq!(stream("/no/such.so"), nowhere);
+    let odd = temporary.path().join("a b.so");
+    std::fs::write(&odd, "").unwrap();
+    let text = stream(odd.to_str().unwrap());
+    assert!(text.contains("cannot be told of") && text.contains("without spaces and colons"), "{text}");
+}

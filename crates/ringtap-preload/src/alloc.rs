@@ -1,0 +1,171 @@
+//! Allocations.
+//!
+//! An event of an allocation stands behind its call, and that of a `free` before: so memory that one thread frees and
+//! another is given at once is freed before it is allocated again in the trace, too. The price is that a `free` does not
+//! know how long it took.
+
+use crate::arena;
+use crate::next::{Next, next};
+use crate::session::Session;
+use crate::value::{Errno, errno, set_errno, short_ns};
+use ringtap::event::Declared;
+use std::ffi::{c_int, c_void};
+use std::ptr;
+
+pub(crate) static EVENTS: &[fn() -> &'static Declared] = &[
+    Malloc::declared,
+    Calloc::declared,
+    Realloc::declared,
+    ReallocArray::declared,
+    Free::declared,
+    PosixMemalign::declared,
+    AlignedAlloc::declared,
+    Memalign::declared,
+    Valloc::declared,
+    Pvalloc::declared,
+];
+
+pub(crate) static FUNCTIONS: &[&Next] = &[
+    &malloc::NEXT,
+    &calloc::NEXT,
+    &realloc::NEXT,
+    &free::NEXT,
+    &reallocarray::NEXT,
+    &posix_memalign::NEXT,
+    &aligned_alloc::NEXT,
+    &memalign::NEXT,
+    &valloc::NEXT,
+    &pvalloc::NEXT,
+];
+
+/// Declares the events of functions that give memory, and the functions.
+macro_rules! allocations {
+    ($(
+        $(#[$doc:meta])*
+        $event:ident as $name:ident: fn $function:ident($($arg:ident: $type:ty),*) $(=> $early:expr)?;
+    )*) => { $(
+        ringtap::event! {
+            $(#[$doc])*
+            struct $event as libc_alloc:$name { $($arg: $type,)* ptr: *mut c_void, took_ns: u32 }
+        }
+        next! { fn $function($($arg: $type),*) -> *mut c_void $(=> $early)?; }
+
+        #[cfg_attr(not(test), unsafe(no_mangle))]
+        unsafe extern "C-unwind" fn $function($($arg: $type),*) -> *mut c_void {
+            #[cold]
+            #[inline(never)]
+            unsafe fn traced($($arg: $type),*) -> *mut c_void {
+                let Some(session) = Session::get() else {
+                    // SAFETY: as the caller says.
+                    return unsafe { $function::call($($arg),*) };
+                };
+                let began = session.now();
+                // SAFETY: as the caller says.
+                let ptr = unsafe { $function::call($($arg),*) };
+                let took_ns = short_ns(session.ns_since(began));
+                keeping_errno(|| $event { $($arg,)* ptr, took_ns }.write(session.writer()));
+                ptr
+            }
+            if $event::is_on() {
+                // SAFETY: as the caller says.
+                unsafe { traced($($arg),*) }
+            } else {
+                // SAFETY: as above.
+                unsafe { $function::call($($arg),*) }
+            }
+        }
+    )* };
+}
+
+allocations! {
+    /// Memory was allocated.
+    Malloc as malloc: fn malloc(size: usize) => arena::allocate(size);
+    /// Memory was allocated for `count` elements of a size, and zeroed.
+    Calloc as calloc: fn calloc(count: usize, size: usize)
+        => arena::allocate(count.saturating_mul(size));
+    /// Memory was made larger or smaller; it may have moved.
+    Realloc as realloc: fn realloc(old: *mut c_void, size: usize);
+    /// As `realloc`, for `count` elements.
+    ReallocArray as reallocarray: fn reallocarray(old: *mut c_void, count: usize, size: usize);
+    /// Memory was allocated that is aligned.
+    AlignedAlloc as aligned_alloc: fn aligned_alloc(alignment: usize, size: usize);
+    /// Memory was allocated that is aligned.
+    Memalign as memalign: fn memalign(alignment: usize, size: usize);
+    /// Memory was allocated that is aligned to a page.
+    Valloc as valloc: fn valloc(size: usize);
+    /// As `valloc`, in whole pages.
+    Pvalloc as pvalloc: fn pvalloc(size: usize);
+}
+
+/// Does what may change `errno`, and puts it back.
+#[inline(always)]
+fn keeping_errno(work: impl FnOnce()) {
+    let before = errno();
+    work();
+    set_errno(before);
+}
+
+ringtap::event! {
+    /// Memory is about to be freed.
+    struct Free as libc_alloc:free { ptr: *mut c_void }
+}
+next! { fn free(memory: *mut c_void) -> (); }
+
+#[cfg_attr(not(test), unsafe(no_mangle))]
+unsafe extern "C-unwind" fn free(memory: *mut c_void) {
+    #[cold]
+    #[inline(never)]
+    unsafe fn traced(memory: *mut c_void) {
+        if let Some(session) = Session::get() {
+            keeping_errno(|| Free { ptr: memory }.write(session.writer()));
+        }
+        // SAFETY: as the caller says.
+        unsafe { free::call(memory) }
+    }
+    if Free::is_on() {
+        // SAFETY: as the caller says.
+        unsafe { traced(memory) }
+    } else {
+        // SAFETY: as above.
+        unsafe { free::call(memory) }
+    }
+}
+
+ringtap::event! {
+    /// Memory was allocated that is aligned.
+    struct PosixMemalign as libc_alloc:posix_memalign {
+        alignment: usize, size: usize, ptr: *mut c_void, ret: Errno, took_ns: u32
+    }
+}
+next! { fn posix_memalign(place: *mut *mut c_void, alignment: usize, size: usize) -> c_int; }
+
+#[cfg_attr(not(test), unsafe(no_mangle))]
+unsafe extern "C-unwind" fn posix_memalign(place: *mut *mut c_void, alignment: usize, size: usize) -> c_int {
+    #[cold]
+    #[inline(never)]
+    unsafe fn traced(place: *mut *mut c_void, alignment: usize, size: usize) -> c_int {
+        let Some(session) = Session::get() else {
+            // SAFETY: as the caller says.
+            return unsafe { posix_memalign::call(place, alignment, size) };
+        };
+        let began = session.now();
+        // SAFETY: as the caller says.
+        let ret = unsafe { posix_memalign::call(place, alignment, size) };
+        let took_ns = short_ns(session.ns_since(began));
+        let ptr = match ret {
+            // SAFETY: the call has just written there.
+            0 => unsafe { *place },
+            _ => ptr::null_mut(),
+        };
+        let event = PosixMemalign { alignment, size, ptr, ret: Errno(ret), took_ns };
+        keeping_errno(|| event.write(session.writer()));
+        ret
+    }
+    if PosixMemalign::is_on() {
+        // SAFETY: as the caller says.
+        unsafe { traced(place, alignment, size) }
+    } else {
+        // SAFETY: as above.
+        unsafe { posix_memalign::call(place, alignment, size) }
+    }
+}

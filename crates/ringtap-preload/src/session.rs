@@ -1,0 +1,101 @@
+//! This process's part in a trace: where its events go, and the clock that they are timed with.
+
+use crate::suspend;
+use ringtap::Writer;
+use ringtap::attach::{Connection, Role, SOCKET_VARIABLE};
+use ringtap::clock::{self, ClockId};
+use ringtap::tracefs::EventName;
+use std::error::Error;
+use std::path::Path;
+use std::ptr;
+use std::sync::atomic::AtomicPtr;
+use std::sync::atomic::Ordering::{Acquire, Release};
+use std::time::Duration;
+
+/// Patterns of the events that are wanted, separated by commas; all, where there are none.
+const EVENTS_VARIABLE: &str = "RINGTAP_PRELOAD_EVENTS";
+/// Says on the standard error why a process is not traced, where it is set.
+const VERBOSE_VARIABLE: &str = "RINGTAP_PRELOAD_VERBOSE";
+/// How long a host may take to answer: programs wait for it before they begin.
+const TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Where events go, once that is known; it is never taken back.
+static SESSION: AtomicPtr<Session> = AtomicPtr::new(ptr::null_mut());
+
+/// A process that is traced.
+#[derive(Debug)]
+pub(crate) struct Session {
+    writer: Writer,
+    clock: ClockId,
+    /// Nanoseconds per tick, times 2^32.
+    mult: u64,
+}
+
+impl Session {
+    /// The session, unless there is none or this thread must not write.
+    #[inline(always)]
+    pub(crate) fn get() -> Option<&'static Self> {
+        if suspend::is_suspended() {
+            return None;
+        }
+        // SAFETY: null, or made by `begin` and never freed.
+        unsafe { SESSION.load(Acquire).as_ref() }
+    }
+
+    /// Writes events. What the buffers refuse is counted there.
+    #[inline(always)]
+    pub(crate) fn writer(&self) -> &Writer {
+        &self.writer
+    }
+
+    /// The time now, in ticks.
+    #[inline(always)]
+    pub(crate) fn now(&self) -> u64 {
+        clock::read(self.clock)
+    }
+
+    /// Nanoseconds since then. Ticks of two CPUs may differ a little: never less than none.
+    #[inline(always)]
+    #[expect(clippy::cast_possible_truncation, reason = "64 bits of nanoseconds are five centuries")]
+    pub(crate) fn ns_since(&self, then: u64) -> u64 {
+        let ticks = self.now().saturating_sub(then);
+        ((u128::from(ticks) * u128::from(self.mult)) >> 32) as u64
+    }
+}
+
+/// Attaches to the host that the environment names, if it names one.
+pub(crate) fn begin() {
+    let Some(socket) = std::env::var_os(SOCKET_VARIABLE).filter(|socket| !socket.is_empty()) else {
+        return complain(&format!("{SOCKET_VARIABLE} names no host"));
+    };
+    match attach(socket.as_ref()) {
+        // Release: whoever finds it finds it whole.
+        Ok(session) => SESSION.store(Box::into_raw(Box::new(session)), Release),
+        Err(error) => complain(&format!("{error}")),
+    }
+}
+
+fn attach(socket: &Path) -> Result<Session, Box<dyn Error>> {
+    let connection = Connection::connect_within(socket, Role::Writer, TIMEOUT)?.without_descriptors();
+    let known = connection.known_events()?;
+    let writer = connection.writer()?;
+    let wanted = std::env::var(EVENTS_VARIABLE).unwrap_or_default();
+    let patterns: Vec<_> = wanted.split(',').filter(|pattern| !pattern.is_empty()).collect();
+    for event in crate::events() {
+        let name = EventName { system: event.system().into(), name: event.name().into() };
+        if patterns.is_empty() || patterns.iter().any(|pattern| name.is_meant_by(pattern)) {
+            event.register(&known)?;
+        }
+    }
+    let clock = connection.clock().unwrap_or(ClockId::Mono);
+    Ok(Session { mult: writer.conversion().mult, writer, clock })
+}
+
+/// Programs go on whether or not anybody traces them, and their output stays theirs, unless somebody asks.
+fn complain(why: &str) {
+    if std::env::var_os(VERBOSE_VARIABLE).is_some_and(|value| !value.is_empty()) {
+        let line = format!("ringtap: {} is not traced: {why}\n", std::process::id());
+        // SAFETY: the bytes are there.
+        let _ = unsafe { crate::io::write::call(libc::STDERR_FILENO, line.as_ptr().cast(), line.len()) };
+    }
+}

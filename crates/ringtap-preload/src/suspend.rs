@@ -1,0 +1,174 @@
+//! Threads whose calls are not traced.
+//!
+//! A child of `vfork` runs in its parent's memory, thread-local variables included, while its parent waits. The kernel
+//! does not keep its restartable sequences, so it must write no event: the thread is marked before the child
+//! begins, and the parent takes the mark away when it goes on. That can only be done in assembly, since
+//! the function returns twice, and on a stack that the child has overwritten in between.
+//!
+//! The variables are of the initial-exec kind, of which the linker says where they lie relative to the thread: so looking at
+//! one calls nobody. Those of Rust's `thread_local!` are not, in a library.
+
+use std::arch::{asm, global_asm};
+use std::cell::Cell;
+
+/// A thread's marks.
+#[derive(Debug)]
+#[repr(C)]
+struct Marks {
+    /// Children of `vfork` that run in this thread's place, and work of our own.
+    suspended: Cell<u32>,
+    /// Whether the thread is looking for a function.
+    finding: Cell<bool>,
+}
+
+global_asm!(
+    ".pushsection .tbss.ringtap_preload_marks, \"awT\", @nobits",
+    ".balign 8",
+    ".globl ringtap_preload_marks",
+    ".hidden ringtap_preload_marks",
+    ".type ringtap_preload_marks, @object",
+    ".size ringtap_preload_marks, 8",
+    "ringtap_preload_marks:",
+    ".zero 8",
+    ".popsection",
+);
+
+const _: () = assert!(size_of::<Marks>() == 8 && std::mem::offset_of!(Marks, suspended) == 0);
+
+#[inline(always)]
+fn marks() -> &'static Marks {
+    let marks: *const Marks;
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: reads the thread's base address, which stands at its beginning, and the variable's offset.
+    unsafe {
+        asm!(
+            "mov {marks}, qword ptr fs:[0]",
+            "add {marks}, qword ptr [rip + ringtap_preload_marks@GOTTPOFF]",
+            marks = out(reg) marks,
+            options(pure, nomem, nostack)
+        );
+    }
+    #[cfg(target_arch = "aarch64")]
+    // SAFETY: as above.
+    unsafe {
+        asm!(
+            "mrs {marks}, tpidr_el0",
+            "adrp {offset}, :gottprel:ringtap_preload_marks",
+            "ldr {offset}, [{offset}, #:gottprel_lo12:ringtap_preload_marks]",
+            "add {marks}, {marks}, {offset}",
+            marks = out(reg) marks,
+            offset = out(reg) _,
+            options(pure, nomem, nostack)
+        );
+    }
+    // SAFETY: the calling thread's own, zeros at first. It does not leave the thread: `Cell` is not `Sync`.
+    unsafe { &*marks }
+}
+
+/// Whether the thread writes no events.
+#[inline(always)]
+pub(crate) fn is_suspended() -> bool {
+    marks().suspended.get() != 0
+}
+
+/// Does something without tracing what it asks of the C library.
+pub(crate) fn untraced(work: impl FnOnce()) {
+    let suspended = &marks().suspended;
+    suspended.set(suspended.get() + 1);
+    work();
+    suspended.set(suspended.get() - 1);
+}
+
+/// Whether the thread is looking for a function.
+pub(crate) fn is_finding() -> bool {
+    marks().finding.get()
+}
+
+/// Notes whether the thread is looking for a function, and tells whether it was.
+pub(crate) fn set_finding(is_finding: bool) -> bool {
+    marks().finding.replace(is_finding)
+}
+
+/// As the C library's, with the calling thread marked while the child runs.
+///
+/// # Safety
+/// As the C library's.
+#[cfg(target_arch = "x86_64")]
+#[cfg_attr(not(test), unsafe(no_mangle))]
+#[unsafe(naked)]
+pub(crate) unsafe extern "C" fn vfork() -> libc::pid_t {
+    std::arch::naked_asm!(
+        ".cfi_startproc",
+        "mov rcx, qword ptr [rip + ringtap_preload_marks@GOTTPOFF]",
+        "inc dword ptr fs:[rcx]",
+        // The child returns first, and overwrites the stack above: the way back is kept in rdi, which the kernel preserves.
+        "pop rdi",
+        ".cfi_adjust_cfa_offset -8",
+        ".cfi_register rip, rdi",
+        "mov eax, {VFORK}",
+        "syscall",
+        "push rdi",
+        ".cfi_adjust_cfa_offset 8",
+        ".cfi_offset rip, -8",
+        // The child goes, marked.
+        "test rax, rax",
+        "jz 2f",
+        // The parent goes on: the kernel has used rcx.
+        "mov rcx, qword ptr [rip + ringtap_preload_marks@GOTTPOFF]",
+        "dec dword ptr fs:[rcx]",
+        "test rax, rax",
+        "js 3f",
+        "2:",
+        "ret",
+        "3:",
+        "neg eax",
+        "mov edi, eax",
+        "jmp {refuse}",
+        ".cfi_endproc",
+        VFORK = const libc::SYS_vfork,
+        refuse = sym refuse,
+    );
+}
+
+/// As the C library's, with the calling thread marked while the child runs.
+///
+/// # Safety
+/// As the C library's.
+#[cfg(target_arch = "aarch64")]
+#[cfg_attr(not(test), unsafe(no_mangle))]
+#[unsafe(naked)]
+pub(crate) unsafe extern "C" fn vfork() -> libc::pid_t {
+    std::arch::naked_asm!(
+        "mrs x2, tpidr_el0",
+        "adrp x3, :gottprel:ringtap_preload_marks",
+        "ldr x3, [x3, #:gottprel_lo12:ringtap_preload_marks]",
+        "add x2, x2, x3",
+        "ldr w3, [x2]",
+        "add w3, w3, #1",
+        "str w3, [x2]",
+        // The way back is in x30, which child and parent have each.
+        "mov x0, #{FLAGS}",
+        "mov x1, #0",
+        "mov x8, #{CLONE}",
+        "svc #0",
+        "cbz x0, 2f",
+        "ldr w3, [x2]",
+        "sub w3, w3, #1",
+        "str w3, [x2]",
+        "tbnz x0, #63, 3f",
+        "2:",
+        "ret",
+        "3:",
+        "neg w0, w0",
+        "b {refuse}",
+        FLAGS = const libc::CLONE_VFORK | libc::CLONE_VM | libc::SIGCHLD,
+        CLONE = const libc::SYS_clone,
+        refuse = sym refuse,
+    );
+}
+
+/// The end of a `vfork` that the kernel refused.
+extern "C" fn refuse(errno: i32) -> libc::pid_t {
+    crate::value::set_errno(errno);
+    -1
+}
