@@ -2,6 +2,7 @@
 
 use anyhow::{Context, Result, bail};
 use ringtap::attach::{AttachError, Connection, Role, SOCKET_VARIABLE};
+use ringtap::event::registry::Event;
 use ringtap::serve::TreeCall;
 use rustix::io::Errno;
 use std::path::PathBuf;
@@ -36,11 +37,7 @@ impl Args {
     /// # Errors
     /// There is no place for one.
     pub fn socket(&self) -> Result<PathBuf> {
-        match (&self.attach, std::env::var_os(SOCKET_VARIABLE)) {
-            (Some(socket), _) => Ok(socket.clone()),
-            (None, Some(socket)) if !socket.is_empty() => Ok(socket.into()),
-            _ => Ok(ringtap::serve::default_path("default")?),
-        }
+        self.attach.clone().map_or_else(default_socket, Ok)
     }
 
     /// Connects to the host. The instance need not be there.
@@ -48,13 +45,30 @@ impl Args {
     /// # Errors
     /// There is no host, or it lets us not in.
     pub fn connect(&self) -> Result<Remote> {
-        let connection = match Connection::connect(self.socket()?, Role::Reader) {
-            Err(error @ AttachError::NoSocket { .. }) if self.attach.is_none() => {
-                return Err(error).context("no host of this user runs; `ringtap serve` is one");
+        Ok(Remote { connection: self.connection()?, instance: self.instance.clone() })
+    }
+
+    fn connection(&self) -> Result<Connection> {
+        match Connection::connect(self.socket()?, Role::Reader) {
+            Err(AttachError::NoSocket { .. }) if self.attach.is_none() && named_socket().is_none() => {
+                bail!(
+                    "no host of this user runs: start one with `ringtap serve`, or name a socket with --attach"
+                )
             }
-            connection => connection?,
+            connection => Ok(connection?),
+        }
+    }
+
+    /// Connects to the host for the buffers of the instance.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub fn buffers(&self) -> Result<Connection> {
+        let Some(name) = &self.instance else { return self.connection() };
+        let Some(connection) = self.connection()?.of_instance(name)? else {
+            return no_instance(name, &self.connection()?.instances()?);
         };
-        Ok(Remote { connection, instance: self.instance.clone() })
+        Ok(connection)
     }
 
     /// Connects to the host, whose instance is there.
@@ -65,6 +79,30 @@ impl Args {
         let remote = self.connect()?;
         remote.check_instance()?;
         Ok(remote)
+    }
+}
+
+/// The socket that RINGTAP_SOCKET names.
+fn named_socket() -> Option<PathBuf> {
+    std::env::var_os(SOCKET_VARIABLE).filter(|socket| !socket.is_empty()).map(PathBuf::from)
+}
+
+/// The socket of RINGTAP_SOCKET, else that of this user's `ringtap serve`.
+///
+/// # Errors
+/// There is no place for one.
+pub fn default_socket() -> Result<PathBuf> {
+    named_socket().map_or_else(|| Ok(ringtap::serve::default_path("default")?), Ok)
+}
+
+fn no_instance<T>(name: &str, instances: &[String]) -> Result<T> {
+    match instances {
+        [] => {
+            bail!(
+                "there is no instance {name}, and none but the top one; `ringtap instance add {name}` makes it"
+            )
+        }
+        names => bail!("there is no instance {name}; there are {}", names.join(", ")),
     }
 }
 
@@ -115,17 +153,8 @@ impl Remote {
 
     fn check_instance(&self) -> Result<()> {
         match &self.instance {
-            Some(name) if !self.has_instance()? => self.no_instance(name),
+            Some(name) if !self.has_instance()? => no_instance(name, &self.instances()?),
             _ => Ok(()),
-        }
-    }
-
-    fn no_instance(&self, name: &str) -> Result<()> {
-        match self.instances()?.as_slice() {
-            [] => bail!(
-                "there is no instance {name}, and none but the top one; `ringtap instance add {name}` makes it"
-            ),
-            names => bail!("there is no instance {name}; there are {}", names.join(", ")),
         }
     }
 
@@ -156,7 +185,7 @@ impl Remote {
     pub fn remove_instance(&self, name: &str) -> Result<()> {
         let removed = self.connection.tree(&format!("instances/{name}"), TreeCall::Rmdir);
         match removed.map(drop).map_err(anyhow::Error::from) {
-            Err(error) if errno(&error) == Some(Errno::NOENT) => self.no_instance(name),
+            Err(error) if errno(&error) == Some(Errno::NOENT) => no_instance(name, &self.instances()?),
             Err(error) if errno(&error) == Some(Errno::BUSY) => {
                 bail!(
                     "the instance {name} is in use: somebody reads its buffers, or has one of its files open"
@@ -242,6 +271,16 @@ impl Remote {
             }
             text.extend_from_slice(&names);
         }
+    }
+
+    /// The events that the host knows, switchable or not, but for the kernel's own.
+    ///
+    /// # Errors
+    /// The host is gone.
+    pub fn declared(&self) -> Result<Vec<Event>> {
+        let mut events = self.connection.events()?;
+        events.retain(|event| event.system != "ftrace");
+        Ok(events)
     }
 
     /// The events that can be switched: system and name.

@@ -31,7 +31,7 @@ fn wrong_usage() {
     insta::assert_snapshot!("usage-unknown-command", said(&run(&["stats"])));
     insta::assert_snapshot!("usage-interval", said(&run(&["stat", "--kernel", "--interval", "0"])));
     insta::assert_snapshot!("usage-ownership", said(&run(&["mount", "-o", "gid=x", "/tmp"])));
-    insta::assert_snapshot!("usage-no-source", said(&run(&["stat"])));
+    insta::assert_snapshot!("usage-two-sources", said(&run(&["stat", "--kernel", "--attach", "s"])));
 }
 
 #[test]

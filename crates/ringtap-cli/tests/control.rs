@@ -18,6 +18,15 @@ ringtap::event! {
     pub struct Closed as app:closed { fd: u32 }
 }
 
+ringtap::event! {
+    /// What the examples read.
+    pub struct DemoRead as demo:read { bytes: u64 }
+}
+ringtap::event! {
+    /// What ends them.
+    pub struct DemoError as demo:error { code: u32 }
+}
+
 /// `ringtap serve`, on a socket of its own.
 struct Served {
     folder: PathBuf,
@@ -124,17 +133,66 @@ fn a_program_is_switched_filtered_shown_and_reset() {
     insta::assert_snapshot!("control-clock", refusal);
     assert_eq!(sized(&host), before);
     insta::assert_snapshot!("control-filter", host.refused(&["start", "-e", "app:read", "-f", "byte > 10"]));
-    insta::assert_snapshot!(
-        "control-early-filter",
-        host.refused(&["start", "-e", "app:later", "-f", "x > 1"])
-    );
+    assert!(host.ask(&["list"]).contains("app:read if bytes > 10"), "a refused filter leaves the last one");
+    // Nor does one that is refused behind the kernel's own file.
+    host.refused(&["set", "events/app/read/filter=byte > 10"]);
+    assert!(host.ask(&["list"]).contains("app:read if bytes > 10"));
+    host.refused(&["set", "set_event_pid=7", "-C", "mono", "no/such=1"]);
+    assert_eq!(host.ask(&["show", "-f", "set_event_pid"]), "");
+    // A filter counts where its field is; nowhere, it is refused.
+    let filtered = host.run(&["start", "-e", "app:*", "-f", "bytes > 20"]);
+    insta::assert_snapshot!("control-pattern-filter", said(&filtered));
+    assert!(host.ask(&["list"]).contains("on  app:read if bytes > 20\n"));
+    insta::assert_snapshot!("control-nowhere", host.refused(&["start", "-e", "app:*", "-f", "none > 1"]));
+    insta::assert_snapshot!("control-trigger", host.refused(&["set", "-e", "app:read", "-R", "bogus"]));
+    assert!(host.ask(&["list"]).contains("app:read if bytes > 20\n"));
 
+    // All triggers and filters go with a reset, whatever they are.
+    for trigger in ["hist:keys=bytes:vals=hitcount:sort=hitcount", "traceoff:3 if bytes == 1", "stacktrace:2"]
+    {
+        host.ask(&["start", "-e", "app:read", "-R", trigger]);
+    }
+    host.ask(&["set", "-B", "all", "-e", "app:closed", "-R", "enable_event:app:read"]);
     host.ask(&["reset", "--all"]);
+    let triggers = host.ask(&["show", "-f", "events/app/read/trigger"]);
+    assert!(triggers.starts_with("# Available"), "{triggers}");
+    let triggers = host.ask(&["show", "-B", "all", "-f", "events/app/closed/trigger"]);
+    assert!(triggers.starts_with("# Available"), "{triggers}");
     let listed = host.ask(&["list"]);
     assert_eq!(listed, "off app:closed\noff app:read\n");
     assert_eq!(lines_with(&host.ask(&["show"]), "bytes="), 0);
     host.ask(&["instance", "rm", "all"]);
     assert_eq!(host.ask(&["instance", "list", "--json"]), "{\"instances\":[]}\n");
+}
+
+/// A program that is its own host has no files to list events from, and events all the same.
+#[test]
+fn events_of_a_programs_own_host() {
+    let folder = support::Temporary::new("own-host");
+    let socket = folder.path().join("own.sock");
+    let host = ringtap::Host::new(&ringtap::Config { ring_subbufs: 16, ..Default::default() }).unwrap();
+    let _server = host.serve(&socket).unwrap();
+    host.register_event("own", "thing", "name: thing\nID: 0\nformat:\n\tfield:unsigned short common_type;\toffset:0;\tsize:2;\tsigned:0;\n\n\tfield:u64 a;\toffset:8;\tsize:8;\tsigned:0;\n\nprint fmt: \"\"\n").unwrap();
+    let list = |more: &[&str]| {
+        let output = ringtap().arg("list").arg("--attach").arg(&socket).args(more).output().unwrap();
+        said(&output)
+    };
+    assert_eq!(list(&[]), "status Some(0), stdout:\nown:thing\n");
+    assert!(list(&["--json"]).contains("\"event\":\"thing\""));
+}
+
+/// `stat` and `stream` find the host as the other commands do.
+#[test]
+fn counters_of_the_default_host_and_its_instances() {
+    let host = Served::new("counters");
+    let counters = host.ask(&["stat", "--json"]);
+    assert!(counters.starts_with("{\"clock\":\"") && counters.contains("\"cpus\":[{\"cpu\":0"), "{counters}");
+    host.ask(&["instance", "add", "side"]);
+    host.ask(&["set", "-B", "side", "-C", "mono"]);
+    assert!(host.ask(&["stat", "-B", "side", "--json"]).starts_with("{\"clock\":\"mono\""));
+    insta::assert_snapshot!("control-stat-instance", host.refused(&["stat", "-B", "nosuch"]));
+    let plan = host.ask(&["stream", "--dry-run"]);
+    assert!(plan.contains(host.socket().to_str().unwrap()), "{plan}");
 }
 
 #[test]
@@ -154,6 +212,44 @@ fn what_cannot_be_done_is_said() {
     assert_eq!(host.ask(&["instance", "list"]), "twice\n");
     assert!(host.ask(&["list", "-C"]).contains('['));
     assert!(host.ask(&["list", "-o"]).contains("options/overwrite=1"));
+}
+
+/// The examples of the README and of the help texts, before the program that they are about runs.
+#[test]
+fn examples_work_before_and_while_the_program_runs() {
+    let host = Served::new("examples");
+    let examples: [&[&str]; 4] = [
+        &["start", "-e", "shop:*", "-f", "took_ns > 1000000"],
+        &["start", "-e", "demo:read", "-f", "bytes > 4096"],
+        &["start", "-e", "demo:*", "-e", "demo:error", "-R", "traceoff"],
+        &["set", "-e", "demo:read", "-f", "bytes > 4096"],
+    ];
+    for example in examples {
+        let output = host.run(example);
+        assert!(output.status.success(), "{example:?}: {}", said(&output));
+    }
+    insta::assert_snapshot!("control-awaited", host.ask(&["list"]));
+    insta::assert_snapshot!("control-all-of-nothing", host.refused(&["start", "-e", ":"]));
+
+    let attachment = attach::Attachment::attach(host.socket()).unwrap();
+    DemoRead::register(&attachment).unwrap();
+    DemoError::register(&attachment).unwrap();
+    let writer = attachment.writer();
+    for bytes in [1, 5000] {
+        DemoRead { bytes }.write(&writer);
+    }
+    DemoError { code: 7 }.write(&writer);
+    DemoRead { bytes: 6000 }.write(&writer);
+    let shown = host.ask(&["show"]);
+    let counts = ["bytes=1\n", "bytes=5000", "code=7", "bytes=6000"].map(|text| shown.matches(text).count());
+    assert_eq!(counts, [0, 1, 0, 0], "filtered, and off from the error on, as in the kernel: {shown}");
+    for example in &examples[1..] {
+        // The trigger is there already, and so is the filter.
+        host.ask(example);
+    }
+    host.ask(&["reset"]);
+    assert_eq!(host.ask(&["list"]), "off demo:error\noff demo:read\n");
+    assert!(host.refused(&["show", "-c", "9999"]).contains("there is no CPU 9999 here; there are 0"));
 }
 
 #[test]

@@ -2,20 +2,22 @@
 
 use crate::outcome::Outcome;
 use crate::output::{HEADING, LOSS, Output};
+use crate::remote;
 use crate::signals::Signals;
 use anyhow::Result;
 use ringtap::Stats;
-use ringtap::attach::{Connection, Role};
+use ringtap::attach::Connection;
+use ringtap::clock::ClockId;
 use ringtap::tracefs::{Buffer, Tracefs};
 use serde::Serialize;
 use std::fmt::Write as _;
 use std::io::Write as _;
-use std::path::PathBuf;
 use std::time::Duration;
 
 const EXAMPLES: &str = "\
 Examples:
   Watch the kernel's own buffers:        ringtap stat --kernel
+  Those of this user's `ringtap serve`:  ringtap stat
   Those of an application:               ringtap stat --attach /run/app/ringtap.sock
   Those of the tracing instance `web`:   ringtap stat --kernel=web
   Twice a second, for a program:         ringtap stat --kernel --json --interval 0.5
@@ -24,7 +26,8 @@ On a terminal the table is drawn again each second until Ctrl-C; elsewhere, and 
 printed once unless --interval is given. With --json each line is one object:
   {\"cpus\":[{\"cpu\":0,\"entries\":0,\"overrun\":0,\"commit_overrun\":0,\"bytes\":0,\"oldest_event_ts\":0,
   \"now_ts\":0,\"dropped_events\":0,\"read_events\":0}]}
-Times are nanoseconds, or ticks where the buffer's clock does not count in seconds.";
+Times are those of the buffer's clock: nanoseconds, or ticks where `clock`, which an application's
+counters have as well, is `x86-tsc` or `counter`, or the kernel's instance is set to one of these.";
 
 /// Shortest interval, in seconds: reading the counters takes the kernel's buffer locks.
 const MIN_INTERVAL: f64 = 0.01;
@@ -35,14 +38,12 @@ const TERMINAL_INTERVAL: Duration = Duration::from_secs(1);
 /// What was typed.
 #[derive(Clone, Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
-#[command(group = clap::ArgGroup::new("source").args(["kernel", "attach"]).required(true))]
 pub struct Args {
     /// Show the kernel's buffers: the top-level ones, or those of a tracing instance
-    #[arg(long, value_name = "INSTANCE", num_args = 0..=1, require_equals = true)]
+    #[arg(long, value_name = "INSTANCE", num_args = 0..=1, require_equals = true, conflicts_with_all = ["attach", "instance"])]
     kernel: Option<Option<String>>,
-    /// Show the buffers of the application that serves them on this socket
-    #[arg(long, value_name = "SOCKET")]
-    attach: Option<PathBuf>,
+    #[command(flatten)]
+    host: remote::Args,
     /// Print JSON, one object a line
     #[arg(long)]
     json: bool,
@@ -81,6 +82,14 @@ enum Source {
 }
 
 impl Source {
+    /// The clock's name as `trace_clock` has it, where the connection says it.
+    fn clock(&self) -> Option<&'static str> {
+        match self {
+            Self::Kernel(_) => None,
+            Self::Application(connection) => connection.clock().map(ClockId::name),
+        }
+    }
+
     fn stats(&self, cpu: u32) -> Result<Stats> {
         match self {
             Self::Kernel(buffer) => Ok(buffer.stats(cpu)?),
@@ -91,15 +100,15 @@ impl Source {
 
 impl Plan {
     fn new(args: &Args, can_redraw: bool) -> Result<Self> {
-        let (source, cpus) = match &args.attach {
-            Some(socket) => {
-                let connection = Connection::connect(socket, Role::Reader)?;
+        let (source, cpus) = match &args.kernel {
+            None => {
+                let connection = args.host.buffers()?;
                 let cpus = connection.cpus().to_vec();
                 (Source::Application(connection), cpus)
             }
-            None => {
+            Some(instance) => {
                 let tracefs = Tracefs::find()?;
-                let buffer = match args.kernel.as_ref().and_then(Option::as_ref) {
+                let buffer = match instance {
                     Some(instance) => tracefs.existing_instance(instance)?,
                     None => tracefs.top_level(),
                 };
@@ -123,7 +132,7 @@ pub fn run(args: &Args, output: &mut Output) -> Result<Outcome> {
     loop {
         let rows = read_rows(&plan)?;
         if plan.json {
-            output.json_line(&Report { cpus: &rows })?;
+            output.json_line(&Report { clock: plan.source.clock(), cpus: &rows })?;
         } else {
             let limit = match plan.redraw {
                 true => Limit { rows: output.rows(), columns: output.columns() },
@@ -148,6 +157,8 @@ pub fn run(args: &Args, output: &mut Output) -> Result<Outcome> {
 /// The documented form of one object of `--json`.
 #[derive(Serialize)]
 struct Report<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    clock: Option<&'static str>,
     cpus: &'a [Row],
 }
 

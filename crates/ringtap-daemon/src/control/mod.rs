@@ -8,7 +8,7 @@
 pub(crate) mod catalog;
 mod clocks;
 mod errors;
-pub(crate) mod event_rules;
+mod event_rules;
 pub(crate) mod instance;
 mod marker;
 mod mask;

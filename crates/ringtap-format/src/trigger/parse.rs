@@ -37,7 +37,7 @@ pub(super) fn command(text: &str, event: &Event, symbols: &Symbols) -> Result<Op
         "disable_event" => parts.switch(false),
         "hist" => parts.hist(),
         _ => Err(TriggerError::Invalid(
-            "there is no such trigger: see an empty trigger file for those there are",
+            "there is no such trigger; there are traceon, traceoff, snapshot, stacktrace, enable_event, disable_event and hist",
         )),
     };
     let trigger = Box::new(trigger?);

@@ -1,8 +1,11 @@
 //! Several settings as one: all are made, or none.
 
 use crate::remote::{Remote, errno};
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Result, anyhow, bail};
 use rustix::io::Errno;
+
+/// The file that takes filters, triggers and switches of events, all of them or none.
+const RULES: &str = "event_rules";
 
 /// Settings made so far, and what they were.
 #[derive(Debug)]
@@ -20,65 +23,98 @@ impl<'r> Changes<'r> {
     /// Sets a file to a value. Where that fails, all files say again what they said before.
     pub(super) fn set(&mut self, file: &str, value: &str) -> Result<()> {
         let before = self.remote.read(file).ok();
-        self.write(file, value)?;
-        if let Some(before) = before.and_then(|before| undoing(file, &before)) {
-            self.undo.push((file.to_owned(), before));
+        let made = self.write(file, value);
+        // A filter that is refused takes the last one's place, as in the kernel.
+        let is_changed = made.is_ok() || self.remote.read(file).ok() != before;
+        if let Some(before) = before.filter(|_| is_changed) {
+            let undo = undoing(file, &before, value);
+            self.undo.extend(undo.into_iter().rev().map(|text| (file.to_owned(), text)));
         }
-        Ok(())
+        made.inspect_err(|_| self.undo())
     }
 
-    /// Adds a line to a file of several.
-    pub(super) fn add(&mut self, file: &str, line: &str, undo: &str) -> Result<()> {
-        self.write(file, line)?;
-        self.undo.push((file.to_owned(), undo.to_owned()));
-        Ok(())
+    /// Whether these lines of the rules' file would be taken, as far as can be foreseen.
+    pub(super) fn check_rules(&mut self, lines: &str) -> Result<()> {
+        self.rules(&format!("try\n{lines}"))
     }
 
-    fn write(&mut self, file: &str, value: &str) -> Result<()> {
+    /// Carries these lines of the rules' file out.
+    pub(super) fn rules(&mut self, lines: &str) -> Result<()> {
+        if lines.is_empty() {
+            return Ok(());
+        }
+        self.write(RULES, lines).inspect_err(|_| self.undo())
+    }
+
+    fn write(&self, file: &str, value: &str) -> Result<()> {
         let said = self.remote.read("error_log").unwrap_or_default();
         let Err(error) = self.remote.write(file, value) else { return Ok(()) };
+        // The host's number for it says less.
+        Err(match (self.explained(&said), errno(&error)) {
+            (Some((source, why)), _) if file == RULES => anyhow!("nothing was changed; {source}: {why}"),
+            (Some((_, why)), _) => anyhow!("nothing was changed; {file} cannot be '{value}': {why}"),
+            (None, Some(Errno::NOENT)) => {
+                anyhow!("nothing was changed; there is no file {file}: `ringtap list -o` lists the options")
+            }
+            (None, Some(Errno::INVAL)) if file != RULES => anyhow!(
+                "nothing was changed; {file} cannot be '{value}': see what it is with `ringtap show -f {file}`"
+            ),
+            (None, _) => error.context(format!("nothing was changed; {file} cannot be set")),
+        })
+    }
+
+    fn undo(&mut self) {
         for (file, before) in self.undo.drain(..).rev() {
             // What cannot be undone is the host's to tell: it is gone, or somebody changed it meanwhile.
             let _ = self.remote.write(&file, &before);
         }
-        let why = match errno(&error) {
-            Some(Errno::INVAL) => self.explained(&said),
-            _ => None,
-        };
-        let error = match why {
-            // The host's number for it says less.
-            Some(why) => anyhow!(why),
-            None => error,
-        };
-        Err(error).with_context(|| format!("nothing was changed; {file} cannot be '{value}'"))
     }
 
-    /// What the error log says that it did not say before.
-    fn explained(&self, before: &str) -> Option<String> {
-        let log = self.remote.read("error_log").ok()?;
-        let new = if log.len() > before.len() && log.starts_with(before) {
-            &log[before.len()..]
-        } else {
-            log.as_str()
-        };
-        // "[time] source: error: what" then the command, and a caret below its flaw.
-        let last = new.rsplit_once("error: ").map_or(new, |(_, last)| last);
-        let last = last.trim_end();
-        (!last.is_empty() && log != before).then(|| last.to_owned())
+    /// What the error log says that it did not say before: who says it, and what.
+    fn explained(&self, before: &str) -> Option<(String, String)> {
+        let log = self.remote.read("error_log").ok().filter(|log| log != before)?;
+        // "[time] source: error: what", the command, and a caret below its flaw; the last entry is the new one.
+        let start = log.rfind("\n[").map_or(0, |end| end + 1);
+        let (source, why) = log[start..].split_once("] ")?.1.split_once(": error: ")?;
+        Some((source.to_owned(), why.trim_end().to_owned()))
     }
 }
 
-/// What is written to a file so that it says this again; `None` where it says so by itself.
-fn undoing(file: &str, text: &str) -> Option<String> {
-    let name = file.rsplit('/').next().unwrap_or(file);
-    match name {
-        // "[one] two three"
-        "trace_clock" => text.split_once('[')?.1.split_once(']').map(|(now, _)| now.to_owned()),
-        // "1408 (expanded: ...)" and "X" for CPUs that differ
-        "buffer_size_kb" => text.split_whitespace().next().filter(|size| *size != "X").map(str::to_owned),
-        "filter" if text.trim() == "none" => Some("0".to_owned()),
-        _ => Some(text.trim_end().to_owned()),
+/// Whether the host has this clock.
+pub(super) fn check_clock(remote: &Remote, clock: &str) -> Result<()> {
+    let clocks = remote.read("trace_clock")?;
+    let mut names = clocks.split_whitespace().map(|name| name.trim_matches(['[', ']']));
+    if !names.any(|name| name == clock) {
+        bail!("nothing was changed; there is no clock '{clock}': `ringtap list -C` lists them");
     }
+    Ok(())
+}
+
+/// What is written to a file, one after the other, so that it says this again where `value` was written to it; nothing
+/// where it says so by itself.
+fn undoing(file: &str, before: &str, value: &str) -> Vec<String> {
+    let name = file.rsplit('/').next().unwrap_or(file);
+    let before = before.trim_end();
+    let text = match name {
+        // "[one] two three"
+        "trace_clock" => before.split_once('[').and_then(|(_, now)| Some(now.split_once(']')?.0.to_owned())),
+        // "1408 (expanded: ...)" and "X" for CPUs that differ
+        "buffer_size_kb" => before.split_whitespace().next().filter(|size| *size != "X").map(str::to_owned),
+        // "1*" where triggers have a say; mixed and none are not told apart again
+        "enable" => {
+            before.strip_suffix('*').or(Some(before)).filter(|on| matches!(*on, "0" | "1")).map(str::to_owned)
+        }
+        // A refused filter is shown with what is wrong with it, and is not in force.
+        "filter" if before == "none" || before.contains('\n') => Some("0".to_owned()),
+        "trigger" => Some(value.strip_prefix('!').map_or_else(|| format!("!{value}"), str::to_owned)),
+        // Writing adds to them.
+        "set_event" | "set_event_pid" | "set_event_notrace_pid" | "awaited_events" => {
+            let lines = Some(before.to_owned()).filter(|lines| !lines.is_empty());
+            return std::iter::once(String::new()).chain(lines).collect();
+        }
+        _ => Some(before.to_owned()),
+    };
+    text.into_iter().collect()
 }
 
 #[cfg(test)]
@@ -87,16 +123,22 @@ mod tests {
 
     #[test]
     fn files_are_undone_in_their_own_words() {
-        let cases = [
-            ("trace_clock", "local [mono] boot\n", Some("mono")),
-            ("buffer_size_kb", "7 (expanded: 1408)\n", Some("7")),
-            ("buffer_size_kb", "X\n", None),
-            ("events/a/b/filter", "none\n", Some("0")),
-            ("events/a/b/filter", "bytes > 1\n", Some("bytes > 1")),
-            ("tracing_on", "1\n", Some("1")),
+        let cases: [(&str, &str, &[&str]); 12] = [
+            ("trace_clock", "local [mono] boot\n", &["mono"]),
+            ("buffer_size_kb", "7 (expanded: 1408)\n", &["7"]),
+            ("buffer_size_kb", "X\n", &[]),
+            ("events/a/b/filter", "none\n", &["0"]),
+            ("events/a/b/filter", "bytes > 1\n", &["bytes > 1"]),
+            ("events/a/b/filter", "byte > 1\n^\nparse_error: Field not found\n", &["0"]),
+            ("events/a/b/enable", "1*\n", &["1"]),
+            ("events/a/enable", "X\n", &[]),
+            ("events/a/b/trigger", "# Available triggers:\n", &["!new"]),
+            ("set_event_pid", "1\n2\n", &["", "1\n2"]),
+            ("set_event_pid", "", &[""]),
+            ("tracing_on", "1\n", &["1"]),
         ];
         for (file, text, undo) in cases {
-            assert_eq!(undoing(file, text).as_deref(), undo, "{file}");
+            assert_eq!(undoing(file, text, "new"), undo, "{file}");
         }
     }
 }

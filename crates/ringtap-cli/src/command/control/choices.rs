@@ -1,8 +1,7 @@
 //! Which events, with the filters and triggers that were typed behind each.
 
-use super::changes::Changes;
 use crate::remote::Remote;
-use anyhow::{Result, bail};
+use anyhow::{Result, anyhow};
 use clap::{Arg, ArgAction, ArgMatches, Command, FromArgMatches, value_parser};
 use ringtap::instance::Pattern;
 
@@ -87,54 +86,62 @@ impl Choices {
         self.events.is_empty()
     }
 
-    /// Sets filters and triggers, and switches the events on where that is wanted. Returns those that nobody has declared yet.
-    pub(super) fn set(&self, remote: &Remote, changes: &mut Changes<'_>, on: bool) -> Result<Vec<String>> {
-        let declared = remote.events()?;
-        let mut awaited = Vec::new();
+    /// The lines of the rules' file that say the same: filters and triggers, then what is switched on.
+    ///
+    /// # Errors
+    /// What was typed names no event.
+    pub(super) fn lines(&self, on: bool) -> Result<String> {
+        let mut lines = String::new();
+        let one_line = |text: &str| text.replace('\n', " ");
         for choice in &self.events {
-            let (named, pattern) = choice.find(&declared)?;
-            if named.is_empty() && (choice.filter.is_some() || !choice.triggers.is_empty()) {
-                bail!(
-                    "{} is not declared yet, and a filter or trigger needs its fields: start the program first, or leave them out",
-                    choice.event
-                );
+            let pattern = choice.pattern()?;
+            if let Some(filter) = &choice.filter {
+                lines += &format!("filter {pattern} {}\n", one_line(filter));
             }
-            for (system, event) in &named {
-                let folder = format!("events/{system}/{event}");
-                if let Some(filter) = &choice.filter {
-                    changes.set(&format!("{folder}/filter"), filter)?;
-                }
-                for trigger in &choice.triggers {
-                    changes.add(&format!("{folder}/trigger"), trigger, &format!("!{trigger}"))?;
-                }
-                if on {
-                    changes.set(&format!("{folder}/enable"), "1")?;
-                }
-            }
-            // A pattern may come to name more than it does now.
-            let may_grow = !matches!(&pattern, Pattern::Both(Some(_), Some(_))) || named.is_empty();
-            if on && may_grow && choice.filter.is_none() && choice.triggers.is_empty() {
-                remote.write("awaited_events", &pattern.to_string())?;
-            }
-            if named.is_empty() {
-                awaited.push(choice.event.clone());
+            for trigger in &choice.triggers {
+                lines += &format!("trigger {pattern} {}\n", one_line(trigger));
             }
         }
-        Ok(awaited)
+        for choice in self.events.iter().filter(|_| on) {
+            lines += &format!("on {}\n", choice.pattern()?);
+        }
+        Ok(lines)
+    }
+
+    /// What the user is told of events that are not declared, or lack a filter's fields.
+    pub(super) fn notes(&self, remote: &Remote, on: bool) -> Result<Vec<String>> {
+        let declared = if self.is_empty() { Vec::new() } else { remote.events()? };
+        let mut notes = Vec::new();
+        for choice in &self.events {
+            let (pattern, event) = (choice.pattern()?, &choice.event);
+            let named = declared.iter().filter(|(system, event)| pattern.names(system, event));
+            let named = named.collect::<Vec<_>>();
+            if named.is_empty() {
+                let then = if on { "it is on" } else { "its filter and triggers count" };
+                notes.push(format!("{event} is not declared yet; {then} as soon as a program declares it"));
+                continue;
+            }
+            let Some(filter) = choice.filter.as_ref().filter(|filter| filter.trim() != "0") else { continue };
+            for (system, event) in named {
+                // It may have gone on meanwhile, and then is nobody's business any more.
+                let in_force = remote.read_if_there(&format!("events/{system}/{event}/filter"))?;
+                if in_force.is_some_and(|in_force| in_force.trim() != filter.replace('\n', " ").trim()) {
+                    notes.push(format!(
+                        "{system}:{event} lacks what '{filter}' asks for, and is not filtered by it"
+                    ));
+                }
+            }
+        }
+        Ok(notes)
     }
 }
 
 impl Choice {
-    /// The declared events that it names.
-    fn find<'d>(&self, declared: &'d [(String, String)]) -> Result<(Vec<&'d (String, String)>, Pattern)> {
-        let pattern = match self.event.as_str() {
-            "all" | "*" => Pattern::Both(None, None),
-            event => match event.parse() {
-                Ok(pattern) => pattern,
-                Err(error) => bail!("'{event}' names no event: {error}"),
-            },
-        };
-        Ok((declared.iter().filter(|(system, event)| pattern.names(system, event)).collect(), pattern))
+    fn pattern(&self) -> Result<Pattern> {
+        match self.event.as_str() {
+            "all" | "*" => Ok(Pattern::Both(None, None)),
+            event => event.parse().map_err(|error| anyhow!("'{event}' names no event: {error}")),
+        }
     }
 }
 

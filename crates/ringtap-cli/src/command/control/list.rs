@@ -2,8 +2,9 @@
 
 use crate::outcome::Outcome;
 use crate::output::{EVENT, FAINT, Output};
-use crate::remote::{self, Remote};
+use crate::remote::{self, Remote, errno};
 use anyhow::{Result, bail};
+use rustix::io::Errno;
 use serde::Serialize;
 use std::io::Write as _;
 
@@ -40,7 +41,8 @@ struct Event<'a> {
     system: &'a str,
     event: &'a str,
     id: u32,
-    on: bool,
+    /// `None` where the host does not say.
+    on: Option<bool>,
     filter: Option<String>,
 }
 
@@ -69,25 +71,55 @@ pub fn run(args: &Args, output: &mut Output) -> Result<Outcome> {
 }
 
 fn events(remote: &Remote, json: bool, output: &mut Output) -> Result<()> {
-    for (system, event) in remote.events()? {
+    let declared = match remote.events() {
+        // A program's own host has no files.
+        Err(error) if errno(&error) == Some(Errno::NOSYS) => return of_program(remote, json, output),
+        declared => declared?,
+    };
+    for (system, event) in declared {
         let folder = format!("events/{system}/{event}");
         let on = remote.read(&format!("{folder}/enable"))?.starts_with('1');
         let filter = remote.read(&format!("{folder}/filter"))?;
-        let filter = Some(filter.trim_end().to_owned()).filter(|filter| filter != "none");
+        let filter = filter.trim_end();
+        // A refused filter is shown with what is wrong with it, and is not in force.
+        let refused = filter.rsplit_once("\nparse_error: ").map(|(_, why)| why.to_owned());
+        let filter = Some(filter.to_owned()).filter(|filter| filter != "none" && !filter.contains('\n'));
         if json {
             let id = remote.read(&format!("{folder}/id"))?.trim().parse()?;
-            output.json_line(&Event { system: &system, event: &event, id, on, filter })?;
+            output.json_line(&Event { system: &system, event: &event, id, on: Some(on), filter })?;
             continue;
         }
         let mark = if on { "on " } else { "off" };
         write!(output, "{FAINT}{mark}{FAINT:#} {system}:{EVENT}{event}{EVENT:#}")?;
-        match filter {
-            Some(filter) => writeln!(output, " {FAINT}if{FAINT:#} {filter}")?,
-            None => writeln!(output)?,
+        match (filter, refused) {
+            (Some(filter), _) => writeln!(output, " {FAINT}if{FAINT:#} {filter}")?,
+            (None, Some(why)) => {
+                writeln!(output, " {FAINT}not filtered, as its filter was refused: {why}{FAINT:#}")?
+            }
+            (None, None) => writeln!(output)?,
         }
     }
-    for pattern in remote.read_if_there("awaited_events")?.unwrap_or_default().lines().filter(|_| !json) {
+    if json {
+        return Ok(());
+    }
+    for pattern in remote.read_if_there("awaited_events")?.unwrap_or_default().lines() {
         writeln!(output, "{FAINT}on  as soon as it is declared:{FAINT:#} {pattern}")?;
+    }
+    for rule in remote.read_if_there("event_rules")?.unwrap_or_default().lines() {
+        writeln!(output, "{FAINT}for what will be declared:{FAINT:#}     {rule}")?;
+    }
+    Ok(())
+}
+
+/// The events of a program that is its own host.
+fn of_program(remote: &Remote, json: bool, output: &mut Output) -> Result<()> {
+    for ringtap::event::registry::Event { system, name, id, .. } in remote.declared()? {
+        if json {
+            let (system, event, id) = (&system, &name, id.into());
+            output.json_line(&Event { system, event, id, on: None, filter: None })?;
+        } else {
+            writeln!(output, "{system}:{EVENT}{name}{EVENT:#}")?;
+        }
     }
     Ok(())
 }

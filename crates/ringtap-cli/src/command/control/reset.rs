@@ -36,28 +36,24 @@ pub fn run(args: &Args) -> Result<Outcome> {
     Ok(Outcome::Done)
 }
 
+/// Each step for itself: what one of them is refused for keeps nothing else from being reset.
 fn reset(remote: &Remote, buffer_size: Option<u32>) -> Result<()> {
-    remote.write("tracing_on", "0")?;
-    remote.write("awaited_events", "")?;
-    for (system, event) in remote.events()? {
-        let folder = format!("events/{system}/{event}");
-        let triggers = remote.read_if_there(&format!("{folder}/trigger"))?.unwrap_or_default();
-        for trigger in triggers.lines().filter(|line| !line.starts_with('#') && !line.is_empty()) {
-            remote.write(&format!("{folder}/trigger"), &format!("!{trigger}"))?;
-        }
-        if remote.read(&format!("{folder}/filter"))?.trim() != "none" {
-            remote.write(&format!("{folder}/filter"), "0")?;
-        }
-        if !remote.read(&format!("{folder}/enable"))?.starts_with('0') {
-            remote.write(&format!("{folder}/enable"), "0")?;
-        }
-    }
-    for file in ["set_event_pid", "set_event_notrace_pid", "error_log"] {
-        remote.write(file, "")?;
-    }
-    if let Some(size) = buffer_size {
-        remote.write("buffer_size_kb", &size.to_string()).context("cannot resize the buffers")?;
-    }
-    remote.write("trace", "").context("cannot empty the buffers")?;
-    remote.write("tracing_on", "1")
+    let size = buffer_size.map(|size| size.to_string());
+    let steps = [
+        ("tracing_on", Some("0")),
+        ("awaited_events", Some("")),
+        ("event_rules", Some("")),
+        ("events/enable", Some("0")),
+        ("set_event_pid", Some("")),
+        ("set_event_notrace_pid", Some("")),
+        ("error_log", Some("")),
+        ("buffer_size_kb", size.as_deref()),
+        ("trace", Some("")),
+        ("tracing_on", Some("1")),
+    ];
+    let made = steps.into_iter().filter_map(|(file, text)| {
+        Some(remote.write(file, text?).with_context(|| format!("cannot reset {file}")))
+    });
+    // All of them, and then what the first one says that failed.
+    made.collect::<Vec<_>>().into_iter().collect()
 }

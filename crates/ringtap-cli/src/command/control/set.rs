@@ -1,6 +1,6 @@
 //! `ringtap set`: settings of an instance, without starting it.
 
-use super::changes::Changes;
+use super::changes::{Changes, check_clock};
 use super::choices::Choices;
 use crate::outcome::Outcome;
 use crate::remote::{self, Remote};
@@ -13,7 +13,8 @@ Examples:
   Any file of a tracefs:               ringtap set buffer_percent=0 options/overwrite=0
   What there is to set:                ringtap list -o
 
-Where one of several settings is refused, none is made.";
+Filters and triggers are kept for events that nobody has declared yet, and a pattern's filter counts for
+those of its events that have the fields. Where one of several settings is refused, none is made.";
 
 /// Settings that `start` takes, too.
 #[derive(Clone, Debug, clap::Args)]
@@ -69,8 +70,20 @@ impl Settings {
             && self.files.is_empty()
     }
 
-    /// Makes all of them or none. Returns the events that nobody has declared yet.
-    pub(super) fn make(&self, remote: &Remote, changes: &mut Changes<'_>, on: bool) -> Result<Vec<String>> {
+    /// Makes all of them or none. What is likely to be refused comes first, and what loses events to be undone last.
+    pub(super) fn make(&self, remote: &Remote, changes: &mut Changes<'_>, on: bool) -> Result<()> {
+        let rules = self.events.lines(on)?;
+        changes.check_rules(&rules)?;
+        if let Some(clock) = &self.clock {
+            check_clock(remote, clock)?;
+        }
+        for (file, value) in &self.files {
+            changes.set(file, value)?;
+        }
+        if !self.pids.is_empty() {
+            let pids: Vec<String> = self.pids.iter().map(u32::to_string).collect();
+            changes.set("set_event_pid", &pids.join(" "))?;
+        }
         let numbers = [("buffer_subbuf_size_kb", self.subbuf_size), ("buffer_size_kb", self.buffer_size)];
         for (file, number) in numbers {
             if let Some(number) = number {
@@ -80,14 +93,15 @@ impl Settings {
         if let Some(clock) = &self.clock {
             changes.set("trace_clock", clock)?;
         }
-        if !self.pids.is_empty() {
-            let pids: Vec<String> = self.pids.iter().map(u32::to_string).collect();
-            changes.set("set_event_pid", &pids.join(" "))?;
+        changes.rules(&rules)
+    }
+
+    /// Tells the user what he may not expect of the settings that were made.
+    pub(super) fn tell(&self, remote: &Remote, on: bool) -> Result<()> {
+        for note in self.events.notes(remote, on)? {
+            anstream::eprintln!("ringtap: {note}");
         }
-        for (file, value) in &self.files {
-            changes.set(file, value)?;
-        }
-        self.events.set(remote, changes, on)
+        Ok(())
     }
 }
 
@@ -101,5 +115,6 @@ pub fn run(args: &Args) -> Result<Outcome> {
     }
     let remote = args.host.open()?;
     args.settings.make(&remote, &mut Changes::new(&remote), false).context("cannot make these settings")?;
+    args.settings.tell(&remote, false)?;
     Ok(Outcome::Done)
 }

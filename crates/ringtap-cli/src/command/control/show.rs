@@ -2,8 +2,9 @@
 
 use crate::outcome::Outcome;
 use crate::output::Output;
-use crate::remote;
-use anyhow::Result;
+use crate::remote::{self, errno};
+use anyhow::{Result, bail};
+use rustix::io::Errno;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -42,6 +43,12 @@ pub fn run(args: &Args, output: &mut Output) -> Result<Outcome> {
         (None, Some(cpu)) => format!("per_cpu/cpu{cpu}/{name}"),
         (None, None) => name.to_owned(),
     };
-    remote.read_to(&file, |bytes| Ok(output.write_as_is(bytes)?))?;
-    Ok(Outcome::Done)
+    let shown = remote.read_to(&file, |bytes| Ok(output.write_as_is(bytes)?));
+    match (shown, args.cpu) {
+        (Err(error), Some(cpu)) if errno(&error) == Some(Errno::NOENT) => {
+            let cpus = remote.list("per_cpu")?.into_iter().map(|name| name.replace("cpu", ""));
+            bail!("there is no CPU {cpu} here; there are {}", cpus.collect::<Vec<_>>().join(", "))
+        }
+        (shown, _) => shown.map(|()| Outcome::Done),
+    }
 }

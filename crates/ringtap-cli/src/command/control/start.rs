@@ -14,8 +14,9 @@ Examples:
   Until something happens:             ringtap start -e app:* -e app:error -R traceoff
   Then:                                ringtap show;  ringtap stop;  ringtap reset
 
-The instance of -B is made where there is none. Events that nobody has declared yet are on as soon as
-a program declares them. Where one of several settings is refused, none is made.";
+The instance of -B is made where there is none. Events that nobody has declared yet are on, filtered and
+with their triggers as soon as a program declares them; a pattern's filter counts for those of its events
+that have the fields. Where one of several settings is refused, none is made.";
 
 /// What was typed.
 #[derive(Clone, Debug, clap::Args)]
@@ -41,22 +42,13 @@ pub fn run(args: &Args) -> Result<Outcome> {
         _ => None,
     };
     let mut changes = Changes::new(&remote);
-    let started = args.settings.make(&remote, &mut changes, true).and_then(|awaited| {
-        changes.set("tracing_on", "1")?;
-        Ok(awaited)
-    });
-    let awaited = match (started, made) {
-        (Err(error), Some(name)) => {
-            // Nothing is left of what failed.
-            let _ = remote.remove_instance(&name);
-            return Err(error).context("cannot start");
-        }
-        (started, _) => started.context("cannot start")?,
-    };
-    for event in awaited {
-        anstream::eprintln!(
-            "ringtap: {event} is not declared yet; it is on as soon as a program declares it"
-        );
+    let started =
+        args.settings.make(&remote, &mut changes, true).and_then(|()| changes.set("tracing_on", "1"));
+    if let (Err(_), Some(name)) = (&started, made) {
+        // Nothing is left of what failed.
+        let _ = remote.remove_instance(&name);
     }
+    started.context("cannot start")?;
+    args.settings.tell(&remote, true)?;
     Ok(Outcome::Done)
 }

@@ -8,6 +8,7 @@ use crate::outcome::Outcome;
 use crate::output::Output;
 use crate::preload::{self, Preload};
 use crate::probes;
+use crate::remote::default_socket;
 use anyhow::{Result, bail};
 pub(super) use follow::Sink;
 use kernel::KernelPlan;
@@ -25,6 +26,7 @@ Examples:
   Task switches of the whole machine:       ringtap stream --kernel -e sched:sched_switch
   What one command and its children open:   ringtap stream --kernel -e '*:sys_enter_openat' -- ls -l
   All events of two systems:                ringtap stream --kernel -e irq -e 'timer:*'
+  What this user's `ringtap serve` holds:   ringtap stream
   An application that serves its buffers:   ringtap stream --attach /run/app/ringtap.sock
   Beside what the kernel does meanwhile:    ringtap stream --attach /run/app/ringtap.sock --kernel
   A program that uses ringtap:              ringtap stream -- ./program
@@ -36,6 +38,7 @@ Examples:
 EVENTs are SYSTEM:EVENT, where both may hold * and ?, or one word that names an event or a system.
 With --kernel, those that the kernel does not have are the application's; where all are the kernel's,
 the application's events are not restricted.
+Without --kernel, --attach and COMMAND the host of RINGTAP_SOCKET, else `ringtap serve`, is followed.
 COMMAND finds the socket of the application's host in RINGTAP_SOCKET: the one of --attach, or one
 that lasts as long as COMMAND. The stream ends when COMMAND ends, with its exit status.
 
@@ -55,7 +58,7 @@ ringtap stream [--kernel] [--attach <SOCKET>] [-e <EVENT>]... [OPTIONS] [-- <COM
 /// What was typed.
 #[derive(Clone, Debug, clap::Args)]
 #[command(after_help = EXAMPLES, override_usage = USAGE)]
-#[command(group = clap::ArgGroup::new("source").args(["kernel", "attach", "command"]).required(true).multiple(true))]
+#[command(group = clap::ArgGroup::new("source").args(["kernel", "attach", "command"]).multiple(true))]
 pub struct Args {
     /// Follow the kernel's events, through a tracing instance of our own
     #[arg(long)]
@@ -169,16 +172,17 @@ impl Plan {
     /// No usable tracefs, a kernel that is too old, or an unknown event.
     pub fn new(args: &Args) -> Result<Self> {
         let filter = Filter::new(&args.events)?;
-        let may_be_applications = args.attach.is_some() || !args.command.is_empty();
+        // Without any source it is this user's host.
+        let is_default = args.attach.is_none() && !args.kernel && args.command.is_empty();
+        let attach = args.attach.clone().map(Ok).or_else(|| is_default.then(default_socket)).transpose()?;
+        let may_be_applications = attach.is_some() || !args.command.is_empty();
         let follow = !args.command.is_empty() && !args.all;
         let plan = || KernelPlan::new(&filter, args.buffer_size, may_be_applications, follow);
         let with_probes = |plan: KernelPlan| plan.with_probes(&args.probes, &filter);
         let kernel = args.kernel.then(|| plan().and_then(with_probes)).transpose()?;
         let filter = filter.of_application(kernel.as_ref());
-        let application = match &args.attach {
-            Some(socket) => {
-                Some(ApplicationPlan::Attach { socket: socket.clone(), consume: args.consume, new: args.new })
-            }
+        let application = match attach {
+            Some(socket) => Some(ApplicationPlan::Attach { socket, consume: args.consume, new: args.new }),
             None if args.command.is_empty() => None,
             None => Some(ApplicationPlan::Embed {
                 subbuf_kib: SUBBUF_KIB,
