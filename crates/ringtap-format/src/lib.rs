@@ -47,6 +47,7 @@ pub mod merge;
 mod out;
 pub mod page;
 mod print;
+pub mod spans;
 mod symbols;
 mod target;
 pub mod text;
