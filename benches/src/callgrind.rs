@@ -34,13 +34,16 @@ pub struct Probe {
 }
 
 /// Everything that has a budget.
-pub const PROBES: [Probe; 8] = [
+pub const PROBES: [Probe; 11] = [
     Probe { name: "walk-record", run: walk_records },
     Probe { name: "convert-time", run: convert_times },
     Probe { name: "write-array", run: writing::write_arrays },
     Probe { name: "write-odd-size", run: writing::write_odd_sizes },
     Probe { name: "write-turning", run: writing::write_turning },
     Probe { name: "write-locked", run: writing::write_locked },
+    Probe { name: "write-event", run: writing::write_events },
+    Probe { name: "write-filtered-in", run: writing::write_filtered::<0> },
+    Probe { name: "write-filtered-out", run: writing::write_filtered::<1> },
     Probe { name: GET_READER_OF_FEW, run: writing::get_reader::<10> },
     Probe { name: GET_READER_OF_MANY, run: writing::get_reader::<255> },
 ];

@@ -35,6 +35,15 @@ pub fn last_allowed() -> anyhow::Result<usize> {
     (0..CpuSet::MAX_CPU).rev().find(|&cpu| set.is_set(cpu)).context("the CPU affinity mask is empty")
 }
 
+/// All CPUs that this thread may run on.
+///
+/// # Errors
+/// When the kernel does not say.
+pub fn allowed() -> anyhow::Result<Vec<usize>> {
+    let set = sched_getaffinity(None).context("cannot read this thread's CPU affinity")?;
+    Ok((0..CpuSet::MAX_CPU).filter(|&cpu| set.is_set(cpu)).collect())
+}
+
 /// CPU time of the calling thread, in nanoseconds.
 #[must_use]
 pub fn thread_cpu_ns() -> u64 {

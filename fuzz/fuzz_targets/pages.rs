@@ -16,13 +16,13 @@ struct Known {
 }
 
 static KNOWN: LazyLock<Known> = LazyLock::new(|| {
-    let file = TraceDat::parse(CAPTURE).unwrap();
+    let file = TraceDat::open(&CAPTURE).unwrap();
     let (formats, _) = file.events(Dialect::Kernel, false, Constants::new());
     Known {
         formats,
-        symbols: Symbols::parse(file.kallsyms),
-        strings: Strings::parse(file.printk_formats),
-        tasks: Tasks::parse(file.tasks),
+        symbols: Symbols::parse(&file.kallsyms),
+        strings: Strings::parse(&file.printk_formats),
+        tasks: Tasks::parse(&file.tasks),
     }
 });
 

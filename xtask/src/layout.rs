@@ -8,6 +8,7 @@ use ringtap_abi::meta::{
     Desc, HostWords, Identity, KernelMeta, MetaPage, Switches, VERSION, WakeWords, WriterWords,
 };
 use ringtap_abi::subbuf::SubbufHeader;
+use ringtap_abi::switchboard::{self, Entry, FormatHead, Head, Task};
 use std::fmt::Write;
 use std::path::Path;
 
@@ -44,11 +45,26 @@ fn text() -> Result<String> {
     fields!(text, Switches { state, wake_any, wake_at });
     fields!(text, WriterWords { tail, lock, dropped, refused, counter });
     fields!(text, WakeWords { wakes });
-    fields!(text, HostWords { reader, next_index, base_index, read, read_bytes, kicks });
+    fields!(text, HostWords { reader, next_index, base_index, read, read_bytes, kicks, origin });
     fields!(text, ClockWords { id });
     fields!(text, Desc { w, stamp, first });
     fields!(text, SubbufHeader { time_stamp, commit });
     fields!(text, Header { kind, cpu, value });
+    fields!(text, Head { magic, version, generation, host_id, formats_len, settings, new_events });
+    fields!(text, Entry { epoch, name_len, name, buffer_percent });
+    fields!(text, Task { ids, comm });
+    fields!(text, FormatHead { len, id });
+    writeln!(text, "\nswitchboard ({} bytes, version {})", switchboard::LEN, switchboard::VERSION)?;
+    for (offset, part) in [
+        (switchboard::INSTANCES_OFFSET, "instances"),
+        (switchboard::TASKS_OFFSET, "tasks"),
+        (switchboard::WORDS_OFFSET, "words"),
+        (switchboard::SETTINGS_OFFSET, "settings"),
+        (switchboard::RULES_OFFSET, "rules"),
+        (switchboard::FORMATS_OFFSET, "formats"),
+    ] {
+        writeln!(text, "{offset:8}  {part}")?;
+    }
     writeln!(text, "\nsub-buffer size  ring  slots at  descs at  meta_struct_len  meta_page_size  mapping")?;
     for (size, ring) in [(4096, 2), (4096, 354), (16_384, 88), (65_536, 1024), (524_288, 65_535)] {
         let geometry = Geometry::new(size, ring)?;

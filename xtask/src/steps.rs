@@ -28,6 +28,10 @@ pub(crate) const ALL: &[Step] = &[
     FORMAT,
     LINT,
     step("tests", &["cargo", "test", "--workspace"]),
+    step(
+        "examples of tracing",
+        &["cargo", "test", "--quiet", "--manifest-path", "examples/tracing/Cargo.toml"],
+    ),
     Step {
         name: "tests of the ring without restartable sequences",
         environment: &[("GLIBC_TUNABLES", "glibc.pthread.rseq=0")],

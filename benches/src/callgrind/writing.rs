@@ -5,7 +5,9 @@
 use super::counted;
 use crate::PAYLOAD_LEN;
 use ringtap::clock::ClockId;
-use ringtap::{Config, Host, Writer, WriterKind};
+use ringtap::rules::Rules;
+use ringtap::{Config, Host, Instances, Writer, WriterKind};
+use ringtap_abi::predicate::{Comparison, Field, Header, Source, Step, Test};
 use std::hint::black_box;
 
 /// Sub-buffers of a probe's ring: small, so that it is turned round many times.
@@ -69,6 +71,52 @@ pub(super) fn write_turning(times: u64) -> u64 {
 /// The lock's path, that of machines without rseq.
 pub(super) fn write_locked(times: u64) -> u64 {
     count_writes(WriterKind::Locked, times, write_array)
+}
+
+ringtap::event! {
+    /// Two numbers.
+    pub struct Probed as benches:probed { number: u64, other: u64 }
+}
+
+/// Counts typed events, of which the first number has one value; with a filter on it, where there is one. All or none of
+/// them are written.
+fn count_events(times: u64, filter: Option<u64>) -> u64 {
+    let clock = Some(ClockId::Cycles);
+    let config = Config { ring_subbufs: SUBBUFS, writer: Some(WriterKind::Rseq), clock, ..Config::default() };
+    let instances = Instances::new(&config).expect("memory for a small instance");
+    let id = Probed::register(&instances).expect("a good event");
+    let (top, writer) = (instances.top(), instances.writer());
+    top.set_event(id, true);
+    if let Some(wanted) = filter {
+        let rules = Rules { filter: Some(equals(wanted)), triggers: Vec::new() };
+        top.set_rules(id, rules).expect("there is room");
+    }
+    let write = |other| Probed { number: black_box(0), other }.write(&writer);
+    (0..WARM_UP).for_each(write);
+    counted(&mut || (0..times).for_each(write));
+    let host = top.host();
+    let written: u64 = host.cpus().iter().map(|&cpu| host.stats(cpu).expect("undamaged").written()).sum();
+    let expected = if filter.is_none_or(|wanted| wanted == 0) { WARM_UP + times } else { 0 };
+    assert_eq!(written, expected, "the filter decides");
+    times
+}
+
+/// The byte code of `number == wanted`.
+fn equals(wanted: u64) -> Vec<u64> {
+    let field = Field { source: Source::Int, signed: false, offset: 8, size: 8 };
+    let test = Test::Number(Comparison::Equal);
+    let step = Step { test, field, branch_if: false, target: 2, operand: wanted };
+    [&[Header { steps: 1, words: 3 }.pack()][..], &step.pack()].concat()
+}
+
+/// A typed event that is on in the top instance, without rules.
+pub(super) fn write_events(times: u64) -> u64 {
+    count_events(times, None)
+}
+
+/// A typed event with a filter of one comparison, which takes events of this value; they have 0.
+pub(super) fn write_filtered<const WANTED: u64>(times: u64) -> u64 {
+    count_events(times, Some(WANTED))
 }
 
 /// GET_READER of a page with so many events, a tenth as often: most of the time goes into writing them.

@@ -10,6 +10,9 @@
 //!                         <-------------  OK, or ERROR with an errno and one sentence
 //! ```
 //!
+//! An attached process keeps a connection on which it awaits the next change of the instances; so the host speaks only
+//! when it is asked there, too, and owes each client one packet at most.
+//!
 //! A packet is a [`Header`] and a body of at most [`MAX_BODY`] bytes. The client speaks first, and each request
 //! has exactly one answer: so the host never holds more than one packet, and never more than one descriptor in
 //! flight, for a client that does not listen.
@@ -25,7 +28,7 @@ pub const MAX_BODY: usize = 16 * 1024;
 /// Largest packet, in bytes.
 pub const MAX_PACKET: usize = size_of::<Header>() + MAX_BODY;
 /// The messages described here. Another number is refused.
-pub const PROTOCOL: u32 = 1;
+pub const PROTOCOL: u32 = 2;
 
 /// First bytes of each packet.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
@@ -33,10 +36,28 @@ pub const PROTOCOL: u32 = 1;
 pub struct Header {
     /// A [`request`] number; in an answer an [`answer`] number.
     pub kind: u32,
-    /// The CPU asked about; 0 where that means nothing.
+    /// The CPU asked about, and in the upper half the instance, as [`at`] joins them; 0 where that means nothing.
     pub cpu: u32,
     /// What the kind says.
     pub value: u64,
+}
+
+/// Joins an instance's bit and a CPU's number: [`Header::cpu`]. The top instance's is the CPU's number itself.
+#[must_use]
+pub const fn at(instance: u16, cpu: u16) -> u32 {
+    (instance as u32) << 16 | cpu as u32
+}
+
+/// The instance of [`at`].
+#[must_use]
+pub const fn instance_of(at: u32) -> usize {
+    (at >> 16) as usize
+}
+
+/// The CPU of [`at`].
+#[must_use]
+pub const fn cpu_of(at: u32) -> u32 {
+    at & 0xffff
 }
 
 /// What a client asks.
@@ -70,6 +91,36 @@ pub mod request {
     /// Asks for the event with the lowest id above `value`. Answer: its id, and as body system, `\n`, name,
     /// `\n`, format text; 0 and no body after the last one.
     pub const NEXT_EVENT: u32 = 12;
+    /// Asks for the switchboard's descriptor. Writers alone: it can be written.
+    pub const GET_SWITCHBOARD: u32 = 13;
+    /// Says that the client knows the instances of generation `value`, and waits until there is a newer one: the answer
+    /// comes then, with its number. Any other request meanwhile takes the wait back: it is answered first, with the
+    /// generation as it is.
+    pub const AWAIT: u32 = 14;
+    /// Asks for the instance with the lowest bit from `value` on. Answer: its bit, and as body a [`super::HostInfo`] and
+    /// its name; an empty body after the last one. The top instance has bit 0 and no name.
+    pub const NEXT_INSTANCE: u32 = 15;
+    /// Instead of HELLO, from an attached process whose host died: it has what that host shared. `cpu`:
+    /// [`super::PROTOCOL`]. The answer is 1 where a host wants it, which is starting in the dead one's place; else 0, and
+    /// the connection ends. The offer's other requests follow.
+    pub const OFFER: u32 = 16;
+    /// Carries the dead host's switchboard.
+    pub const OFFER_SWITCHBOARD: u32 = 17;
+    /// Carries a buffer, of the place in `cpu`; `value` is the epoch of its instance.
+    pub const OFFER_BUFFER: u32 = 18;
+    /// That was all. The answer says whether the host goes on with it; the connection ends.
+    pub const OFFER_END: u32 = 19;
+    /// Reads a file of the host's tree, from byte `value` on. The body is its path; the answer's the bytes, none behind
+    /// the end.
+    pub const TREE_READ: u32 = 32;
+    /// Writes to a file of the tree. The body is its path, `\0`, and the bytes.
+    pub const TREE_WRITE: u32 = 33;
+    /// Lists a directory of the tree, from byte `value` of the list on: a name a line.
+    pub const TREE_LIST: u32 = 34;
+    /// Makes a directory of the tree.
+    pub const TREE_MKDIR: u32 = 35;
+    /// Removes a directory of the tree.
+    pub const TREE_RMDIR: u32 = 36;
 }
 
 /// What a host answers.
@@ -96,6 +147,8 @@ pub struct HostInfo {
     pub clock: u32,
     /// How full a buffer is when readers are woken, in percent.
     pub buffer_percent: u32,
+    /// The host's number, as in its [`crate::switchboard::Head`].
+    pub host_id: [u64; 2],
 }
 
 /// A CPU's counters, in the order of the `ringtap` crate's `Stats`.
@@ -152,6 +205,15 @@ mod tests {
         assert_eq!(Header::split(&packet[..15]), None);
         let counters = Counters([1, 2, 3, 4, 5, 6, 7, u64::MAX]);
         assert_eq!(Counters::split(counters.bytes()), Some((counters, &[][..])));
+    }
+
+    #[test]
+    fn instances_and_cpus_are_joined() {
+        for (instance, cpu) in [(0, 0), (0, 8191), (62, 3), (u16::MAX, u16::MAX)] {
+            let joined = at(instance, cpu);
+            assert_eq!((instance_of(joined), cpu_of(joined)), (instance.into(), cpu.into()));
+        }
+        assert_eq!(at(0, 7), 7);
     }
 
     #[test]

@@ -23,6 +23,9 @@
 //! * [`records`]: the walk over a sub-buffer's records, the one used by every reader.
 //! * [`clock`]: which clock stamps the events, and how its ticks become nanoseconds.
 //! * [`control`]: the messages on a host's socket.
+//! * [`switchboard`]: which events are on, where: shared by all processes of a host, besides the buffers.
+//! * [`predicate`]: filters as byte code, which writers evaluate.
+//! * [`rules`]: where filters, triggers, lists of pids and histograms lie.
 //!
 //! # Versions
 //!
@@ -35,8 +38,11 @@ pub mod control;
 pub mod event;
 pub mod geometry;
 pub mod meta;
+pub mod predicate;
 pub mod records;
+pub mod rules;
 pub mod subbuf;
+pub mod switchboard;
 pub mod sync;
 pub mod words;
 

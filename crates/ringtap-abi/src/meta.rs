@@ -108,6 +108,8 @@ pub mod state {
     pub const ABSOLUTE: u32 = 1 << 2;
     /// The memory was replaced by a resize: writers and readers move on.
     pub const RETIRED: u32 = 1 << 3;
+    /// The sub-buffers' memory was given back to the kernel: what is read there is nothing.
+    pub const GONE: u32 = 1 << 4;
 }
 
 /// What writers look at with each event and only the host changes.
@@ -162,6 +164,9 @@ pub struct HostWords {
     pub read_bytes: AtomicU64,
     /// How often all sleepers were sent away without anything to read.
     pub kicks: AtomicU32,
+    reserved: u32,
+    /// Events ever written to the buffers that this one replaced: the place of its event 0 in the trace.
+    pub origin: AtomicU64,
 }
 
 /// One sub-buffer as its writers see it.

@@ -103,7 +103,13 @@ impl core::fmt::Debug for Slot {
     }
 }
 
+/// In a tail: the memory was replaced, and nothing is written to it any more.
+const RETIRED: u64 = CONSUMED;
+
 /// `tail`: the sub-buffer being written and its ring position. Also `reader`, the host's own page.
+///
+/// Every section compares the tail before it commits, so the mark that retires a buffer stands in this word: with the
+/// lock held, and the page closed, one store of it ends all writing (docs/ring.md).
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Place(u64);
 
@@ -126,6 +132,18 @@ impl Place {
         self.0
     }
 
+    /// The same place, where nothing is written any more.
+    #[must_use]
+    pub const fn retired(self) -> Self {
+        Self(self.0 | RETIRED)
+    }
+
+    /// Whether nothing is written any more.
+    #[must_use]
+    pub const fn is_retired(self) -> bool {
+        self.0 & RETIRED != 0
+    }
+
     /// The sub-buffer named.
     #[must_use]
     pub const fn page(self) -> SubbufId {
@@ -141,7 +159,8 @@ impl Place {
 
 impl core::fmt::Debug for Place {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        write!(f, "{{page {}, seq {}}}", self.page(), self.seq())
+        let retired = if self.is_retired() { ", retired" } else { "" };
+        write!(f, "{{page {}, seq {}{retired}}}", self.page(), self.seq())
     }
 }
 
@@ -284,7 +303,9 @@ mod tests {
                 prop_assert_eq!((slot.page(), slot.seq(), slot.is_consumed()), (page, seq, consumed));
             }
             let place = Place::unpack(Place::new(page, seq).pack());
-            prop_assert_eq!((place.page(), place.seq()), (page, seq));
+            prop_assert_eq!((place.page(), place.seq(), place.is_retired()), (page, seq, false));
+            let place = Place::unpack(place.retired().pack());
+            prop_assert_eq!((place.page(), place.seq(), place.is_retired()), (page, seq, true));
         }
 
         #[test]

@@ -20,7 +20,10 @@ pub enum Registry {
 
 impl Registry {
     /// The events with ids above `id`: system and format text of each, by id.
-    fn after(&self, id: u16) -> Result<Vec<(u16, EventName, String)>> {
+    ///
+    /// # Errors
+    /// The host is gone.
+    pub fn after(&self, id: u16) -> Result<Vec<(u16, EventName, String)>> {
         let named = |id, system: &str, name: &str, format: &str| {
             (id, EventName { system: system.to_owned(), name: name.to_owned() }, format.to_owned())
         };

@@ -1,6 +1,9 @@
 //! What can be typed. Help, completions and man pages are made from these definitions.
 
-use crate::command::{completions, demo, held, man, report, stat, stream};
+use crate::command::control::{instance, list, reset, set, show, snapshot, start, stop};
+use crate::command::{
+    completions, demo, exec, export, held, man, mount, record, report, serve, stat, stream,
+};
 use clap::{ColorChoice, Parser, Subcommand};
 
 const EXAMPLES: &str = "\
@@ -29,10 +32,36 @@ pub enum Command {
     Demo(demo::Args),
     /// Follow events live: an application's, the kernel's, or both on one timeline
     Stream(stream::Args),
+    /// Record to a file, a trace.dat: an application's events, the kernel's, or both on one timeline
+    Record(record::Args),
     /// Show each CPU's counters: events held, read, overwritten and dropped
     Stat(stat::Args),
     /// Print what files of a trace hold: dumps of the kernel's buffers, or a trace.dat
     Report(report::Args),
+    /// Show this host's buffers as a tracefs, on a socket, or both, until Ctrl-C
+    Serve(serve::Args),
+    /// Show a new host's buffers as a tracefs under a directory, until Ctrl-C
+    Mount(mount::Args),
+    /// Run a command that finds ringtap's buffers where the kernel's tracefs is
+    Exec(exec::Args),
+    /// Switch events and recording on, and leave them on
+    Start(start::Args),
+    /// Switch recording off
+    Stop(stop::Args),
+    /// Set buffers, clock, filters, triggers and options
+    Set(set::Args),
+    /// Make an instance as it was at first
+    Reset(reset::Args),
+    /// List events, options and clocks of a host
+    List(list::Args),
+    /// Print what the buffers hold
+    Show(show::Args),
+    /// Keep what the buffers hold at one moment
+    Snapshot(snapshot::Args),
+    /// Make, remove and list instances
+    Instance(instance::Args),
+    /// Convert a trace for other programs: Perfetto, babeltrace2, Chrome
+    Export(export::Args),
     /// Print a shell's completion script
     Completions(completions::Args),
     /// Print the manual page, in roff

@@ -207,7 +207,7 @@ impl Decoder {
         self.formats.of_record(record)
     }
 
-    /// Takes what a record that is not to be printed tells of tasks.
+    /// Takes what a record that is not printed tells of tasks, and finds its writer's name.
     pub fn note(&mut self, record: &[u8]) {
         self.learn_names(Common::of(record, self.formats.target()), record);
     }
@@ -229,7 +229,9 @@ impl Decoder {
         }
     }
 
-    fn sources(&self) -> Sources<'_> {
+    /// What decodes its records.
+    #[must_use]
+    pub fn sources(&self) -> Sources<'_> {
         let Self { formats, tasks, symbols, strings, .. } = self;
         Sources { formats, tasks, symbols, strings }
     }

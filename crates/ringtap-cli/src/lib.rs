@@ -15,6 +15,8 @@ pub mod decode;
 pub mod outcome;
 pub mod output;
 pub mod private;
+pub mod programs;
+pub mod remote;
 pub mod signals;
 
 use args::{Args, Command};
@@ -47,8 +49,21 @@ fn run(command: Command, output: &mut Output) -> anyhow::Result<Outcome> {
     match command {
         Command::Demo(args) => command::demo::run(&args, output),
         Command::Stream(args) => command::stream::run(&args, output),
+        Command::Record(args) => command::record::run(&args, output),
         Command::Stat(args) => command::stat::run(&args, output),
         Command::Report(args) => command::report::run(&args, output),
+        Command::Serve(args) => command::serve::run(&args),
+        Command::Mount(args) => command::mount::run(&args),
+        Command::Exec(args) => command::exec::run(&args),
+        Command::Start(args) => command::control::start::run(&args),
+        Command::Stop(args) => command::control::stop::run(&args),
+        Command::Set(args) => command::control::set::run(&args),
+        Command::Reset(args) => command::control::reset::run(&args),
+        Command::List(args) => command::control::list::run(&args, output),
+        Command::Show(args) => command::control::show::run(&args, output),
+        Command::Snapshot(args) => command::control::snapshot::run(&args, output),
+        Command::Instance(args) => command::control::instance::run(&args, output),
+        Command::Export(args) => command::export::run(&args),
         Command::Completions(args) => command::completions::run(&args, output),
         Command::Man(args) => command::man::run(&args, output),
         Command::DemoWorker(args) => command::demo::worker::run(&args, output),

@@ -13,8 +13,13 @@ fn help_texts() {
     insta::assert_snapshot!("help", said(&run(&["--help"])));
     insta::assert_snapshot!("help-demo", said(&run(&["demo", "--help"])));
     insta::assert_snapshot!("help-stream", said(&run(&["stream", "--help"])));
+    insta::assert_snapshot!("help-export", said(&run(&["export", "--help"])));
+    insta::assert_snapshot!("help-record", said(&run(&["record", "--help"])));
     insta::assert_snapshot!("help-report", said(&run(&["report", "--help"])));
     insta::assert_snapshot!("help-stat", said(&run(&["stat", "--help"])));
+    insta::assert_snapshot!("help-serve", said(&run(&["serve", "--help"])));
+    insta::assert_snapshot!("help-mount", said(&run(&["mount", "--help"])));
+    insta::assert_snapshot!("help-exec", said(&run(&["exec", "--help"])));
     insta::assert_snapshot!("help-completions", said(&run(&["completions", "--help"])));
     insta::assert_snapshot!("help-man", said(&run(&["man", "--help"])));
 }
@@ -24,6 +29,7 @@ fn wrong_usage() {
     insta::assert_snapshot!("usage-no-command", said(&run(&[])));
     insta::assert_snapshot!("usage-unknown-command", said(&run(&["stats"])));
     insta::assert_snapshot!("usage-interval", said(&run(&["stat", "--kernel", "--interval", "0"])));
+    insta::assert_snapshot!("usage-ownership", said(&run(&["mount", "-o", "gid=x", "/tmp"])));
     insta::assert_snapshot!("usage-no-source", said(&run(&["stat"])));
 }
 

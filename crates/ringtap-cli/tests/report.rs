@@ -1,6 +1,8 @@
 //! `ringtap report`: against the kernel's own text, against trace-cmd, and on files that are broken.
 
 mod support;
+#[path = "support/synthetic.rs"]
+mod synthetic;
 
 use ringtap::tracefs::{EventName, Tracefs};
 use serde_json::Value;
@@ -191,6 +193,23 @@ fn a_trace_dat_prints_as_trace_cmd_prints_it() {
 }
 
 #[test]
+fn a_trace_dat_of_version_7_holds_the_same() {
+    let temporary = Temporary::new("report-7");
+    let original = text(&report(&["--json", path(&capture())]));
+    for compression in ["none", "zstd"] {
+        let file = temporary.path().join(compression);
+        let mut convert = Command::new("trace-cmd");
+        convert.args(["convert", "--file-version", "7", "--compression", compression]);
+        let Ok(converted) = convert.args(["-i", path(&capture()), "-o", path(&file)]).output() else {
+            println!("skipped, as trace-cmd is not installed");
+            return;
+        };
+        assert!(converted.status.success(), "{}", said(&converted));
+        assert!(text(&report(&["--json", path(&file)])) == original, "{compression}");
+    }
+}
+
+#[test]
 fn json_lines_are_objects_in_order_of_time() {
     let json = text(&report(&["--json", path(&capture())]));
     let (mut last, mut kinds) = (0, std::collections::BTreeMap::new());
@@ -224,6 +243,56 @@ fn filters_choose_and_their_mistakes_are_shown() {
     insta::assert_snapshot!("report-filter", refused(&["-F", "sched_switch: prev_pid == 1 && nosuch > 2"]));
     insta::assert_snapshot!("report-filter-without-event", refused(&["-F", "prev_pid == 1"]));
     insta::assert_snapshot!("report-unknown-event", refused(&["-e", "sched:sched_swich"]));
+}
+
+#[test]
+fn threads_print_what_one_prints() {
+    for layout in [&["--layout", "ftrace"][..], &["--json"], &["--csv"]] {
+        let of = |jobs| text(&report(&[layout, &["--jobs", jobs, path(&capture())]].concat()));
+        let alone = of("1");
+        for jobs in ["2", "7"] {
+            assert!(of(jobs) == alone, "{layout:?}, {jobs}");
+        }
+    }
+    let cut = Temporary::new("report-threads");
+    let file = cut.path().join("cut.dat");
+    let whole = fs::read(capture()).unwrap();
+    fs::write(&file, &whole[..whole.len() - 10_000]).unwrap();
+    let of = |jobs| said(&report(&["--json", "--jobs", jobs, path(&file)]));
+    assert!(of("1") == of("3"));
+}
+
+#[test]
+fn places_and_times_choose() {
+    let of = |options: &[&str]| -> Vec<Value> {
+        let json = text(&report(&[&["--json"], options, &[path(&capture())]].concat()));
+        json.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    };
+    let all = of(&[]);
+    let chosen = |is_wanted: &dyn Fn(&Value) -> bool| all.iter().filter(|line| is_wanted(line)).count();
+    let events = |lines: &[Value]| lines.iter().filter(|line| line["type"] == "event").count();
+    let cpu = of(&["--cpu", "1,3-4"]);
+    assert_eq!(cpu.len(), chosen(&|line| line["cpu"] == 1));
+    assert!(!cpu.is_empty() && cpu.len() < all.len());
+    let middle = all[all.len() / 2]["ts"].as_u64().unwrap();
+    let seconds = format!("{}.{:09}", middle / 1_000_000_000, middle % 1_000_000_000);
+    let (until, since) = (of(&["--until", &seconds]), of(&["--since", &seconds]));
+    assert_eq!(events(&until), chosen(&|line| line["ts"].as_u64().is_some_and(|ts| ts <= middle)));
+    assert_eq!(events(&since), chosen(&|line| line["ts"].as_u64().is_some_and(|ts| ts >= middle)));
+    let pid = &all[0]["pid"];
+    assert_eq!(events(&of(&["--pid", &pid.to_string()])), chosen(&|line| line["pid"] == *pid));
+    assert!(said(&report(&["--cpu", "2-1", "x"])).contains("expected numbers such as 0,2-3"));
+}
+
+#[test]
+fn comma_separated_values() {
+    let temporary = Temporary::new("report-csv");
+    let file = temporary.path().join("kinds.dat");
+    fs::write(&file, synthetic::all_kinds(false)).unwrap();
+    let of = |options: &[&str]| text(&report(&[&["--csv"], options, &[path(&file)]].concat()));
+    insta::assert_snapshot!("report-csv", of(&["--until", "1.000003"]));
+    let fields = of(&["-e", "kinds", "-e", "rest-of*"]);
+    insta::assert_snapshot!("report-csv-fields", &fields[..fields.find("long long").unwrap()]);
 }
 
 #[test]

@@ -1,11 +1,10 @@
-//! Prints a trace.dat of version 6 as text: `report FILE [--kernel | --plain]`.
+//! Prints a trace.dat as text: `report FILE [--kernel | --plain]`.
 //!
 //! `--kernel` prints in the layout of the kernel's `trace` file, `--plain` as `trace-cmd report -N`, else as
 //! `trace-cmd report`.
 
-use ringtap_format::merge::{Merge, Pages, Source, Step};
 use ringtap_format::text::{Entry, Sources, TraceCmdText, TraceText};
-use ringtap_format::trace_dat::TraceDat;
+use ringtap_format::trace_dat::{Item, Timeline, TraceDat};
 use ringtap_format::{Constants, Dialect, Strings, Symbols, Tasks};
 use std::io::{self, Write};
 
@@ -42,38 +41,35 @@ pub(crate) fn report(
     constants: Constants,
     to: &mut impl Write,
 ) -> io::Result<()> {
-    let file = TraceDat::parse(bytes).map_err(io::Error::other)?;
+    let file = TraceDat::open(&bytes).map_err(io::Error::other)?;
     let dialect = if layout == Layout::Kernel { Dialect::Kernel } else { Dialect::TraceCmd };
     let (formats, failed) = file.events(dialect, layout == Layout::TraceCmd, constants);
     failed.iter().for_each(|error| eprintln!("{error}"));
-    let symbols = Symbols::parse(file.kallsyms);
-    let strings = Strings::parse(file.printk_formats);
-    let tasks = Tasks::parse(file.tasks);
+    let symbols = Symbols::parse(&file.kallsyms);
+    let strings = Strings::parse(&file.printk_formats);
+    let tasks = Tasks::parse(&file.tasks);
     let sources = Sources { formats: &formats, tasks: &tasks, symbols: &symbols, strings: &strings };
     let trace = TraceText { sources, in_ns: true };
     let trace_cmd = TraceCmdText { sources, in_ns: true };
     let mut out = Vec::with_capacity(CHUNK * 2);
     if layout != Layout::Kernel {
-        trace_cmd.header(u32::try_from(file.cpus.len()).unwrap_or(u32::MAX), &mut out);
+        trace_cmd.header(file.cpu_count(), &mut out);
     }
-    let cpus = file.cpus.iter().zip(0..).map(|(data, cpu)| Source {
-        buffer: 0,
-        cpu,
-        clock: ringtap_abi::clock::Conversion::IDENTITY,
-        steps: Pages::new(data, file.layout),
-    });
-    for merged in Merge::new(cpus.collect()) {
-        let cpu = merged.cpu;
-        match (merged.step, layout) {
-            (Step::Record(record), Layout::Kernel) => {
+    let mut timeline = Timeline::new();
+    timeline.push_file(0, &file, &bytes);
+    while let Some(timed) = timeline.next() {
+        let cpu = timed.origin.cpu;
+        match (timed.step, layout) {
+            (Item::Record(record), Layout::Kernel) => {
                 trace.entry(&Entry { cpu, time: record.time, record: record.bytes }, &mut out);
             }
-            (Step::Record(record), _) => {
+            (Item::Record(record), _) => {
                 trace_cmd.entry(&Entry { cpu, time: record.time, record: record.bytes }, &mut out);
             }
-            (Step::Lost(lost), Layout::Kernel) => trace.lost(cpu, lost.count(), &mut out),
-            (Step::Lost(lost), _) => trace_cmd.lost(cpu, lost.count(), &mut out),
-            (Step::Damaged { offset, error }, _) => eprintln!("cpu {cpu}: page at byte {offset}: {error}"),
+            (Item::Lost(lost), Layout::Kernel) => trace.lost(cpu, lost.count(), &mut out),
+            (Item::Lost(lost), _) => trace_cmd.lost(cpu, lost.count(), &mut out),
+            (Item::Damaged { offset, error }, _) => eprintln!("cpu {cpu}: page at byte {offset}: {error}"),
+            (Item::Failed(error), _) => eprintln!("cpu {cpu}: {error}"),
         }
         if out.len() > CHUNK {
             to.write_all(&out)?;

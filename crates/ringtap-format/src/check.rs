@@ -11,6 +11,7 @@ pub use crate::btf::check_btf;
 pub use crate::filter::check_filter;
 pub use crate::page::check_page;
 pub use crate::trace_dat::check_trace_dat;
+pub use crate::trigger::check_trigger;
 
 /// Most bytes of text that one record may become: its text and each of its fields.
 const MAX_LINE: usize = 1 << 22;

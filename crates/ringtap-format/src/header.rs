@@ -3,6 +3,9 @@
 use crate::target::{ByteOrder, Target};
 use ringtap_abi::subbuf::HEADER_LEN;
 
+/// Most bytes of records that a sub-buffer may claim.
+const MAX_DATA_SIZE: u32 = 1 << 28;
+
 /// Where the parts of a sub-buffer lie.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PageLayout {
@@ -71,7 +74,7 @@ impl PageLayout {
         if commit_offset < 8 || data_offset < behind_commit || !data_offset.is_multiple_of(4) {
             return Err(HeaderError::Impossible("time stamp, commit word and data overlap or are misplaced"));
         }
-        if data_size > 1 << 28 {
+        if data_size > MAX_DATA_SIZE {
             return Err(HeaderError::Impossible("a sub-buffer has more than 256 MiB"));
         }
         let target = Target { order, long_size: commit_size };
@@ -82,6 +85,13 @@ impl PageLayout {
     #[must_use]
     pub const fn size(&self) -> u32 {
         self.data_offset.saturating_add(self.data_size)
+    }
+
+    /// The same layout in sub-buffers of `size` bytes; `None` where that cannot be.
+    #[must_use]
+    pub fn with_size(self, size: u32) -> Option<Self> {
+        let data_size = size.checked_sub(self.data_offset)?;
+        (data_size > 0 && data_size <= MAX_DATA_SIZE).then_some(Self { data_size, ..self })
     }
 }
 

@@ -38,25 +38,34 @@
 
 pub mod btf;
 pub mod check;
+#[cfg(feature = "chrome")]
+pub mod chrome;
 mod constants;
+#[cfg(feature = "ctf")]
+pub mod ctf;
 mod event;
 pub mod filter;
 pub mod format;
 pub mod header;
 pub mod merge;
+#[cfg(feature = "model")]
+pub mod model;
 mod out;
 pub mod page;
+#[cfg(feature = "perfetto")]
+pub mod perfetto;
 mod print;
 pub mod spans;
 mod symbols;
 mod target;
 pub mod text;
 pub mod trace_dat;
+pub mod trigger;
 mod value;
 
 pub use constants::Constants;
 pub use event::{Event, Formats};
-pub use filter::{Filter, FilterError};
+pub use filter::{Filter, FilterError, LowerError};
 pub use format::{Field, Format, FormatError};
 pub use print::{Context, Dialect, Stop, Unprintable};
 pub use symbols::{Resolved, Strings, Symbols, Tasks};

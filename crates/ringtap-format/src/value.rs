@@ -83,6 +83,11 @@ impl IntField {
         Self { offset, size, signed, target, mask, sign }
     }
 
+    /// Where the field starts, in bytes from the record's start.
+    pub(crate) fn offset(&self) -> u32 {
+        self.offset
+    }
+
     /// Where the field ends, in bytes from the record's start.
     pub(crate) fn end(&self) -> u32 {
         self.offset.saturating_add(u32::from(self.size))

@@ -133,9 +133,9 @@ fn mutated(text: &str, random: &mut Random) -> String {
 fn broken_format_files() {
     let mut random = random("broken_format_files");
     let file = capture();
-    let formats = TraceDat::parse(&file).unwrap().formats;
+    let formats = TraceDat::open(&file.as_slice()).unwrap().formats;
     for _ in 0..rounds(10_000) {
-        let (_, text) = formats[random.below(formats.len())];
+        let (_, text) = &formats[random.below(formats.len())];
         let text = mutated(text, &mut random);
         let len = random.below(200);
         let record = random.bytes(len);
@@ -149,13 +149,15 @@ fn broken_format_files() {
 fn broken_pages() {
     let mut random = random("broken_pages");
     let bytes = capture();
-    let file = TraceDat::parse(&bytes).unwrap();
+    let file = TraceDat::open(&bytes.as_slice()).unwrap();
     let (formats, _) = file.events(Dialect::Kernel, false, Constants::new());
-    let (symbols, strings) = (Symbols::parse(file.kallsyms), Strings::parse(file.printk_formats));
-    let tasks = Tasks::parse(file.tasks);
+    let (symbols, strings) = (Symbols::parse(&file.kallsyms), Strings::parse(&file.printk_formats));
+    let tasks = Tasks::parse(&file.tasks);
     let sources = Sources { formats: &formats, tasks: &tasks, symbols: &symbols, strings: &strings };
     for _ in 0..rounds(1000) {
-        let cpu = file.cpus[random.below(file.cpus.len())];
+        let cpus = &file.buffers[0].cpus;
+        let span = cpus[random.below(cpus.len())].span.clone();
+        let cpu = &bytes[usize::try_from(span.start).unwrap()..usize::try_from(span.end).unwrap()];
         let start = random.below(cpu.len() / 4096) * 4096;
         let mut page = cpu[start..start + 4096].to_vec();
         for _ in 0..random.below(64) {
@@ -193,7 +195,7 @@ fn broken_filters() {
     ];
     let mut random = random("broken_filters");
     let bytes = capture();
-    let file = TraceDat::parse(&bytes).unwrap();
+    let file = TraceDat::open(&bytes.as_slice()).unwrap();
     let (formats, _) = file.events(Dialect::Kernel, false, Constants::new());
     let event = formats.by_name(None, "sched_switch").unwrap();
     for _ in 0..rounds(20_000) {
@@ -204,6 +206,28 @@ fn broken_filters() {
     check_filter(&"(".repeat(100_000), event, &[]);
     check_filter(&format!("{}prev_pid == 1{}", "(".repeat(50_000), ")".repeat(50_000)), event, &[]);
     check_filter(&format!("prev_pid == 1{}", " && prev_pid == 1".repeat(50_000)), event, &[0; 72]);
+}
+
+#[test]
+fn broken_triggers() {
+    const TRIGGERS: &[&str] = &[
+        "traceoff:3 if prev_pid == 1",
+        "!enable_event:sched:sched_waking:5 if prev_comm ~ \"a*\"",
+        "hist:keys=prev_comm,prev_pid.hex:values=next_pid,next_prio.hex:sort=next_pid.descending,prev_pid:size=256",
+        "hist:keys=common_pid.execname,common_stacktrace,prev_prio.buckets=3:name=x:clear if prev_pid == 1",
+        "hist:key=prev_state.sym-offset,common_timestamp.usecs,cpu.log2:pause",
+    ];
+    let mut random = random("broken_triggers");
+    let bytes = capture();
+    let file = TraceDat::open(&bytes.as_slice()).unwrap();
+    let (formats, _) = file.events(Dialect::Kernel, false, Constants::new());
+    let event = formats.by_name(None, "sched_switch").unwrap();
+    for text in TRIGGERS {
+        check_trigger(text, event);
+    }
+    for _ in 0..rounds(20_000) {
+        check_trigger(&mutated(TRIGGERS[random.below(TRIGGERS.len())], &mut random), event);
+    }
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! The kernel's filters and ours: the same are accepted, the others refused with the same words and the same place,
-//! and the same records pass.
+//! and the same records pass, also when the filter was lowered to byte code.
 
+use ringtap_abi::predicate::{COMM_LEN, Subject, evaluate};
 use ringtap_format::filter::{Filter, FilterErrorKind};
 use ringtap_format::header::PageLayout;
 use ringtap_format::merge::{Pages, Step};
@@ -205,6 +206,12 @@ fn the_same_filters_are_accepted_and_refused() {
     assert!(compared > 80);
 }
 
+fn padded(name: &str) -> [u8; COMM_LEN] {
+    let mut padded = [0; COMM_LEN];
+    padded[..name.len()].copy_from_slice(name.as_bytes());
+    padded
+}
+
 /// Runs `work` with the event traced in two instances, one filtered by the kernel, and compares what passes.
 fn same_records(event: &str, filters: &[&str], mut work: impl FnMut()) {
     let name = event.rsplit('/').next().unwrap();
@@ -230,8 +237,13 @@ fn same_records(event: &str, filters: &[&str], mut work: impl FnMut()) {
         let mut tasks = Tasks::default();
         tasks.set(rustix::thread::gettid().as_raw_nonzero().get(), comm.trim_end().as_bytes());
         let ours = Filter::parse(filter, event_of, &Symbols::default()).unwrap();
-        let passes =
-            |(cpu, record): &(u32, Vec<u8>)| ours.matches(&Entry { cpu: *cpu, time: 0, record }, &tasks);
+        let (program, name) = (ours.lower().unwrap(), padded(comm.trim_end()));
+        let passes = |(cpu, record): &(u32, Vec<u8>)| {
+            let passes = ours.matches(&Entry { cpu: *cpu, time: 0, record }, &tasks);
+            let subject = Subject { payload: record, cpu: *cpu, comm: &|| name };
+            assert_eq!(evaluate(&program[..], &subject), Ok(passes), "{filter}");
+            passes
+        };
         let all = all.records(Target::HOST);
         // Bytes between the fields, and behind a text's end, are whatever was there before.
         let values = |(cpu, record): &(u32, Vec<u8>)| {

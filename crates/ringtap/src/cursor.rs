@@ -11,8 +11,8 @@ use crate::host::{Host, HostError, Waited};
 use crate::map::{self, Access, Mapping};
 use crate::reader::ReadError;
 use crate::record::{DataWords, Found, Item};
-use crate::ring::Corrupt;
 use crate::ring::cursor::Position;
+use crate::ring::{Corrupt, Ring, retire};
 use ringtap_abi::records::Walk;
 use ringtap_abi::sync::AtomicU32;
 use rustix::fd::{AsFd, BorrowedFd};
@@ -23,6 +23,8 @@ use std::time::{Duration, Instant};
 const PAUSE: Duration = Duration::from_millis(1);
 /// Chunks without a record that one call passes: there are none but damaged ones.
 const EMPTY_CHUNKS: u32 = 64;
+/// Buffers that one call goes through to the newest.
+const REPLACEMENTS: u32 = 64;
 
 /// Where a cursor begins.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -30,6 +32,8 @@ pub enum Start {
     /// Before the oldest event in the ring.
     #[default]
     Oldest,
+    /// Before the oldest event that was not consumed: what the kernel's `trace` file shows.
+    Unread,
     /// Behind the newest event in the ring.
     Newest,
 }
@@ -51,6 +55,8 @@ pub struct Cursor {
     /// Losses to tell before the walk goes on.
     lost: u64,
     conversion: Conversion,
+    /// Who knows what memory replaces this one, if somebody does.
+    host: Option<Host>,
 }
 
 impl Cursor {
@@ -65,7 +71,67 @@ impl Cursor {
         let conversion = ring.meta().clock.load().unwrap_or(Conversion::NONE);
         let (position, walk) = place(&mapping, start).map_err(|Corrupt| HostError::Damaged(cpu))?;
         let copy = (0..capacity / 4).map(|_| AtomicU32::new(0)).collect();
-        Ok(Self { cpu, mapping, position, copy, walk, skips: false, lost: 0, conversion })
+        let mut cursor =
+            Self { cpu, mapping, position, copy, walk, skips: false, lost: 0, conversion, host: None };
+        if start == Start::Unread {
+            cursor.skip_consumed()?;
+        }
+        Ok(cursor)
+    }
+
+    /// Goes to the first event that the consuming reader was not given: it may stand on the reader's page, behind
+    /// others that he was.
+    fn skip_consumed(&mut self) -> Result<(), ReadError> {
+        // Relaxed: the reader may be given more at any time.
+        let next = self.mapping.ring().meta().host.next_index.load(Relaxed);
+        let consumed = self.position.index().and_then(|index| next.checked_sub(index));
+        // No event is shorter than 8 bytes, and no more than the reader's page is both here and consumed.
+        let Some(mut consumed) = consumed.filter(|&count| count <= self.copy.len() as u64 / 2) else {
+            return Ok(());
+        };
+        while consumed > 0 {
+            match self.advance()? {
+                Some(Found::Record(_)) => consumed -= 1,
+                Some(Found::Lost(count)) => consumed = consumed.saturating_sub(count.unwrap_or(0)),
+                Some(Found::Damaged(_)) | None => break,
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether the buffer was replaced: once [`next`](Self::next) finds nothing more, nothing more will come from it.
+    /// Cursors of a [`Host`] in the same process go on in the new one by themselves; others are told of it by
+    /// [`follow`](Self::follow).
+    #[must_use]
+    pub fn is_retired(&self) -> bool {
+        retire::is_retired(&self.mapping.ring()) == Ok(true)
+    }
+
+    /// Goes on in the buffer of this descriptor, which replaced the present one. What was missed between the two, and is
+    /// still unread here, counts as lost, exactly.
+    ///
+    /// # Errors
+    /// [`ReadError`] where the descriptor is no ringtap buffer; the present one is kept then.
+    pub fn follow(&mut self, fd: BorrowedFd<'_>) -> Result<(), ReadError> {
+        let next = map::open(fd, Access::Read)?;
+        let (from, to) = (self.mapping.ring(), next.ring());
+        let place = |ring: &Ring<'_>| ring.meta().host.origin.load(Relaxed);
+        let index =
+            self.position.index().map(|index| index.wrapping_add(place(&from)).wrapping_sub(place(&to)));
+        self.position = Position::following(&to, index);
+        self.copy = (0..next.geometry().capacity() / 4).map(|_| AtomicU32::new(0)).collect();
+        self.walk = Walk::new(0, 0);
+        self.skips = false;
+        self.mapping = next;
+        Ok(())
+    }
+
+    /// Goes on in the buffer that replaced this one; whether there is one.
+    fn follow_host(&mut self) -> Result<bool, ReadError> {
+        let Some(host) = &self.host else { return Ok(false) };
+        let Some(fd) = host.read_only_after(self.cpu, &self.mapping)? else { return Ok(false) };
+        self.follow(fd.as_fd())?;
+        Ok(true)
     }
 
     /// The CPU whose buffer this is.
@@ -139,6 +205,20 @@ impl Cursor {
 
     /// Copies what is new in the ring; whether there was anything.
     fn pull(&mut self) -> Result<bool, ReadError> {
+        for _ in 0..REPLACEMENTS {
+            // Before the look: what it does not find then never comes.
+            let was_retired = self.is_retired();
+            if self.pull_here()? {
+                return Ok(true);
+            }
+            if !was_retired || !self.follow_host()? {
+                return Ok(false);
+            }
+        }
+        Ok(false)
+    }
+
+    fn pull_here(&mut self) -> Result<bool, ReadError> {
         let ring = self.mapping.ring();
         let chunk = self.position.advance(&ring, plain(&mut self.copy));
         let Some(chunk) = chunk.map_err(|Corrupt| HostError::Damaged(self.cpu))? else { return Ok(false) };
@@ -184,7 +264,7 @@ impl Cursor {
 fn place(mapping: &Mapping, start: Start) -> Result<(Position, Walk), Corrupt> {
     let ring = mapping.ring();
     match start {
-        Start::Oldest => Ok((Position::oldest(&ring)?, Walk::new(0, 0))),
+        Start::Oldest | Start::Unread => Ok((Position::oldest(&ring)?, Walk::new(0, 0))),
         Start::Newest => {
             let (position, time) = Position::newest(&ring)?;
             let mut walk = Walk::new(time, position.copied());
@@ -207,7 +287,14 @@ impl Host {
     /// # Errors
     /// [`HostError::NoSuchCpu`], or the buffer cannot be mapped once more.
     pub fn cursor(&self, cpu: u32, start: Start) -> Result<Cursor, ReadError> {
-        Cursor::open(self.read_only(cpu)?.as_fd(), start)
+        // One that begins with the newest event begins where events are written.
+        let fd = match start {
+            Start::Oldest | Start::Unread => self.read_only(cpu)?,
+            Start::Newest => self.read_write(cpu)?,
+        };
+        let mut cursor = Cursor::open(fd.as_fd(), start)?;
+        cursor.host = Some(self.clone());
+        Ok(cursor)
     }
 
     /// Cursors on all CPUs' buffers.

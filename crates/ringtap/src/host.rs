@@ -4,20 +4,25 @@
 //! attach, it [serves](crate::serve) a Unix socket.
 
 use crate::clock::{self, ClockId, Conversion, Pair};
-use crate::event::registry::{Event, RegisterError, Registry};
-use crate::map::{self, MapError, Mapping};
-use crate::ring::reset;
-use crate::ring::swap::{self, Handed, Reader as Swapper};
-use crate::ring::{Corrupt, watermark};
+use crate::event::registry::{Event, RegisterError};
+use crate::files::Files;
+use crate::instance::common::Common;
+use crate::lane::Lane;
+use crate::map::{self, Access, MapError, Mapping};
+use crate::ring::snapshot::Copying;
+use crate::ring::swap::{Handed, Reader as Swapper};
+use crate::ring::{Corrupt, Ring, recover, reset, retire, watermark};
 use crate::rseq::{self, Area, lock, portable::Pinned};
-use crate::stats::{self, Stats};
-use crate::writer::{Pin, Writer};
-use crate::{cpus, wake};
+use crate::stats::Stats;
+use crate::writer::{self, Pin, Writer};
+use crate::{cpus, snapshot, wake};
 use ringtap_abi::Geometry;
-use ringtap_abi::meta::{WriterKind, state};
+use ringtap_abi::meta::{Switches, WriterKind, state};
+use ringtap_abi::switchboard::TOP;
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::atomic::AtomicU32;
+use std::path::PathBuf;
 use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
+use std::sync::atomic::{AtomicBool, AtomicU8};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -50,6 +55,10 @@ pub struct Config {
     pub buffer_percent: u8,
     /// Starts with recording off.
     pub off: bool,
+    /// Where the buffers are kept as files, which outlive the host, all its writers and, where the file system is in
+    /// memory that does (or on a disk that was synced), the machine's reset: see [`recover`](crate::recover). What the last
+    /// host left there moves to the folder `last` in it. `None`: in memory alone. Such buffers cannot be resized.
+    pub directory: Option<PathBuf>,
 }
 
 impl Default for Config {
@@ -64,6 +73,7 @@ impl Default for Config {
             writer: None,
             buffer_percent: 50,
             off: false,
+            directory: None,
         }
     }
 }
@@ -89,6 +99,17 @@ pub enum HostError {
     /// Writers kept a buffer so busy that it could not be emptied.
     #[error("failed to reset the buffer of CPU {0}: its writers leave no chance; switch recording off first")]
     Busy(u32),
+    /// The buffer's CPU is not for this process, so that nothing can be done there between its writers' events.
+    #[error(
+        "this process may not run on CPU {0}, and so cannot resize its buffer: resize it from outside the cpuset"
+    )]
+    Unreachable(u32),
+    /// The buffers are files.
+    #[error("persistent buffers cannot be resized: start a new host with other sizes")]
+    Persistent,
+    /// The clock counts events in the buffers' memory.
+    #[error("buffers with the clock `counter` cannot be resized: set another clock first")]
+    Counter,
     /// Another reader consumes the buffer.
     #[error(
         "the buffer of CPU {cpu} is being consumed by process {pid}: end it, or follow the buffer with a cursor"
@@ -121,23 +142,33 @@ pub struct Host {
 #[derive(Debug)]
 struct Instance {
     /// The index is the CPU.
-    buffers: Vec<Buffer>,
+    lanes: Vec<Lane>,
+    /// The same buffers as this process's writers have them.
+    writers: Arc<[writer::Lane]>,
     clock: ClockId,
-    buffer_percent: u8,
+    buffer_percent: AtomicU8,
     /// The pair of moments that the stored conversion was drawn through last.
-    calibrated: Mutex<(Pair, Instant)>,
-    events: Mutex<Registry>,
+    /// `None`: the conversion stays what it is.
+    calibrated: Mutex<Option<(Pair, Instant)>>,
+    /// A snapshot's are those of what it was taken of.
+    common: Arc<Common>,
+    /// Whether its writers write to other instances, too.
+    is_top: bool,
+    snapshot: snapshot::Slot,
+    /// Whether buffers that are consumed are not resized.
+    strict: AtomicBool,
+    /// Where persistent buffers are.
+    files: Option<Files>,
+    resizing: Mutex<()>,
 }
 
 #[derive(Debug)]
-struct Buffer {
+pub(crate) struct Buffer {
     cpu: u32,
-    fd: OwnedFd,
-    read_only: OwnedFd,
+    fd: Arc<OwnedFd>,
+    read_only: Arc<OwnedFd>,
     mapping: Arc<Mapping>,
     reader: Mutex<Swapper>,
-    /// The process of the consuming reader; 0 when there is none.
-    consumer: AtomicU32,
 }
 
 /// The right to consume a CPU's buffer, which one reader at a time has. Dropped, it is given back.
@@ -151,12 +182,17 @@ impl Claim {
     pub(crate) fn cpu(&self) -> u32 {
         self.cpu
     }
+
+    /// The buffers that are consumed.
+    pub(crate) fn host(&self) -> Host {
+        Host { instance: Arc::clone(&self.instance) }
+    }
 }
 
 impl Drop for Claim {
     fn drop(&mut self) {
-        if let Some(buffer) = self.instance.buffers.get(self.cpu as usize) {
-            buffer.consumer.store(0, Release);
+        if let Some(lane) = self.instance.lanes.get(self.cpu as usize) {
+            lane.consumer.store(0, Release);
         }
     }
 }
@@ -166,12 +202,24 @@ impl Drop for Claim {
 const CALIBRATION_AGE: Duration = Duration::from_secs(1);
 
 impl Host {
-    /// Makes an instance's buffers, one for each CPU.
+    /// Makes an instance's buffers, one for each CPU. Used alone, as the only instance of its process: events are on as
+    /// soon as they are declared. [`Instances`](crate::Instances) has more of them.
     ///
     /// # Errors
     /// [`HostError`] where the sizes are impossible or the kernel refuses the memory.
     pub fn new(config: &Config) -> Result<Self, HostError> {
-        let geometry = Geometry::new(config.subbuf_size, config.ring_subbufs).map_err(MapError::from)?;
+        Self::with(config, &Arc::new(Common::new(TOP)?), None, true)
+    }
+
+    /// Makes an instance's buffers. `sizes`: the sub-buffers of each CPU's ring, where they differ.
+    pub(crate) fn with(
+        config: &Config,
+        common: &Arc<Common>,
+        sizes: Option<&[u32]>,
+        is_top: bool,
+    ) -> Result<Self, HostError> {
+        let size = |cpu: u32| sizes.and_then(|sizes| sizes.get(cpu as usize).copied());
+        let geometry = |cpu| Geometry::new(config.subbuf_size, size(cpu).unwrap_or(config.ring_subbufs));
         if config.buffer_percent > 100 {
             return Err(HostError::Percent(config.buffer_percent.into()));
         }
@@ -179,25 +227,181 @@ impl Host {
         let (conversion, pair) = clock::calibrate(clock);
         let last = cpus::possible().map_err(HostError::Cpus)?.into_iter().max().unwrap_or(0);
         // Numbers that no CPU has get a buffer too, so that the index is the CPU. Untouched, it takes no memory.
-        let buffer = |cpu| Buffer::new(geometry, cpu, config, clock, conversion);
-        let buffers = (0..=last).map(buffer).collect::<Result<_, _>>()?;
-        let calibrated = Mutex::new((pair, Instant::now()));
-        let events = Mutex::default();
-        let instance = Instance { buffers, clock, buffer_percent: config.buffer_percent, calibrated, events };
+        let files = config.directory.as_deref().map(Files::new).transpose()?;
+        let buffer = |cpu| {
+            let geometry = geometry(cpu).map_err(MapError::from)?;
+            Buffer::new(geometry, cpu, files.as_ref(), config, clock, conversion).map(Arc::new)
+        };
+        let buffers = (0..=last).map(buffer).collect::<Result<_, HostError>>();
+        let buffers = buffers.inspect_err(|_| files.iter().for_each(Files::discard))?;
+        let calibrated = Mutex::new(Some((pair, Instant::now())));
+        let (common, buffer_percent) = (Arc::clone(common), AtomicU8::new(config.buffer_percent));
+        let snapshot = snapshot::Slot::default();
+        let (lanes, writers) = lanes(buffers);
+        let instance = Instance {
+            lanes,
+            writers,
+            clock,
+            buffer_percent,
+            calibrated,
+            common,
+            is_top,
+            snapshot,
+            strict: AtomicBool::new(false),
+            files,
+            resizing: Mutex::default(),
+        };
+        let host = Self { instance: Arc::new(instance) };
+        host.keep_events().map_err(MapError::events)?;
+        Ok(host)
+    }
+
+    /// The same instance with other buffers: a snapshot of it.
+    pub(crate) fn with_buffers(&self, buffers: Vec<Arc<Buffer>>) -> Self {
+        let (lanes, writers) = lanes(buffers);
+        let instance = Instance {
+            lanes,
+            writers,
+            clock: self.instance.clock,
+            buffer_percent: AtomicU8::new(self.buffer_percent()),
+            // Its events were stamped before now.
+            calibrated: Mutex::new(None),
+            common: Arc::clone(&self.instance.common),
+            is_top: false,
+            snapshot: snapshot::Slot::default(),
+            strict: AtomicBool::new(true),
+            files: None,
+            resizing: Mutex::default(),
+        };
+        Self { instance: Arc::new(instance) }
+    }
+
+    /// Where the instance keeps its snapshot.
+    pub(crate) fn snapshot_slot(&self) -> &snapshot::Slot {
+        &self.instance.snapshot
+    }
+
+    /// The buffers that are written; the index is the CPU.
+    pub(crate) fn buffers(&self) -> Vec<Arc<Buffer>> {
+        self.instance.lanes.iter().map(Lane::newest).collect()
+    }
+
+    pub(crate) fn strict(&self) -> &AtomicBool {
+        &self.instance.strict
+    }
+
+    /// Whether the buffers are files.
+    pub(crate) fn is_persistent(&self) -> bool {
+        self.instance.files.is_some()
+    }
+
+    /// One resize is done at a time.
+    pub(crate) fn resizing(&self) -> MutexGuard<'_, ()> {
+        self.instance.resizing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Each CPU's buffers, as the host has them and as its writers do.
+    pub(crate) fn lanes(&self) -> (&[Lane], &[writer::Lane]) {
+        (&self.instance.lanes, &self.instance.writers)
+    }
+
+    /// Goes on with a dead host's buffers, which somebody offers: one for each CPU.
+    pub(crate) fn adopt(
+        mut fds: Vec<(u32, OwnedFd)>,
+        common: &Arc<Common>,
+        buffer_percent: u8,
+        is_top: bool,
+    ) -> Result<Self, HostError> {
+        fds.sort_by_key(|&(cpu, _)| cpu);
+        let last = cpus::possible().map_err(HostError::Cpus)?.into_iter().max().unwrap_or(0);
+        if !fds.iter().map(|&(cpu, _)| cpu).eq(0..=last) {
+            return Err(HostError::NoSuchCpu(last));
+        }
+        let buffers = fds.into_iter().map(|(cpu, fd)| Buffer::adopt(cpu, fd).map(Arc::new));
+        let buffers = buffers.collect::<Result<Vec<_>, _>>()?;
+        let first = buffers.first().map(|buffer| buffer.mapping.ring().meta().clock.id.load(Relaxed));
+        let clock = first.and_then(ClockId::from_number).ok_or(HostError::Damaged(0))?;
+        let calibrated = Mutex::new(Some((Pair::now(clock), Instant::now())));
+        let (common, buffer_percent) = (Arc::clone(common), AtomicU8::new(buffer_percent));
+        let (lanes, writers) = lanes(buffers);
+        let instance = Instance {
+            lanes,
+            writers,
+            clock,
+            buffer_percent,
+            calibrated,
+            common,
+            is_top,
+            snapshot: snapshot::Slot::default(),
+            strict: AtomicBool::new(false),
+            files: None,
+            resizing: Mutex::default(),
+        };
         Ok(Self { instance: Arc::new(instance) })
+    }
+
+    /// How buffers like these are made.
+    pub(crate) fn stated_config(&self) -> Config {
+        let buffers = self.buffers();
+        let ring = buffers[0].mapping.ring();
+        let bits = ring.meta().switches.state.load(Relaxed);
+        Config {
+            subbuf_size: ring.geometry().subbuf_size(),
+            ring_subbufs: ring.geometry().ring_subbufs(),
+            mode: if bits & state::DISCARD != 0 { Mode::Discard } else { Mode::Overwrite },
+            clock: Some(self.instance.clock),
+            absolute_stamps: bits & state::ABSOLUTE != 0,
+            writer: WriterKind::from_number(ring.meta().identity.writer_kind.load(Relaxed)),
+            buffer_percent: self.buffer_percent(),
+            off: bits & state::OFF != 0,
+            ..Config::default()
+        }
     }
 
     /// A writer of this process.
     #[must_use]
     pub fn writer(&self) -> Writer {
-        let mappings = self.instance.buffers.iter().map(|buffer| Arc::clone(&buffer.mapping));
-        Writer::new(mappings.collect())
+        let targets = self.instance.is_top.then(|| Arc::clone(self.instance.common.targets()));
+        Writer::of_lanes(Arc::clone(&self.instance.writers), targets)
+    }
+
+    /// A writer of these buffers alone.
+    pub(crate) fn writer_here(&self) -> Writer {
+        Writer::of_lanes(Arc::clone(&self.instance.writers), None)
+    }
+
+    pub(crate) fn mappings(&self) -> Vec<Arc<Mapping>> {
+        self.buffers().iter().map(|buffer| Arc::clone(&buffer.mapping)).collect()
+    }
+
+    pub(crate) fn common(&self) -> &Arc<Common> {
+        &self.instance.common
+    }
+
+    /// Sub-buffers of each CPU's ring.
+    pub(crate) fn ring_sizes(&self) -> Vec<u32> {
+        self.buffers().iter().map(|buffer| buffer.mapping.geometry().ring_subbufs()).collect()
+    }
+
+    /// A process that consumes one of the buffers.
+    pub(crate) fn consumer(&self) -> Option<u32> {
+        let consumers = self.instance.lanes.iter().map(|lane| lane.consumer.load(Relaxed));
+        consumers.into_iter().find(|&pid| pid != 0)
+    }
+
+    /// Tells writers that these buffers were replaced, and readers that nothing more will come.
+    pub(crate) fn retire(&self) {
+        for buffer in self.buffers() {
+            let ring = buffer.mapping.ring();
+            ring.meta().switches.state.fetch_or(state::RETIRED | state::OFF, Relaxed);
+            wake::send_away(&ring);
+        }
     }
 
     /// The CPUs that have a buffer.
     #[must_use]
     pub fn cpus(&self) -> Vec<u32> {
-        self.instance.buffers.iter().map(|buffer| buffer.cpu).collect()
+        self.buffers().iter().map(|buffer| buffer.cpu).collect()
     }
 
     /// The clock that stamps events.
@@ -209,7 +413,31 @@ impl Host {
     /// How full a buffer is when readers are woken, in percent.
     #[must_use]
     pub fn buffer_percent(&self) -> u8 {
-        self.instance.buffer_percent
+        self.instance.buffer_percent.load(Relaxed)
+    }
+
+    /// Sets how full a buffer is when readers are woken, in percent.
+    pub(crate) fn set_buffer_percent(&self, percent: u8) -> Result<(), HostError> {
+        if percent > 100 {
+            return Err(HostError::Percent(percent.into()));
+        }
+        self.instance.buffer_percent.store(percent, Relaxed);
+        Ok(())
+    }
+
+    /// Lets full rings overwrite their oldest events or refuse new ones, from now on.
+    pub(crate) fn set_mode(&self, mode: Mode) {
+        for lane in &self.instance.lanes {
+            // No resize copies the old state meanwhile.
+            let chain = lane.chain();
+            let ring = chain.newest().mapping.ring();
+            let state = &ring.meta().switches.state;
+            // Relaxed: the writer that turns a page just now may follow either.
+            match mode {
+                Mode::Overwrite => state.fetch_and(!state::DISCARD, Relaxed),
+                Mode::Discard => state.fetch_or(state::DISCARD, Relaxed),
+            };
+        }
     }
 
     /// Hands out what is new on a CPU's reader page, or the next page: the kernel's `TRACE_MMAP_IOCTL_GET_READER`.
@@ -223,9 +451,7 @@ impl Host {
 
     pub(crate) fn get_reader_page(&self, cpu: u32) -> Result<Handed, HostError> {
         self.calibrate();
-        let buffer = self.buffer(cpu)?;
-        let mut reader = buffer.reader();
-        swap::get_reader(&buffer.mapping.ring(), &mut reader).map_err(|Corrupt| HostError::Damaged(cpu))
+        self.lane(cpu)?.chain().get_reader().map_err(|Corrupt| HostError::Damaged(cpu))
     }
 
     /// Waits until a CPU's buffer is `percent` full (0: until there is anything to read), for `timeout` at
@@ -234,7 +460,7 @@ impl Host {
     /// # Errors
     /// [`HostError::NoSuchCpu`], [`HostError::Percent`], [`HostError::Damaged`].
     pub fn wait(&self, cpu: u32, percent: u8, timeout: Option<Duration>) -> Result<Waited, HostError> {
-        let buffer = self.buffer(cpu)?;
+        let buffer = self.lane(cpu)?.front();
         let ring = buffer.mapping.ring();
         wake::wait(&ring, timeout, || self.arm(cpu, percent))
     }
@@ -244,10 +470,11 @@ impl Host {
         if percent > 100 {
             return Err(HostError::Percent(percent.into()));
         }
-        let buffer = self.buffer(cpu)?;
+        let buffer = self.lane(cpu)?.front();
         let (ring, reader) = (buffer.mapping.ring(), buffer.reader());
         let armed = || {
-            if watermark::is_reached(&ring, &reader, percent)? {
+            // Of a buffer that was replaced, the end is news, too.
+            if retire::is_retired(&ring)? || watermark::is_reached(&ring, &reader, percent)? {
                 return Ok(true);
             }
             wake::arm(&ring.meta().switches, watermark::until(&ring, &reader, percent)?);
@@ -261,8 +488,8 @@ impl Host {
     /// # Errors
     /// [`HostError::NoSuchCpu`].
     pub fn wake_all(&self, cpu: u32) -> Result<(), HostError> {
-        let ring = self.buffer(cpu)?.mapping.ring();
-        wake::send_away(&ring);
+        let buffer = self.lane(cpu)?.front();
+        wake::send_away(&buffer.mapping.ring());
         Ok(())
     }
 
@@ -271,23 +498,28 @@ impl Host {
     /// # Errors
     /// [`HostError::NoSuchCpu`], [`HostError::Damaged`].
     pub fn stats(&self, cpu: u32) -> Result<Stats, HostError> {
-        let buffer = self.buffer(cpu)?;
-        let (ring, reader) = (buffer.mapping.ring(), buffer.reader());
+        let chain = self.lane(cpu)?.chain();
         let now = Pair::now(self.instance.clock).ticks;
-        stats::of(&ring, &reader, now).map_err(|Corrupt| HostError::Damaged(cpu))
+        chain.stats(now).map_err(|Corrupt| HostError::Damaged(cpu))
     }
 
     /// Switches recording on or off, for all writers at once.
     pub fn set_recording(&self, on: bool) {
-        for buffer in &self.instance.buffers {
-            let ring = buffer.mapping.ring();
-            let state = &ring.meta().switches.state;
-            if on {
-                state.fetch_and(!state::OFF, Relaxed);
+        let set = |switches: &Switches| {
+            let _ = if on {
+                switches.state.fetch_and(!state::OFF, Relaxed)
             } else {
-                state.fetch_or(state::OFF, Relaxed);
+                switches.state.fetch_or(state::OFF, Relaxed)
+            };
+        };
+        for (lane, writers) in self.instance.lanes.iter().zip(self.instance.writers.iter()) {
+            // No resize copies the old state meanwhile.
+            let chain = lane.chain();
+            // Writers look at the first buffer that they mapped, whichever that is.
+            writers.switches().for_each(set);
+            if !on {
                 // As in the kernel: nothing more will come, so nobody waits for it.
-                wake::send_away(&ring);
+                wake::send_away(&chain.front().mapping.ring());
             }
         }
     }
@@ -295,9 +527,10 @@ impl Host {
     /// Whether recording is on.
     #[must_use]
     pub fn is_recording(&self) -> bool {
-        let off =
-            |buffer: &Buffer| buffer.mapping.ring().meta().switches.state.load(Relaxed) & state::OFF != 0;
-        !self.instance.buffers.iter().any(off)
+        let off = |buffer: &Arc<Buffer>| {
+            buffer.mapping.ring().meta().switches.state.load(Relaxed) & state::OFF != 0
+        };
+        !self.buffers().iter().any(off)
     }
 
     /// Empties all buffers and sets their counters to 0, while writers go on.
@@ -305,7 +538,15 @@ impl Host {
     /// # Errors
     /// [`HostError::Busy`] where a buffer could not be emptied, [`HostError::Damaged`].
     pub fn reset(&self) -> Result<(), HostError> {
-        self.instance.buffers.iter().try_for_each(Buffer::reset)
+        self.instance.lanes.iter().try_for_each(Lane::reset)
+    }
+
+    /// As [`reset`](Self::reset), for one CPU's buffer.
+    ///
+    /// # Errors
+    /// As there, and [`HostError::NoSuchCpu`].
+    pub fn reset_cpu(&self, cpu: u32) -> Result<(), HostError> {
+        self.lane(cpu)?.reset()
     }
 
     /// Declares an event: `format` is the text of a kernel `format` file, whose `ID:` line the host fills in.
@@ -314,81 +555,138 @@ impl Host {
     /// # Errors
     /// [`RegisterError`] names what is wrong, or what differs from an event declared under this name.
     pub fn register_event(&self, system: &str, name: &str, format: &str) -> Result<u16, RegisterError> {
-        self.registry().declare(system, name, format)
+        let id = self.instance.common.declare(system, name, format)?;
+        self.keep_events().map_err(|_| RegisterError::Full {
+            event: format!("{system}:{name}"),
+            what: "blocks on the disk of its persistent buffers",
+        })?;
+        Ok(id)
+    }
+
+    /// Writes down what is declared, beside persistent buffers.
+    fn keep_events(&self) -> std::io::Result<()> {
+        match &self.instance.files {
+            Some(files) => files.keep(self.instance.common.registry().events()),
+            None => Ok(()),
+        }
     }
 
     /// All events declared, in the order of their ids.
     #[must_use]
     pub fn events(&self) -> Vec<Arc<Event>> {
-        self.registry().events().map(Arc::clone).collect()
+        self.instance.common.registry().events().map(Arc::clone).collect()
     }
 
     /// The event of this system and name.
     #[must_use]
     pub fn event(&self, system: &str, name: &str) -> Option<Arc<Event>> {
-        self.registry().find(system, name).map(Arc::clone)
-    }
-
-    /// The event with the lowest id above `id`.
-    pub(crate) fn next_event(&self, id: u16) -> Option<Arc<Event>> {
-        self.registry().next_after(id).map(Arc::clone)
-    }
-
-    /// What is declared. A declaration is complete or absent, so a panic of another thread changes nothing.
-    fn registry(&self) -> MutexGuard<'_, Registry> {
-        self.instance.events.lock().unwrap_or_else(PoisonError::into_inner)
+        self.instance.common.registry().find(system, name).map(Arc::clone)
     }
 
     /// Makes process `pid` the consuming reader of a CPU's buffer, until the claim is dropped.
     pub(crate) fn claim(&self, cpu: u32, pid: u32) -> Result<Claim, HostError> {
         // Acquire: what the last consumer did is done. Its swaps are ordered by the reader's lock anyway.
-        match self.buffer(cpu)?.consumer.compare_exchange(0, pid, AcqRel, Acquire) {
-            Ok(_) => Ok(Claim { instance: Arc::clone(&self.instance), cpu }),
+        match self.lane(cpu)?.consumer.compare_exchange(0, pid, AcqRel, Acquire) {
+            Ok(_) => {
+                self.lane(cpu)?.chain().forget_reader();
+                Ok(Claim { instance: Arc::clone(&self.instance), cpu })
+            }
             Err(pid) => Err(HostError::Claimed { cpu, pid }),
         }
     }
 
-    /// A descriptor that can be mapped read-only and nothing else.
-    pub(crate) fn read_only(&self, cpu: u32) -> Result<BorrowedFd<'_>, HostError> {
-        Ok(self.buffer(cpu)?.read_only.as_fd())
+    /// A descriptor of the buffer that is read, which can be mapped read-only and nothing else.
+    pub(crate) fn read_only(&self, cpu: u32) -> Result<Arc<OwnedFd>, HostError> {
+        Ok(Arc::clone(&self.lane(cpu)?.front().read_only))
     }
 
-    /// A descriptor that can be mapped read-write.
-    pub(crate) fn read_write(&self, cpu: u32) -> Result<BorrowedFd<'_>, HostError> {
-        Ok(self.buffer(cpu)?.fd.as_fd())
+    /// As [`read_only`](Self::read_only), for the consuming reader.
+    pub(crate) fn memory_for_consumer(&self, cpu: u32) -> Result<Arc<OwnedFd>, HostError> {
+        Ok(Arc::clone(&self.lane(cpu)?.chain().tell().read_only))
+    }
+
+    /// A descriptor of the buffer that is written, which can be mapped read-write.
+    pub(crate) fn read_write(&self, cpu: u32) -> Result<Arc<OwnedFd>, HostError> {
+        Ok(Arc::clone(&self.lane(cpu)?.newest().fd))
+    }
+
+    /// A descriptor as [`read_only`](Self::read_only)'s of the buffer that replaced this one, if any did.
+    pub(crate) fn read_only_after(
+        &self,
+        cpu: u32,
+        mapping: &Mapping,
+    ) -> Result<Option<Arc<OwnedFd>>, HostError> {
+        Ok(self.lane(cpu)?.chain().after(mapping).map(|buffer| Arc::clone(&buffer.read_only)))
     }
 
     /// Draws the line from ticks to nanoseconds anew where the last one is old.
     pub(crate) fn calibrate(&self) {
         let Ok(mut calibrated) = self.instance.calibrated.try_lock() else { return };
-        let (before, since) = *calibrated;
+        let Some((before, since)) = *calibrated else { return };
         if self.instance.clock != ClockId::Cycles || since.elapsed() < CALIBRATION_AGE {
             return;
         }
         let now = Pair::now(self.instance.clock);
         if let Some(line) = now.line_from(before) {
-            for buffer in self.instance.buffers.iter() {
+            for buffer in self.buffers() {
                 buffer.mapping.ring().meta().clock.store(line);
             }
         }
-        *calibrated = (now, Instant::now());
+        *calibrated = Some((now, Instant::now()));
     }
 
-    fn buffer(&self, cpu: u32) -> Result<&Buffer, HostError> {
-        self.instance.buffers.get(cpu as usize).ok_or(HostError::NoSuchCpu(cpu))
+    /// The buffer's memory.
+    pub(crate) fn mapping(&self, cpu: u32) -> Result<Arc<Mapping>, HostError> {
+        Ok(Arc::clone(&self.lane(cpu)?.front().mapping))
     }
+
+    /// Whether the reader page is the one being written.
+    pub(crate) fn holds_tail(&self, cpu: u32, ring: &Ring<'_>) -> Result<bool, Corrupt> {
+        let buffer = self.lane(cpu).map_err(|_| Corrupt)?.front();
+        Ok(buffer.reader().holds(ring.tail()?))
+    }
+
+    /// Data bytes on the reader page that were not handed out.
+    pub(crate) fn unread_on_page(&self, cpu: u32, ring: &Ring<'_>) -> Result<u32, Corrupt> {
+        let buffer = self.lane(cpu).map_err(|_| Corrupt)?.front();
+        Ok(buffer.reader().unread_on_page(ring)?.bytes)
+    }
+
+    /// Where the buffers' list is: two handles of the same say the same.
+    pub(crate) fn address(&self) -> *const () {
+        Arc::as_ptr(&self.instance).cast()
+    }
+
+    /// Full sub-buffers that nobody has read.
+    pub(crate) fn dirty(&self, cpu: u32, ring: &Ring<'_>) -> Result<u64, Corrupt> {
+        let buffer = self.lane(cpu).map_err(|_| Corrupt)?.front();
+        watermark::dirty(ring, &buffer.reader())
+    }
+
+    pub(crate) fn lane(&self, cpu: u32) -> Result<&Lane, HostError> {
+        self.instance.lanes.get(cpu as usize).ok_or(HostError::NoSuchCpu(cpu))
+    }
+}
+
+/// Lanes that begin with these buffers.
+fn lanes(buffers: Vec<Arc<Buffer>>) -> (Vec<Lane>, Arc<[writer::Lane]>) {
+    let mappings = buffers.iter().map(|buffer| Arc::clone(&buffer.mapping)).collect();
+    (buffers.into_iter().map(Lane::new).collect(), writer::lanes(mappings))
 }
 
 impl Buffer {
     fn new(
         geometry: Geometry,
         cpu: u32,
+        files: Option<&Files>,
         config: &Config,
         clock: ClockId,
         conversion: Conversion,
     ) -> Result<Self, HostError> {
-        let (fd, mapping) = map::create(geometry, cpu)?;
-        let read_only = map::read_only(fd.as_fd())?;
+        let (fd, mapping) = match files {
+            Some(files) => map::create_file(&files.buffer(cpu), geometry, cpu)?,
+            None => map::create(geometry, cpu)?,
+        };
         let ring = mapping.ring();
         let default = if rseq::available() { WriterKind::Rseq } else { WriterKind::Locked };
         ring.meta().identity.writer_kind.store(config.writer.unwrap_or(default) as u32, Relaxed);
@@ -399,16 +697,96 @@ impl Buffer {
         bits |= if config.mode == Mode::Discard { state::DISCARD } else { 0 };
         bits |= if config.absolute_stamps { state::ABSOLUTE } else { 0 };
         ring.meta().switches.state.store(bits, Relaxed);
-        let reader = Mutex::new(Swapper::new(&ring));
-        Ok(Self { cpu, fd, read_only, mapping: Arc::new(mapping), reader, consumer: AtomicU32::new(0) })
+        let reader = Swapper::new(&ring);
+        Self::with_reader(cpu, fd, mapping, reader)
+    }
+
+    /// The CPU whose ring this is.
+    pub(crate) fn cpu(&self) -> u32 {
+        self.cpu
+    }
+
+    pub(crate) fn mapping(&self) -> &Arc<Mapping> {
+        &self.mapping
+    }
+
+    pub(crate) fn descriptor(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+
+    pub(crate) fn file(&self) -> map::File {
+        self.mapping.file()
+    }
+
+    /// See [`Mapping::give_back`].
+    pub(crate) fn give_back(&self) {
+        self.mapping.give_back(self.fd.as_fd());
+    }
+
+    /// Memory of the same kind, empty and switched off.
+    fn blank(&self, geometry: Geometry) -> Result<(OwnedFd, Mapping), HostError> {
+        let (fd, mapping) = map::create(geometry, self.cpu)?;
+        let (from, ring) = (self.mapping.ring(), mapping.ring());
+        let (from, to) = (from.meta(), ring.meta());
+        to.identity.writer_kind.store(from.identity.writer_kind.load(Relaxed), Relaxed);
+        to.clock.id.store(from.clock.id.load(Relaxed), Relaxed);
+        if let Some(conversion) = from.clock.load() {
+            to.clock.store(conversion);
+        }
+        to.switches.state.store(from.switches.state.load(Relaxed) | state::OFF, Relaxed);
+        Ok((fd, mapping))
+    }
+
+    fn with_reader(cpu: u32, fd: OwnedFd, mapping: Mapping, reader: Swapper) -> Result<Self, HostError> {
+        let read_only = map::read_only(fd.as_fd())?;
+        let (mapping, reader) = (Arc::new(mapping), Mutex::new(reader));
+        Ok(Self { cpu, fd: Arc::new(fd), read_only: Arc::new(read_only), mapping, reader })
+    }
+
+    /// An empty buffer of the same sizes, switched off.
+    pub(crate) fn emptied(&self) -> Result<Self, HostError> {
+        self.empty(self.mapping.geometry())
+    }
+
+    /// An empty buffer of these sizes, switched off.
+    pub(crate) fn empty(&self, geometry: Geometry) -> Result<Self, HostError> {
+        let (fd, mapping) = self.blank(geometry)?;
+        let reader = Swapper::new(&mapping.ring());
+        Self::with_reader(self.cpu, fd, mapping, reader)
+    }
+
+    /// A copy of what the buffer holds now, switched off. `pace` is called behind each page.
+    pub(crate) fn copied(&self, mut pace: impl FnMut(&Copying<'_, '_>)) -> Result<Self, HostError> {
+        let (fd, mapping) = self.blank(self.mapping.geometry())?;
+        let ring = self.mapping.ring();
+        let mut copy = || {
+            // While the lock is held nothing is handed out.
+            let mut copying = Copying::begin(ring, &self.reader(), mapping.ring())?;
+            while copying.step()? {
+                pace(&copying);
+            }
+            copying.finish()
+        };
+        let reader = copy().map_err(|Corrupt| HostError::Damaged(self.cpu))?;
+        Self::with_reader(self.cpu, fd, mapping, reader)
+    }
+
+    /// A dead host's buffer, with all that its consuming reader had not been given.
+    fn adopt(cpu: u32, fd: OwnedFd) -> Result<Self, HostError> {
+        let mapping = map::open(fd.as_fd(), Access::Write)?;
+        if mapping.ring().meta().identity.cpu.load(Relaxed) != cpu {
+            return Err(HostError::NoSuchCpu(cpu));
+        }
+        let reader = recover::reader(&mapping.ring()).map_err(|Corrupt| HostError::Damaged(cpu))?;
+        Self::with_reader(cpu, fd, mapping, reader)
     }
 
     /// What the consuming reader holds. A panic of another thread changes nothing about what it says.
-    fn reader(&self) -> MutexGuard<'_, Swapper> {
+    pub(crate) fn reader(&self) -> MutexGuard<'_, Swapper> {
         self.reader.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn reset(&self) -> Result<(), HostError> {
+    pub(crate) fn reset(&self) -> Result<(), HostError> {
         let (ring, mut reader) = (self.mapping.ring(), self.reader());
         // Turning a page is the writers' business: it is done as one of them, on their CPU.
         let Some(_pin) = Pin::to(self.cpu) else {

@@ -16,6 +16,8 @@ compile_error!("the ring lays out event headers as little-endian machines do; ri
 
 #[cfg(not(loom))]
 pub mod attach;
+#[cfg(not(loom))]
+mod board;
 pub mod clock;
 #[cfg(not(loom))]
 pub mod cpus;
@@ -24,7 +26,13 @@ mod cursor;
 #[cfg(not(loom))]
 pub mod event;
 #[cfg(not(loom))]
+mod files;
+#[cfg(not(loom))]
 mod host;
+#[cfg(not(loom))]
+pub mod instance;
+#[cfg(not(loom))]
+mod lane;
 #[cfg(not(loom))]
 mod map;
 #[cfg(not(loom))]
@@ -33,14 +41,24 @@ mod merge;
 mod reader;
 #[cfg(not(loom))]
 mod record;
+#[cfg(not(loom))]
+pub mod recover;
+#[cfg(not(loom))]
+mod resize;
 mod ring;
 mod rseq;
 #[cfg(not(loom))]
+pub mod rules;
+#[cfg(not(loom))]
 pub mod serve;
+#[cfg(not(loom))]
+mod snapshot;
 #[cfg(not(loom))]
 mod spot;
 #[cfg(not(loom))]
 mod stats;
+#[cfg(not(loom))]
+pub mod subbufs;
 pub mod thread;
 #[cfg(not(loom))]
 pub mod tracefs;
@@ -53,13 +71,17 @@ pub use cursor::{Cursor, Start};
 #[cfg(not(loom))]
 pub use host::{Config, Host, HostError, Mode, Waited};
 #[cfg(not(loom))]
+pub use instance::{Instance, InstanceError, Instances};
+#[cfg(not(loom))]
 pub use map::MapError;
 #[cfg(not(loom))]
 pub use merge::{HOLD, Input, Merge, Merged};
 #[cfg(not(loom))]
-pub use reader::{ReadError, Reader, Waker};
+pub use reader::{ReadError, Reader, Waker, WholePage, WholePages};
 #[cfg(not(loom))]
 pub use record::{Damaged, Item, Lost, Payload, Record};
+#[cfg(not(loom))]
+pub use resize::Replacement;
 pub use ring::write::Refused;
 pub use ringtap_abi::meta::WriterKind;
 pub use ringtap_abi::records::Damage;

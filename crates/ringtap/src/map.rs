@@ -5,15 +5,16 @@
 
 use crate::ring::{Data, Ring};
 use ringtap_abi::geometry::GeometryError;
-use ringtap_abi::meta::{Desc, MAGIC, MetaPage, VERSION};
+use ringtap_abi::meta::{Desc, MAGIC, MetaPage, VERSION, state};
 use ringtap_abi::sync::AtomicU64;
 use ringtap_abi::{Geometry, SubbufId};
 use rustix::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use rustix::fs::{MemfdFlags, Mode, OFlags, SealFlags};
 use rustix::io::Errno;
 use rustix::mm::{Advice, MapFlags, ProtFlags};
+use std::path::{Path, PathBuf};
 use std::ptr::NonNull;
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 
 /// Why memory could not be made or mapped.
 #[derive(Debug, thiserror::Error)]
@@ -32,6 +33,43 @@ pub enum MapError {
         /// The version stated.
         found: u32,
     },
+    /// There is no room for the buffer.
+    #[error("there is no room for {bytes} bytes in {path}: free some, or make the buffers smaller")]
+    DiskFull {
+        /// The file.
+        path: PathBuf,
+        /// Bytes of the buffer.
+        bytes: u64,
+    },
+    /// The file system takes files in larger units, as one of huge pages does.
+    #[error(
+        "{path} lies on a file system of {unit}-byte pages, and a buffer of {bytes} bytes is no multiple: choose larger sub-buffers, or more"
+    )]
+    Unaligned {
+        /// The file.
+        path: PathBuf,
+        /// Bytes of the buffer.
+        bytes: u64,
+        /// Bytes of a page.
+        unit: u64,
+    },
+    /// A file could not be made.
+    #[error("failed to {action} {path}")]
+    File {
+        /// What was tried.
+        action: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// The answer.
+        #[source]
+        source: std::io::Error,
+    },
+    /// Another host has the directory.
+    #[error("{path} is in use by another host: end it, or choose another directory")]
+    InUse {
+        /// The directory.
+        path: PathBuf,
+    },
     /// The processor's data caches may alias, so that one side would not see what the other wrote.
     #[error(
         "this architecture's data caches may alias virtually: ringtap cannot share memory coherently on it"
@@ -46,6 +84,12 @@ pub enum MapError {
         #[source]
         source: std::io::Error,
     },
+}
+
+impl MapError {
+    pub(crate) fn events(source: std::io::Error) -> Self {
+        Self::System { action: "write down the events beside the buffers", source }
+    }
 }
 
 pub(crate) fn failed(action: &'static str) -> impl FnOnce(Errno) -> MapError {
@@ -132,6 +176,21 @@ impl Drop for Memory {
 pub(crate) struct Mapping {
     memory: Memory,
     geometry: Geometry,
+    file: File,
+}
+
+/// Which memory this is, whatever it is mapped by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct File {
+    device: u64,
+    inode: u64,
+}
+
+impl File {
+    pub(crate) fn of(fd: BorrowedFd<'_>) -> Result<Self, MapError> {
+        let stat = rustix::fs::fstat(fd).map_err(failed("look at the buffer's descriptor"))?;
+        Ok(Self { device: stat.st_dev, inode: stat.st_ino })
+    }
 }
 
 impl Mapping {
@@ -173,6 +232,21 @@ impl Mapping {
     pub(crate) fn geometry(&self) -> Geometry {
         self.geometry
     }
+
+    pub(crate) fn file(&self) -> File {
+        self.file
+    }
+
+    /// Gives the sub-buffers' memory back to the kernel, for all who map it: they read as zeros from then on, and are
+    /// marked so before. For a ring that was retired and read: nobody writes to it, and its counters stay.
+    pub(crate) fn give_back(&self, fd: BorrowedFd<'_>) {
+        // The cursors' look at the mark comes behind their fence (E3); this store comes before the kernel's.
+        self.ring().meta().switches.state.fetch_or(state::GONE, SeqCst);
+        let (from, to) = (self.geometry.meta_page_size(), self.geometry.map_len());
+        let flags = rustix::fs::FallocateFlags::PUNCH_HOLE | rustix::fs::FallocateFlags::KEEP_SIZE;
+        // Where the file system cannot, the memory lives as long as its mappings.
+        let _ = rustix::fs::fallocate(fd, flags, from as u64, (to - from) as u64);
+    }
 }
 
 /// Seals that every buffer has: its size is final, so no access to a mapping of it can fault.
@@ -189,8 +263,50 @@ pub(crate) fn create(geometry: Geometry, cpu: u32) -> Result<(OwnedFd, Mapping),
     rustix::fs::fchmod(&fd, Mode::RUSR).map_err(failed("protect the buffer's memfd"))?;
     rustix::fs::ftruncate(&fd, geometry.map_len() as u64).map_err(failed("size the buffer's memfd"))?;
     rustix::fs::fcntl_add_seals(&fd, SEALS).map_err(failed("seal the buffer's memfd"))?;
+    let mapping = format(&fd, geometry, cpu)?;
+    Ok((fd, mapping))
+}
+
+/// File system type of huge pages (`HUGETLBFS_MAGIC`).
+const HUGETLBFS: rustix::fs::FsWord = 0x9584_58f6;
+
+/// Makes the memory of a buffer in a file that does not exist yet. All of its blocks are there from the start: a full
+/// disk is noticed here, and not by a writer's SIGBUS.
+pub(crate) fn create_file(path: &Path, geometry: Geometry, cpu: u32) -> Result<(OwnedFd, Mapping), MapError> {
+    let failed =
+        |action| move |errno: Errno| MapError::File { action, path: path.to_owned(), source: errno.into() };
+    let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+    let fd = rustix::fs::open(path, flags, Mode::RUSR | Mode::WUSR).map_err(failed("make the file"))?;
+    let fill = || {
+        let bytes = geometry.map_len() as u64;
+        let file_system = rustix::fs::fstatfs(&fd).map_err(failed("look at the file system of"))?;
+        let unit = u64::try_from(file_system.f_bsize).unwrap_or(1).max(1);
+        if file_system.f_type == HUGETLBFS && !bytes.is_multiple_of(unit) {
+            return Err(MapError::Unaligned { path: path.to_owned(), bytes, unit });
+        }
+        match rustix::fs::fallocate(&fd, rustix::fs::FallocateFlags::empty(), 0, bytes) {
+            Ok(()) => {}
+            Err(Errno::NOSPC | Errno::DQUOT | Errno::FBIG) => {
+                return Err(MapError::DiskFull { path: path.to_owned(), bytes });
+            }
+            Err(errno) => return Err(failed("reserve all blocks of")(errno)),
+        }
+        format(&fd, geometry, cpu)
+    };
+    match fill() {
+        Ok(mapping) => Ok((fd, mapping)),
+        Err(error) => {
+            // Nothing half made stays.
+            let _ = std::fs::remove_file(path);
+            Err(error)
+        }
+    }
+}
+
+/// Maps memory of zeros for writing, and makes an empty buffer of it.
+fn format(fd: &OwnedFd, geometry: Geometry, cpu: u32) -> Result<Mapping, MapError> {
     let memory = Memory::map(fd.as_fd(), 0, geometry.map_len(), Access::Write)?;
-    let mapping = Mapping { memory, geometry };
+    let mapping = Mapping { memory, geometry, file: File::of(fd.as_fd())? };
     let ring = mapping.ring();
     let (kernel, identity) = (&ring.meta().kernel, &ring.meta().identity);
     let number = |size: usize| u32::try_from(size).expect("a meta-page is smaller than 4 GiB");
@@ -202,23 +318,37 @@ pub(crate) fn create(geometry: Geometry, cpu: u32) -> Result<(OwnedFd, Mapping),
     identity.version.store(VERSION, Relaxed);
     identity.cpu.store(cpu, Relaxed);
     ring.format();
-    Ok((fd, mapping))
+    Ok(mapping)
 }
 
 /// Maps a buffer that somebody else made, after checking all that it says of itself.
-pub(crate) fn open(fd: BorrowedFd<'_>, access: Access) -> Result<Mapping, MapError> {
+pub(crate) fn open(fd: impl AsFd, access: Access) -> Result<Mapping, MapError> {
+    let fd = fd.as_fd();
     let len = rustix::fs::fstat(fd).map_err(failed("look at the buffer's descriptor"))?.st_size;
     let len = usize::try_from(len).unwrap_or(0);
     // Without the seals its owner could truncate it, and each access behind its end would kill the reader.
-    let seals = rustix::fs::fcntl_get_seals(fd).map_err(|_| MapError::Foreign("it is not a memfd"))?;
-    if !seals.contains(SealFlags::SHRINK) {
+    let seals = match rustix::fs::fcntl_get_seals(fd) {
+        Ok(seals) => seals,
+        Err(_) if is_own_file(fd)? => SEALS,
+        Err(_) => return Err(MapError::Foreign("it is not a memfd")),
+    };
+    if !seals.contains(SealFlags::SHRINK) && !is_own_file(fd)? {
         return Err(MapError::Foreign("it is not sealed against shrinking"));
     }
     if len < size_of::<MetaPage>() {
         return Err(MapError::Foreign("it is too short for a meta-page"));
     }
     let geometry = stated_geometry(&Memory::map(fd, 0, size_of::<MetaPage>(), Access::Read)?, len)?;
-    Ok(Mapping { memory: Memory::map(fd, 0, geometry.map_len(), access)?, geometry })
+    let memory = Memory::map(fd, 0, geometry.map_len(), access)?;
+    Ok(Mapping { memory, geometry, file: File::of(fd)? })
+}
+
+/// Whether this is a file with a name that only this user, or root, can change: a persistent buffer cannot be sealed.
+fn is_own_file(fd: BorrowedFd<'_>) -> Result<bool, MapError> {
+    let stat = rustix::fs::fstat(fd).map_err(failed("look at the buffer's descriptor"))?;
+    let is_file = rustix::fs::FileType::from_raw_mode(stat.st_mode).is_file() && stat.st_nlink > 0;
+    let is_ours = stat.st_uid == 0 || stat.st_uid == rustix::process::geteuid().as_raw();
+    Ok(is_file && is_ours && stat.st_mode & 0o022 == 0)
 }
 
 fn stated_geometry(head: &Memory, len: usize) -> Result<Geometry, MapError> {

@@ -77,6 +77,12 @@ pub(crate) fn of_thread() -> *mut Spot {
     SPOT.with(UnsafeCell::get)
 }
 
+/// Forgets where the calling thread wrote last: a forked child has to be seen once by the slow path.
+pub(crate) fn forget() {
+    // SAFETY: the thread's own. A handler that interrupts this sees one value or the other.
+    unsafe { (*of_thread()).key = 0 };
+}
+
 /// Notes where the calling thread writes. `false` where the spot says so already, or cannot be changed now.
 pub(crate) fn remember(area: &Area, writer: u32, ring: &Ring<'_>, cpu: u32, page: SubbufId) -> bool {
     let spot = of_thread();

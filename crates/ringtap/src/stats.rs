@@ -34,6 +34,20 @@ impl Stats {
         self.entries.wrapping_add(self.overrun).wrapping_add(self.read_events)
     }
 
+    /// These counters and those of a buffer that replaced this one's; its times are the later ones.
+    pub(crate) fn and(self, later: Self) -> Self {
+        let add = u64::wrapping_add;
+        Self {
+            entries: add(self.entries, later.entries),
+            overrun: add(self.overrun, later.overrun),
+            commit_overrun: add(self.commit_overrun, later.commit_overrun),
+            bytes: add(self.bytes, later.bytes),
+            dropped_events: add(self.dropped_events, later.dropped_events),
+            read_events: add(self.read_events, later.read_events),
+            ..later
+        }
+    }
+
     /// As the eight numbers of a control message.
     pub(crate) fn to_array(self) -> [u64; 8] {
         let Self {

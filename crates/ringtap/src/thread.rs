@@ -36,6 +36,10 @@ fn forget_on_fork() {
     extern "C" fn forget() {
         ID.set(0);
         OWNER.set(0);
+        #[cfg(not(loom))]
+        crate::spot::forget();
+        #[cfg(not(loom))]
+        crate::instance::tasks::forget();
     }
     static ONCE: Once = Once::new();
     // SAFETY: `forget` only stores to thread-local cells, which a forked child may do.

@@ -1,9 +1,11 @@
 //! Writing events: the application's side of an instance.
 
 use crate::clock::Ticker;
-use crate::map::Mapping;
-use crate::ring::Ring;
+use crate::event::Route;
+use crate::instance::targets::Targets;
+use crate::map::{self, Access, MapError, Mapping};
 use crate::ring::write::{self, Refused, Step};
+use crate::ring::{Ring, retire};
 use crate::rseq::{self, Area, IN_REGISTERS, Outcome, Plain, from_registers, in_registers};
 use crate::rseq::{
     lock,
@@ -13,10 +15,14 @@ use crate::{spot, thread, wake};
 use ringtap_abi::clock::ClockId;
 use ringtap_abi::event::max_payload;
 use ringtap_abi::meta::{Switches, WriterKind, state};
+use ringtap_abi::switchboard::TOP;
 use ringtap_abi::words::{Commit, Place};
+use rustix::fd::BorrowedFd;
 use std::mem::MaybeUninit;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::ptr;
+use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed};
+use std::sync::atomic::{AtomicPtr, AtomicU64};
+use std::sync::{Arc, OnceLock};
 
 /// Sections of one event that the kernel may abort before the event takes the lock instead: a debugger that
 /// steps through them aborts each.
@@ -26,6 +32,8 @@ const ABORTS: u32 = 64;
 const ROUNDS: u32 = 1024;
 /// Rounds under the lock: append, turn, append; a claim may race with the reader's swap in between.
 const LOCKED_ROUNDS: u32 = 64;
+/// Replaced buffers that one event follows to the next.
+const REPLACEMENTS: u32 = 64;
 
 /// Writes events into the ring of the CPU that the calling thread runs on.
 ///
@@ -34,16 +42,87 @@ const LOCKED_ROUNDS: u32 = 64;
 /// must not write: the kernel does not keep its rseq area.
 #[derive(Clone, Debug)]
 pub struct Writer {
-    buffers: Arc<[Buffer]>,
-    /// Where the host switches recording on and off for all: the first buffer's, which `buffers` keeps mapped.
+    lanes: Arc<[Lane]>,
+    /// Where the host switches recording on and off for all: the memory of the first CPU's oldest buffer here, which
+    /// `lanes` keep mapped. The host switches there, too, when it was replaced.
     switches: &'static Switches,
     /// Tells this writer's spots from others'; clones share it, and it is never used again. 32 bits, or
     /// [`NUMBERLESS`].
     number: u64,
+    /// Where events go that belong elsewhere than in these buffers; `None` for a writer of these alone.
+    targets: Option<Arc<Targets>>,
 }
 
 /// The number of all writers behind the process's first four thousand million. No spot has it.
 const NUMBERLESS: u64 = 1 << 63;
+
+/// One CPU's buffers: the one that is written, and those that it replaced, which stay mapped because threads may still
+/// look at them.
+#[derive(Debug)]
+pub(crate) struct Lane {
+    oldest: Arc<Buffer>,
+    /// The last buffer of the chain that begins with `oldest` whose predecessor was found retired.
+    present: AtomicPtr<Buffer>,
+}
+
+impl Lane {
+    fn new(buffer: Buffer) -> Self {
+        let oldest = Arc::new(buffer);
+        let present = AtomicPtr::new(ptr::from_ref(&*oldest).cast_mut());
+        Self { oldest, present }
+    }
+
+    fn present(&self) -> &Buffer {
+        // SAFETY: a buffer of the chain, which is only dropped with the lane. Acquire: made before it was stored here.
+        unsafe { &*self.present.load(Acquire) }
+    }
+
+    /// As [`present`](Self::present), once it has gone on as far as is known.
+    fn find_present(&self) -> &Buffer {
+        let mut buffer = self.present();
+        while buffer.is_retired() && self.move_on(buffer) {
+            buffer = self.present();
+        }
+        buffer
+    }
+
+    /// All buffers' switches, those of the replaced ones included: writers made at any time look at one of them.
+    pub(crate) fn switches(&self) -> impl Iterator<Item = &Switches> {
+        self.chain().map(|buffer| &buffer.ring.meta().switches)
+    }
+
+    fn chain(&self) -> impl Iterator<Item = &Buffer> {
+        std::iter::successors(Some(&*self.oldest), |buffer| buffer.next.get().map(|next| &**next))
+    }
+
+    /// Goes on to the buffer that replaced `retired`; `false` where that is not known.
+    fn move_on(&self, retired: &Buffer) -> bool {
+        let Some(next) = retired.next.get() else { return false };
+        let (old, new) = (ptr::from_ref(retired).cast_mut(), ptr::from_ref(&**next).cast_mut());
+        // Somebody else may have gone on before, and further.
+        let _ = self.present.compare_exchange(old, new, AcqRel, Relaxed);
+        true
+    }
+
+    /// Adds the buffer that is written once the present one is retired.
+    pub(crate) fn add(&self, mapping: Arc<Mapping>) {
+        let mut last = &*self.oldest;
+        let mut buffer = Arc::new(Buffer::new(mapping, Arc::clone(&last.counter)));
+        loop {
+            match last.next.set(buffer) {
+                Ok(()) => return,
+                Err(back) => buffer = back,
+            }
+            last = last.next.get().expect("it was just found there");
+        }
+    }
+}
+
+/// Lanes for these buffers; the index is the CPU.
+pub(crate) fn lanes(mappings: Vec<Arc<Mapping>>) -> Arc<[Lane]> {
+    let first = Arc::clone(mappings.first().expect("an instance has a CPU"));
+    mappings.into_iter().map(|mapping| Lane::new(Buffer::new(mapping, Arc::clone(&first)))).collect()
+}
 
 /// One CPU's buffer, mapped for writing, with what each event needs at hand.
 #[derive(Debug)]
@@ -56,7 +135,21 @@ struct Buffer {
     is_plain: bool,
     _mapping: Arc<Mapping>,
     /// Where a `counter` clock counts: the first buffer's memory.
-    _counter: Arc<Mapping>,
+    counter: Arc<Mapping>,
+    /// The buffer that is written once this one is retired.
+    next: OnceLock<Arc<Buffer>>,
+}
+
+/// Switches a buffer's recording.
+pub(crate) fn switch_recording(ring: &Ring<'_>, on: bool) {
+    let state = &ring.meta().switches.state;
+    if on {
+        state.fetch_and(!state::OFF, Relaxed);
+    } else {
+        state.fetch_or(state::OFF, Relaxed);
+        // As in the kernel: nothing more will come, so nobody waits for it.
+        wake::send_away(ring);
+    }
 }
 
 impl Writer {
@@ -68,25 +161,72 @@ impl Writer {
     pub(crate) const NUMBER_OFFSET: usize = std::mem::offset_of!(Self, number);
 
     /// A writer for these buffers; the index is the CPU, `None` where it has no buffer.
-    pub(crate) fn new(mappings: Vec<Arc<Mapping>>) -> Self {
+    pub(crate) fn new(mappings: Vec<Arc<Mapping>>, targets: Option<Arc<Targets>>) -> Self {
+        Self::of_lanes(lanes(mappings), targets)
+    }
+
+    /// A writer for the buffers of these lanes, and those that replace them.
+    pub(crate) fn of_lanes(lanes: Arc<[Lane]>, targets: Option<Arc<Targets>>) -> Self {
         // 0 stands for none.
         static NUMBERS: AtomicU64 = AtomicU64::new(1);
         // The process's first look at its rseq areas allocates, which a signal handler must not.
         let _ = rseq::available();
         let _ = thread::id();
         wake::register_writer();
-        let first = Arc::clone(mappings.first().expect("an instance has a CPU"));
-        // SAFETY: the first buffer keeps the mapping as long as this writer or a clone lives.
-        let switches = unsafe { extend(first.ring()) }.meta();
-        let buffers = mappings.into_iter().map(|mapping| Buffer::new(mapping, Arc::clone(&first)));
+        // The lanes keep the mapping as long as this writer or a clone lives.
+        let switches = &lanes[0].oldest.ring.meta().switches;
         Self {
-            buffers: buffers.collect(),
-            switches: &switches.switches,
+            lanes,
+            switches,
             number: match NUMBERS.fetch_add(1, Relaxed) {
                 number if u32::try_from(number).is_ok() => number,
                 _ => NUMBERLESS,
             },
+            targets,
         }
+    }
+
+    /// Writes an event to where its switch says; [`write`](Self::write) writes to this writer's own instance alone.
+    ///
+    /// # Errors
+    /// As [`write`](Self::write); where the event goes to several instances, the first refusal.
+    #[inline(always)]
+    pub fn write_to(&self, route: Route, payload: &[u8]) -> Result<(), Refused> {
+        if route.word == TOP { self.write(payload) } else { self.write_to_many(route, payload) }
+    }
+
+    /// As [`write_to`](Self::write_to), for an event whose size is known at compile time, as with
+    /// [`write_array`](Self::write_array).
+    ///
+    /// # Errors
+    /// As [`write_to`](Self::write_to).
+    #[inline(always)]
+    pub fn write_array_to<const N: usize>(&self, route: Route, payload: &[u8; N]) -> Result<(), Refused> {
+        if route.word == TOP { self.write_array(payload) } else { self.write_to_many(route, payload) }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn write_to_many(&self, route: Route, payload: &[u8]) -> Result<(), Refused> {
+        match &self.targets {
+            Some(targets) => targets.write(self, route, payload),
+            None => self.write(payload),
+        }
+    }
+
+    /// Recording is off here; or these buffers were replaced, and the event belongs in the new ones.
+    #[cold]
+    #[inline(never)]
+    fn write_elsewhere(&self, payload: &[u8]) -> Result<(), Refused> {
+        self.with_successor(|writer| writer.write(payload)).unwrap_or(Err(Refused::Off))
+    }
+
+    /// Lends the writer of the buffers that replaced these.
+    fn with_successor<R>(&self, then: impl FnOnce(&Self) -> R) -> Option<R> {
+        if self.switches.state.load(Relaxed) & state::RETIRED == 0 {
+            return None;
+        }
+        self.targets.as_ref()?.with(0, then)
     }
 
     /// Writes an event.
@@ -99,7 +239,7 @@ impl Writer {
     /// [`Refused`] says why the event was not written, and whether that was counted.
     #[inline]
     pub fn write(&self, payload: &[u8]) -> Result<(), Refused> {
-        if self.is_off() { Err(Refused::Off) } else { self.write_slice(payload) }
+        if self.is_off_here() { self.write_elsewhere(payload) } else { self.write_slice(payload) }
     }
 
     /// Writes an event whose size is known at compile time: the fastest way, where `N` is a multiple of 4 from 4
@@ -109,15 +249,12 @@ impl Writer {
     /// As [`write`](Self::write).
     #[inline(always)]
     pub fn write_array<const N: usize>(&self, payload: &[u8; N]) -> Result<(), Refused> {
-        if self.is_off() {
-            return Err(Refused::Off);
-        }
         if const { !write::is_plain(N) } {
-            return self.write_slow(payload);
+            return self.write_here(payload);
         }
         let words = in_registers(payload);
         // SAFETY: they are this payload's.
-        match unsafe { self.write_plain::<N>(words) } {
+        match if self.is_off_here() { Plain::Not } else { unsafe { self.write_plain::<N>(words) } } {
             Plain::Committed => Ok(()),
             Plain::CommittedForSleepers => {
                 self.wake_sleepers();
@@ -128,7 +265,8 @@ impl Writer {
         }
     }
 
-    /// The hot path once more where the thread can be told a better spot, else the slow one. It takes the words that
+    /// The hot path once more where the thread can be told a better spot, else the slow one, or that of the buffers
+    /// in these ones' place. It takes the words that
     /// the hot path took, so that only what comes here is ever stored to memory.
     ///
     /// # Safety
@@ -142,7 +280,7 @@ impl Writer {
         p2: MaybeUninit<u64>,
     ) -> Result<(), Refused> {
         let words = [p0, p1, p2];
-        if self.find_spot() {
+        if !self.is_off_here() && self.find_spot() {
             // SAFETY: as the caller says.
             match unsafe { self.write_plain::<N>(words) } {
                 Plain::Committed => return Ok(()),
@@ -155,7 +293,7 @@ impl Writer {
         }
         if N <= IN_REGISTERS {
             // SAFETY: it is no longer than that.
-            return self.write_slow(&unsafe { from_registers::<N>(words) });
+            return self.write_here(&unsafe { from_registers::<N>(words) });
         }
         // SAFETY: of a longer one, the first is the address.
         let address = unsafe { p0.assume_init() };
@@ -163,7 +301,12 @@ impl Writer {
         let payload = std::ptr::with_exposed_provenance::<[u8; N]>(address as usize);
         // SAFETY: its provenance was exposed there, and the caller says that it lives.
         let payload = unsafe { &*payload };
-        self.write_slow(payload)
+        self.write_here(payload)
+    }
+
+    /// Where the hot path is none.
+    fn write_here(&self, payload: &[u8]) -> Result<(), Refused> {
+        if self.is_off_here() { self.write_elsewhere(payload) } else { self.write_slow(payload) }
     }
 
     /// Looks whether the hot path may write on this CPU now, and did not know where: after a migration, behind
@@ -174,9 +317,22 @@ impl Writer {
         let Ok(buffer) = self.buffer(cpu) else { return false };
         let Ok(tail) = buffer.ring.tail() else { return false };
         let w = Commit::unpack(buffer.ring.desc(tail.page()).w.load(Relaxed));
-        buffer.is_plain && !w.is_closed() && self.remember(area, buffer, cpu, tail)
+        let is_found = buffer.is_plain && !w.is_closed() && self.remember(area, buffer, cpu, tail);
+        if is_found {
+            // A forked child finds its spot without ever writing slowly.
+            self.note_task();
+        }
+        is_found
     }
 
+    /// Tells the host who this thread is, once.
+    fn note_task(&self) {
+        if let Some(targets) = &self.targets {
+            targets.note_task();
+        }
+    }
+
+    /// The hot path may write there from now on.
     fn remember(&self, area: &Area, buffer: &Buffer, cpu: u32, tail: Place) -> bool {
         u32::try_from(self.number)
             .is_ok_and(|number| spot::remember(area, number, &buffer.ring, cpu, tail.page()))
@@ -219,7 +375,7 @@ impl Writer {
     /// Wakes those who sleep on the ring that this thread has just written to: on all where they are.
     #[cold]
     fn wake_sleepers(&self) {
-        for buffer in self.buffers.iter() {
+        for buffer in self.lanes.iter().map(Lane::present) {
             if buffer.ring.meta().switches.wake_any.load(Relaxed) != 0 {
                 wake::wake(&buffer.ring);
             }
@@ -230,8 +386,25 @@ impl Writer {
     #[inline(always)]
     #[must_use]
     pub fn is_off(&self) -> bool {
+        self.is_off_here() && self.with_successor(Self::is_off).unwrap_or(true)
+    }
+
+    /// Switches recording in the buffers that this writer writes into: as the host does, for all writers.
+    #[cold]
+    pub(crate) fn set_recording(&self, on: bool) {
+        if self.with_successor(|writer| writer.set_recording(on)).is_none() {
+            for lane in self.lanes.iter() {
+                // The present one, and where writers of any age look.
+                lane.chain().for_each(|buffer| switch_recording(&buffer.ring, on));
+            }
+        }
+    }
+
+    /// Whether these buffers take no events.
+    #[inline(always)]
+    fn is_off_here(&self) -> bool {
         // Relaxed: an event about to be written while recording is switched off may be either.
-        self.switches.state.load(Relaxed) & state::OFF != 0
+        self.switches.state.load(Relaxed) & (state::OFF | state::RETIRED) != 0
     }
 
     /// Makes room for an event of `len` bytes, to be built in place and then committed or dropped. `CAPACITY` is the
@@ -258,13 +431,14 @@ impl Writer {
     /// The largest payload that [`write`](Self::write) takes, in bytes.
     #[must_use]
     pub fn max_payload(&self) -> usize {
-        let capacity = self.buffers.iter().next().map(|buffer| buffer.ring.geometry().capacity());
-        capacity.map_or(0, |capacity| max_payload(capacity) as usize)
+        let here = max_payload(self.lanes[0].find_present().ring.geometry().capacity()) as usize;
+        self.with_successor(Self::max_payload).unwrap_or(here)
     }
 
     #[cold]
     #[inline(never)]
     fn write_slow(&self, payload: &[u8]) -> Result<(), Refused> {
+        self.note_task();
         let Some(area) = Area::of_thread() else { return self.write_locked(payload) };
         let mut aborts = 0;
         for _ in 0..ROUNDS {
@@ -276,17 +450,22 @@ impl Writer {
             #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
             break;
             #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
-            match buffer.append(&rseq::native::Rseq(area), cpu, payload)? {
-                Step::Written => {
-                    if let (true, Ok(tail)) = (buffer.is_plain, buffer.ring.tail()) {
-                        self.remember(area, buffer, cpu, tail);
+            match buffer.append(&rseq::native::Rseq(area), cpu, payload) {
+                Err(Refused::Retired) if self.lanes[cpu as usize].move_on(buffer) => {}
+                Err(Refused::Retired) => return buffer.drop_event(),
+                Err(refused) => return Err(refused),
+                Ok(step) => match step {
+                    Step::Written => {
+                        if let (true, Ok(tail)) = (buffer.is_plain, buffer.ring.tail()) {
+                            self.remember(area, buffer, cpu, tail);
+                        }
+                        return Ok(());
                     }
-                    return Ok(());
-                }
-                Step::Turned(_) => {}
-                Step::Again(Outcome::Aborted) => aborts += 1,
-                Step::Again(_) if buffer.ring.meta().writer.lock.load(Relaxed) != 0 => break,
-                Step::Again(_) => {}
+                    Step::Turned(_) => {}
+                    Step::Again(Outcome::Aborted) => aborts += 1,
+                    Step::Again(_) if buffer.ring.meta().writer.lock.load(Relaxed) != 0 => break,
+                    Step::Again(_) => {}
+                },
             }
         }
         self.write_locked(payload)
@@ -295,18 +474,41 @@ impl Writer {
     /// Writes under the lock of the buffer whose CPU this is, and will be while it is held.
     fn write_locked(&self, payload: &[u8]) -> Result<(), Refused> {
         let cpu = current_cpu();
-        let buffer = self.buffer(cpu)?;
-        match buffer.kind {
-            WriterKind::Locked => buffer.append_locked(&Exclusive, cpu, payload),
-            WriterKind::Rseq => match Pin::to(cpu) {
-                Some(_pin) => buffer.append_locked(&Pinned(cpu), cpu, payload),
-                None => buffer.refuse(),
-            },
+        for _ in 0..REPLACEMENTS {
+            let buffer = self.buffer(cpu)?;
+            let written = match buffer.kind {
+                WriterKind::Locked => buffer.append_locked(&Exclusive, cpu, payload),
+                WriterKind::Rseq => match Pin::to(cpu) {
+                    Some(_pin) => buffer.append_locked(&Pinned(cpu), cpu, payload),
+                    None => buffer.refuse(),
+                },
+            };
+            match written {
+                Err(Refused::Retired) if self.lanes[cpu as usize].move_on(buffer) => {}
+                Err(Refused::Retired) => return buffer.drop_event(),
+                written => return written,
+            }
         }
+        Err(Refused::Busy)
     }
 
     fn buffer(&self, cpu: u32) -> Result<&Buffer, Refused> {
-        self.buffers.get(cpu as usize).ok_or(Refused::Unusable)
+        self.lanes.get(cpu as usize).map(Lane::present).ok_or(Refused::Unusable)
+    }
+
+    /// Tells this writer and its clones of the buffer that replaces a CPU's: written from the moment that the host
+    /// retires the present one. Until then this changes nothing, so it can be told ahead.
+    ///
+    /// # Errors
+    /// [`MapError`] where the descriptor is no buffer of that CPU that can be written.
+    pub fn add_buffer(&self, cpu: u32, fd: BorrowedFd<'_>) -> Result<(), MapError> {
+        let mapping = map::open(fd, Access::Write)?;
+        let lane = self.lanes.get(cpu as usize).ok_or(MapError::Foreign("its CPU had no buffer before"))?;
+        if mapping.ring().meta().identity.cpu.load(Relaxed) != cpu {
+            return Err(MapError::Foreign("it is another CPU's"));
+        }
+        lane.add(Arc::new(mapping));
+        Ok(())
     }
 }
 
@@ -325,7 +527,8 @@ impl Buffer {
             clock: Ticker::new(clock, &count.meta().writer.counter),
             kind: kind.unwrap_or(WriterKind::Locked),
             _mapping: mapping,
-            _counter: counter,
+            counter,
+            next: OnceLock::new(),
         }
     }
 
@@ -340,10 +543,20 @@ impl Buffer {
         self.refuse()
     }
 
+    fn is_retired(&self) -> bool {
+        retire::is_retired(&self.ring) == Ok(true)
+    }
+
+    /// Counts an event that no buffer known here takes any more.
+    fn drop_event(&self) -> Result<(), Refused> {
+        self.ring.meta().writer.dropped.fetch_add(1, Relaxed);
+        Err(Refused::Retired)
+    }
+
     /// One round; wakes whom it concerns.
     fn append(&self, sections: &impl rseq::Sections, cpu: u32, payload: &[u8]) -> Result<Step, Refused> {
         if self.ring.meta().switches.state.load(Relaxed) & state::OFF != 0 {
-            return Err(Refused::Off);
+            return Err(if self.is_retired() { Refused::Retired } else { Refused::Off });
         }
         let step = write::append(&self.ring, sections, cpu, &self.clock, payload);
         wake::look(&self.ring, step);

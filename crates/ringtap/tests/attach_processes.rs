@@ -252,7 +252,7 @@ fn events_outlive_the_process_that_declared_them() {
     assert_eq!(connection.events().expect("alive"), ours);
     assert_eq!(
         ours.iter().map(|event| &*event.name).collect::<Vec<_>>(),
-        ["print", "raw_data", "start", "mine"]
+        ["print", "user_stack", "raw_data", "start", "mine"]
     );
     let error = connection.register_event("a\nb", "c", "").expect_err("no name");
     assert!(error.to_string().contains("line breaks"), "{error}");

@@ -1,5 +1,5 @@
 //! The reader on the live kernel's buffers, beside plain `read()` of an identical instance. Skipped, with one line,
-//! where there is no tracefs or no right to use it.
+//! where there is no tracefs or no right to use it. Under `ringtap exec` they run on ringtap's own buffers instead.
 
 use ringtap::clock::{ClockId, Conversion};
 use ringtap::tracefs::{Instance, Tracefs};
@@ -11,6 +11,10 @@ use std::io::{ErrorKind, Read};
 use std::time::{Duration, Instant};
 
 fn live() -> Option<Tracefs> {
+    // ringtap-cli includes these tests for `ringtap exec`; its other tests fork, which disturbs readers of the kernel's.
+    if env!("CARGO_PKG_NAME") != "ringtap" && std::env::var_os("RINGTAP_TEST_INSIDE").is_none() {
+        return None;
+    }
     let tracefs = Tracefs::find().and_then(|tracefs| tracefs.check_mapping().map(|()| tracefs));
     tracefs.inspect_err(|error| println!("skipped, as it needs the live kernel: {error}")).ok()
 }
@@ -101,6 +105,12 @@ fn read(pipe: &mut File, subbuf_size: usize) -> Vec<Seen> {
     }
 }
 
+/// Whether the tracefs is the kernel's.
+fn is_kernels(tracefs: &Tracefs) -> bool {
+    const TRACEFS: rustix::fs::FsWord = 0x7472_6163;
+    rustix::fs::statfs(tracefs.root()).unwrap().f_type == TRACEFS
+}
+
 #[test]
 fn mapped_records_equal_those_of_read_byte_for_byte() {
     let Some(tracefs) = live() else { return };
@@ -133,7 +143,9 @@ fn mapped_records_equal_those_of_read_byte_for_byte() {
             let (mapped, read) = (mapped(&mut reader), read(&mut pipe, subbuf_kib as usize * 1024));
             assert_eq!(mapped.len(), read.len(), "{markers} markers of {lens:?}");
             for (ours, theirs) in mapped.iter().zip(&read) {
-                assert_eq!(ours, theirs);
+                // ringtap's meta-page has the number even where the sub-buffer has no room for it.
+                let is_known = !is_kernels(&tracefs) && matches!(ours, Seen::Lost(Some(_)));
+                assert!(ours == theirs || (is_known && *theirs == Seen::Lost(None)), "{ours:?} {theirs:?}");
             }
             for seen in mapped {
                 match seen {
@@ -149,7 +161,7 @@ fn mapped_records_equal_those_of_read_byte_for_byte() {
         assert!(known > 0, "{stats:?}");
         assert_eq!(
             (unknown > 0, stats.overrun > known),
-            (subbuf_kib == 4, subbuf_kib == 4),
+            [(); 2].map(|()| subbuf_kib == 4 && is_kernels(&tracefs)).into(),
             "{stats:?}, {known} known"
         );
         drop(reader);

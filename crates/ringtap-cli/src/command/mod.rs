@@ -1,9 +1,15 @@
 //! One file for each subcommand: its `Args`, its `Plan` where it has choices to make, and `run`.
 
 pub mod completions;
+pub mod control;
 pub mod demo;
+pub mod exec;
+pub mod export;
 pub mod held;
 pub mod man;
+pub mod mount;
+pub mod record;
 pub mod report;
+pub mod serve;
 pub mod stat;
 pub mod stream;

@@ -104,3 +104,16 @@ impl Drop for Temporary {
         let _ = fs::remove_dir_all(&self.0);
     }
 }
+
+/// Says why, once, and returns true where `ringtap exec` cannot be had, or its files not be mapped.
+pub(crate) fn cannot_exec() -> bool {
+    let probe = ringtap().args(["exec", "true"]).output().unwrap();
+    if probe.status.success() && probe.stderr.is_empty() {
+        return false;
+    }
+    let reason = String::from_utf8_lossy(&probe.stderr);
+    let known = ["/dev/fuse", "only root may", "a private view", "cannot map it"];
+    assert!(known.iter().any(|known| reason.contains(known)), "{reason}");
+    println!("skipped, as it needs root and FUSE: {reason}");
+    true
+}

@@ -57,6 +57,11 @@ impl CpuSet {
         }
     }
 
+    /// The set as a mask: bit `n % 64` of word `n / 64` for CPU n.
+    pub(super) fn words(&self) -> &[u64] {
+        &self.words
+    }
+
     pub(super) fn contains(&self, cpu: u64) -> bool {
         let word = usize::try_from(cpu / 64).ok().and_then(|word| self.words.get(word));
         word.is_some_and(|word| word.wrapping_shr(u32::try_from(cpu % 64).unwrap_or(0)) & 1 == 1)

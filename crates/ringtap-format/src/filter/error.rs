@@ -87,6 +87,20 @@ impl FilterErrorKind {
     }
 }
 
+impl FilterErrorKind {
+    /// The number that the kernel's write fails with. Where parentheses or quotes do not come in pairs, it lets its
+    /// parser's own numbers out.
+    #[must_use]
+    pub const fn errno(self) -> i32 {
+        match self {
+            Self::TooManyClose | Self::TooManyTerms => 1,
+            Self::TooManyOpen => 2,
+            Self::MissingQuote => 3,
+            _ => 22,
+        }
+    }
+}
+
 impl fmt::Display for FilterError {
     /// The message, the filter, and a caret below the offending place, as in the kernel's `error_log`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -12,14 +12,17 @@
 //!
 //! `&&` binds tighter than `||`; `!` stands in front of a comparison or a parenthesis. Besides an event's own fields
 //! there are `cpu` and `comm`, also as `CPU` and `COMM`: the CPU and the task that wrote the record.
+//!
+//! A filter can be [lowered](Filter::lower) to the byte code that ringtap's writers evaluate.
 
 mod cpus;
 mod error;
-mod glob;
+pub(crate) mod lower;
 mod parse;
 mod predicate;
 
 pub use error::{FilterError, FilterErrorKind};
+pub use lower::LowerError;
 
 use crate::event::Event;
 use crate::symbols::{Symbols, Tasks};
@@ -74,7 +77,8 @@ impl Filter {
 pub fn check_filter(text: &str, event: &Event, record: &[u8]) {
     match Filter::parse(text, event, &Symbols::default()) {
         Ok(filter) => {
-            let _ = filter.matches(&Entry { cpu: 0, time: 0, record }, &Tasks::default());
+            let matches = filter.matches(&Entry { cpu: 0, time: 0, record }, &Tasks::default());
+            lower::check_lowered(&filter, record, matches);
         }
         // A value that is missing at the end is looked for behind it.
         Err(error) => {

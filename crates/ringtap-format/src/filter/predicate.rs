@@ -1,13 +1,13 @@
 //! One comparison of a filter, evaluated on a record.
 
 use super::cpus::CpuSet;
-use super::glob;
 use crate::format::Field;
 use crate::out::until_nul;
 use crate::symbols::Tasks;
 use crate::target::{Target, convert};
 use crate::text::{Common, Entry};
 use crate::value::IntField;
+use ringtap_abi::predicate::glob;
 
 /// A comparison.
 #[derive(Clone, Debug)]

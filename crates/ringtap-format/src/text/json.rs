@@ -82,20 +82,8 @@ impl JsonLines<'_> {
         string(event.system().as_bytes(), out);
         out.extend_from_slice(b",\"event\":");
         string(event.name().as_bytes(), out);
-        out.extend_from_slice(b",\"fields\":{");
-        for (place, field) in event.fields().iter().enumerate() {
-            if place > 0 {
-                out.push(b',');
-            }
-            string(field.name.as_bytes(), out);
-            out.push(b':');
-            let start = out.len();
-            if value(field, record, event.target(), out).is_none() {
-                out.truncate(start);
-                out.extend_from_slice(b"null");
-            }
-        }
-        out.push(b'}');
+        out.extend_from_slice(b",\"fields\":");
+        fields(event, record, out);
         if self.with_text {
             let mut text = Vec::new();
             let printed = event.print(record, &self.sources.context(), &mut text);
@@ -111,7 +99,26 @@ impl JsonLines<'_> {
     }
 }
 
-fn value(field: &Field, record: &[u8], target: Target, out: &mut Vec<u8>) -> Option<()> {
+/// Appends an object of the event's own fields.
+pub(crate) fn fields(event: &Event, record: &[u8], out: &mut Vec<u8>) {
+    out.push(b'{');
+    for (place, field) in event.fields().iter().enumerate() {
+        if place > 0 {
+            out.push(b',');
+        }
+        string(field.name.as_bytes(), out);
+        out.push(b':');
+        let start = out.len();
+        if value(field, record, event.target(), out).is_none() {
+            out.truncate(start);
+            out.extend_from_slice(b"null");
+        }
+    }
+    out.push(b'}');
+}
+
+/// Appends a field's value; `None` where the record is too short for it.
+pub(super) fn value(field: &Field, record: &[u8], target: Target, out: &mut Vec<u8>) -> Option<()> {
     match field.kind {
         Kind::Int | Kind::Bits { .. } => number(field.int(record, target)?, field.signed, out),
         Kind::Pointer => address(field.int(record, target)?, out),
@@ -178,7 +185,7 @@ fn array(bytes: &[u8], element: Element, target: Target, out: &mut Vec<u8>) {
 }
 
 /// A string; bytes that are not UTF-8 become U+FFFD.
-fn string(bytes: &[u8], out: &mut Vec<u8>) {
+pub(crate) fn string(bytes: &[u8], out: &mut Vec<u8>) {
     let text: Cow<'_, str> = String::from_utf8_lossy(bytes);
     out.push(b'"');
     for byte in text.bytes() {

@@ -1,14 +1,20 @@
-//! Records as text: in the layout of the kernel's `trace` file, of `trace-cmd report`, or as JSON lines.
+//! Records as text: in the layout of the kernel's `trace` file, of `trace-cmd report`, as JSON lines or as CSV.
 
+mod csv;
 mod flags;
 mod ftrace;
 mod json;
 mod trace;
 mod trace_cmd;
 
+pub use csv::CsvLines;
 pub(crate) use ftrace::ByCode;
 pub use json::JsonLines;
-pub use trace::TraceText;
+#[cfg(feature = "chrome")]
+pub(crate) use json::fields as json_fields;
+#[cfg(any(feature = "chrome", feature = "ctf"))]
+pub(crate) use json::string as json_string;
+pub use trace::{Columns, TraceText};
 pub use trace_cmd::TraceCmdText;
 
 use crate::symbols::{Strings, Symbols, Tasks};

@@ -12,7 +12,86 @@ pub struct TraceText<'a> {
     pub in_ns: bool,
 }
 
+/// Which columns stand before an entry's text: the options of an instance that its `trace` file heeds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Columns {
+    /// Anything at all (`context-info`).
+    pub context: bool,
+    /// The five flags (`irq-info`).
+    pub irqs: bool,
+    /// The task's thread group (`record-tgid`).
+    pub tgids: bool,
+}
+
+impl Default for Columns {
+    fn default() -> Self {
+        Self { context: true, irqs: true, tgids: false }
+    }
+}
+
 impl TraceText<'_> {
+    /// Appends the header for such columns: entries in the buffer, entries written, CPUs.
+    pub fn header_of(&self, columns: Columns, entries: u64, written: u64, cpus: u32, out: &mut Vec<u8>) {
+        if columns == Columns::default() {
+            return self.header(entries, written, cpus, out);
+        }
+        if !columns.context {
+            return out.extend_from_slice(b"# tracer: nop\n#\n");
+        }
+        out.extend_from_slice(b"# tracer: nop\n#\n# entries-in-buffer/entries-written: ");
+        out::dec(out, entries);
+        out.push(b'/');
+        out::dec(out, written);
+        out.extend_from_slice(b"   #P:");
+        out::dec(out, u64::from(cpus));
+        out.extend_from_slice(b"\n#\n");
+        let (tgid, below): (&[u8], &[u8]) =
+            if columns.tgids { (b"   TGID    ", b"     |     ") } else { (b" ", b" ") };
+        if columns.irqs {
+            const FLAGS: [&[u8]; 6] = [
+                b"  _-----=> irqs-off/BH-disabled\n",
+                b" / _----=> need-resched\n",
+                b"| / _---=> hardirq/softirq\n",
+                b"|| / _--=> preempt-depth\n",
+                b"||| / _-=> migrate-disable\n",
+                b"|||| /     delay\n",
+            ];
+            for line in FLAGS {
+                let start = out.len();
+                out.push(b'#');
+                out::widen(out, start, tgid.len().saturating_add(30), true);
+                out.extend_from_slice(line);
+            }
+        }
+        let (flags, bars): (&[u8], &[u8]) =
+            if columns.irqs { (b"  |||||  ", b"  |||||     ") } else { (b"     ", b"        ") };
+        for part in [b"#           TASK-PID    ", tgid, b"CPU#", flags, b"TIMESTAMP  FUNCTION\n"] {
+            out.extend_from_slice(part);
+        }
+        for part in [b"#              | |      ".as_slice(), below, b"  | ", bars, b"|         |\n"] {
+            out.extend_from_slice(part);
+        }
+    }
+
+    /// Appends the line, or lines, of a record, behind these columns; `tgid` is its task's thread group, where known.
+    pub fn entry_of(&self, columns: Columns, tgid: Option<u32>, entry: &Entry<'_>, out: &mut Vec<u8>) {
+        let common = Common::of(entry.record, self.sources.formats.target());
+        if columns.context {
+            self.task(common, out);
+            match tgid.filter(|_| columns.tgids) {
+                Some(tgid) => {
+                    out.push(b'(');
+                    out::dec_wide(out, u64::from(tgid), 7, b' ');
+                    out.extend_from_slice(b") ");
+                }
+                None if columns.tgids => out.extend_from_slice(b"(-------) "),
+                None => {}
+            }
+            self.place(columns.irqs, entry, common, out);
+        }
+        self.body(common, entry.record, out);
+    }
+
     /// Appends the header: entries in the buffer, entries written, CPUs.
     pub fn header(&self, entries: u64, written: u64, cpus: u32, out: &mut Vec<u8>) {
         out.extend_from_slice(b"# tracer: nop\n#\n# entries-in-buffer/entries-written: ");
@@ -57,6 +136,12 @@ impl TraceText<'_> {
 
     /// `comm-pid [cpu] flags time: `
     fn prefix(&self, entry: &Entry<'_>, common: Common, out: &mut Vec<u8>) {
+        self.task(common, out);
+        self.place(true, entry, common, out);
+    }
+
+    /// `comm-pid `
+    fn task(&self, common: Common, out: &mut Vec<u8>) {
         let start = out.len();
         out.extend_from_slice(self.sources.tasks.name(common.pid));
         out::widen(out, start, 16, false);
@@ -64,10 +149,17 @@ impl TraceText<'_> {
         let start = out.len();
         out::signed(out, i64::from(common.pid));
         out::widen(out, start, 7, true);
-        out.extend_from_slice(b" [");
+        out.push(b' ');
+    }
+
+    /// `[cpu] flags time: `
+    fn place(&self, with_flags: bool, entry: &Entry<'_>, common: Common, out: &mut Vec<u8>) {
+        out.push(b'[');
         out::dec_wide(out, u64::from(entry.cpu), 3, b'0');
         out.extend_from_slice(b"] ");
-        flags::kernel(common, out);
+        if with_flags {
+            flags::kernel(common, out);
+        }
         out.push(b' ');
         if self.in_ns {
             seconds(out, entry.time);
@@ -127,6 +219,50 @@ mod tests {
             "CPU:0 [LOST 680 EVENTS]\n\
              \u{20}          <...>-25420   [000] ...1.  2345.687528: tracing_mark_write: ev 680\n\
              \u{20}          <...>-25420   [000] ...1.            2: tracing_mark_write: ev 680\n"
+        );
+    }
+    #[test]
+    fn columns_seen_on_a_kernel() {
+        let formats = Formats::new(Target::LE64, Dialect::Kernel);
+        let (tasks, symbols, strings) = (Tasks::default(), Symbols::default(), Strings::default());
+        let sources = Sources { formats: &formats, tasks: &tasks, symbols: &symbols, strings: &strings };
+        let trace = TraceText { sources, in_ns: true };
+        let header = |context, irqs, tgids| {
+            let mut out = Vec::new();
+            trace.header_of(Columns { context, irqs, tgids }, 2, 3, 2, &mut out);
+            String::from_utf8(out).unwrap()
+        };
+        assert_eq!(header(false, true, false), "# tracer: nop\n#\n");
+        assert_eq!(
+            header(true, true, true),
+            "# tracer: nop\n#\n# entries-in-buffer/entries-written: 2/3   #P:2\n#\n\
+             #                                          _-----=> irqs-off/BH-disabled\n\
+             #                                         / _----=> need-resched\n\
+             #                                        | / _---=> hardirq/softirq\n\
+             #                                        || / _--=> preempt-depth\n\
+             #                                        ||| / _-=> migrate-disable\n\
+             #                                        |||| /     delay\n\
+             #           TASK-PID       TGID    CPU#  |||||  TIMESTAMP  FUNCTION\n\
+             #              | |           |       |   |||||     |         |\n"
+        );
+        assert_eq!(
+            header(true, false, false),
+            "# tracer: nop\n#\n# entries-in-buffer/entries-written: 2/3   #P:2\n#\n\
+             #           TASK-PID     CPU#     TIMESTAMP  FUNCTION\n\
+             #              | |         |         |         |\n"
+        );
+        assert!(header(true, false, true).ends_with(
+            "#           TASK-PID       TGID    CPU#     TIMESTAMP  FUNCTION\n\
+             #              | |           |       |         |         |\n"
+        ));
+        let record = [77, 0, 0, 0, 9, 0, 0, 0];
+        let mut out = Vec::new();
+        let entry = Entry { cpu: 1, time: 2_000_000_000, record: &record };
+        trace.entry_of(Columns { irqs: false, tgids: true, context: true }, Some(8), &entry, &mut out);
+        trace.entry_of(Columns { context: false, ..Columns::default() }, None, &entry, &mut out);
+        assert_eq!(
+            String::from_utf8(out).unwrap(),
+            "           <...>-9       (      8) [001]      2.000000: Unknown type 77\nUnknown type 77\n"
         );
     }
 }

@@ -33,7 +33,7 @@ impl TraceCmdText<'_> {
         out::widen(out, start, 5, true);
         out.extend_from_slice(b" [");
         out::dec_wide(out, u64::from(entry.cpu), 3, b'0');
-        out.extend_from_slice(b"] ");
+        out.push(b']');
         self.time(entry.time, out);
         out.extend_from_slice(b": ");
         self.body(common, entry.record, out);
@@ -55,9 +55,10 @@ impl TraceCmdText<'_> {
     fn time(&self, time: u64, out: &mut Vec<u8>) {
         let us = time.saturating_add(500) / 1000;
         if self.in_ns && us > 1_000_000 {
+            out.push(b' ');
             super::seconds(out, time);
         } else {
-            out::dec_wide(out, if self.in_ns { us } else { time }, 12, b' ');
+            out::dec_wide(out, if self.in_ns { us } else { time }, 13, b' ');
         }
     }
 

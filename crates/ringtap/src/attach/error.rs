@@ -1,5 +1,6 @@
 //! Why a process could not attach, or lost its host.
 
+use crate::host::HostError;
 use crate::map::MapError;
 use rustix::io::Errno;
 use std::path::PathBuf;
@@ -62,6 +63,20 @@ pub enum AttachError {
     /// A text is too long to be sent.
     #[error("{0} bytes do not fit in a request: shorten the format text")]
     TooLong(usize),
+    /// The process's own buffers cannot be made.
+    #[error("failed to make buffers for the time before there is a host")]
+    Early {
+        /// Why not.
+        #[source]
+        source: HostError,
+    },
+    /// What the host gave is no switchboard.
+    #[error("the host's switchboard cannot be mapped")]
+    Switchboard {
+        /// Why not.
+        #[source]
+        source: MapError,
+    },
     /// What the host gave is no buffer.
     #[error("the buffer of CPU {cpu} cannot be mapped")]
     Map {
@@ -90,7 +105,11 @@ impl AttachError {
     #[must_use]
     pub fn is_version(&self) -> bool {
         self.is_refused(Errno::PROTONOSUPPORT)
-            || matches!(self, Self::Map { source: MapError::Version { .. }, .. })
+            || matches!(
+                self,
+                Self::Map { source: MapError::Version { .. }, .. }
+                    | Self::Switchboard { source: MapError::Version { .. } }
+            )
     }
 
     /// Whether the host has as many clients as it takes.
@@ -103,6 +122,17 @@ impl AttachError {
     #[must_use]
     pub fn is_gone(&self) -> bool {
         matches!(self, Self::NoSocket { .. } | Self::Dead { .. } | Self::Gone | Self::Stalled(_))
+    }
+
+    /// Whether the host has no such instance, file or event.
+    #[must_use]
+    pub fn is_missing(&self) -> bool {
+        self.is_refused(Errno::NOENT)
+    }
+
+    /// Whether the host is just starting.
+    pub(super) fn is_starting(&self) -> bool {
+        self.is_refused(Errno::AGAIN)
     }
 
     fn is_refused(&self, expected: Errno) -> bool {

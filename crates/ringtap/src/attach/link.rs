@@ -5,7 +5,7 @@ use crate::serve::packet::{self, Received};
 use crate::serve::socket::{address, new_socket};
 use ringtap_abi::control::{Header, MAX_BODY, MAX_PACKET, Part, answer};
 use rustix::event::{PollFd, PollFlags, Timespec};
-use rustix::fd::OwnedFd;
+use rustix::fd::{BorrowedFd, OwnedFd};
 use rustix::io::Errno;
 use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
@@ -68,15 +68,33 @@ impl Link {
 
     /// Asks, and waits for the answer.
     pub(super) fn ask(&mut self, request: &Header, body: &[u8]) -> Result<Reply<'_>, AttachError> {
+        self.ask_with(request, body, None)
+    }
+
+    /// Asks, and gives a descriptor.
+    pub(super) fn ask_with(
+        &mut self,
+        request: &Header,
+        body: &[u8],
+        descriptor: Option<BorrowedFd<'_>>,
+    ) -> Result<Reply<'_>, AttachError> {
         if body.len() > MAX_BODY {
             return Err(AttachError::TooLong(body.len()));
         }
+        self.take_answer(|link| link.exchange(request, body, descriptor))
+    }
+
+    /// The answer that `receive` brings, checked.
+    fn take_answer(
+        &mut self,
+        receive: impl FnOnce(&mut Self) -> Result<Received, AttachError>,
+    ) -> Result<Reply<'_>, AttachError> {
         match self.state {
             State::Open => {}
             State::Closed => return Err(AttachError::Gone),
             State::Stalled => return Err(AttachError::Stalled(self.timeout)),
         }
-        let received = self.exchange(request, body).inspect_err(|error| {
+        let received = receive(self).inspect_err(|error| {
             self.state =
                 if matches!(error, AttachError::Stalled(_)) { State::Stalled } else { State::Closed };
         })?;
@@ -98,16 +116,50 @@ impl Link {
         }
     }
 
-    fn exchange(&mut self, request: &Header, body: &[u8]) -> Result<Received, AttachError> {
+    /// Asks, and waits for the answer however long it takes, until `stop` is readable: then there is none, and the
+    /// connection is of no more use.
+    pub(super) fn ask_patiently(
+        &mut self,
+        request: &Header,
+        stop: &OwnedFd,
+    ) -> Result<Option<Reply<'_>>, AttachError> {
+        if self.state == State::Open && packet::send(&self.socket, request, &[], None).is_ok() {
+            let mut fds = [PollFd::new(&self.socket, PollFlags::IN), PollFd::new(stop, PollFlags::IN)];
+            while let Err(Errno::INTR) = rustix::event::poll(&mut fds, None) {}
+            if fds[1].revents().contains(PollFlags::IN) {
+                self.state = State::Closed;
+                return Ok(None);
+            }
+        } else {
+            self.state = State::Closed;
+        }
+        self.take_answer(|link| link.receive(Instant::now() + link.timeout)).map(Some)
+    }
+
+    /// The socket's number, for a forked child that closes its copy.
+    pub(super) fn raw(&self) -> i32 {
+        rustix::fd::AsRawFd::as_raw_fd(&self.socket)
+    }
+
+    fn exchange(
+        &mut self,
+        request: &Header,
+        body: &[u8],
+        descriptor: Option<BorrowedFd<'_>>,
+    ) -> Result<Received, AttachError> {
         let deadline = Instant::now() + self.timeout;
         loop {
-            match packet::send(&self.socket, request, body, None) {
+            match packet::send(&self.socket, request, body, descriptor) {
                 Ok(()) => break,
                 Err(Errno::AGAIN) => self.wait(PollFlags::OUT, deadline)?,
                 // It closed the connection; its last word may say why.
                 Err(_) => break,
             }
         }
+        self.receive(deadline)
+    }
+
+    fn receive(&mut self, deadline: Instant) -> Result<Received, AttachError> {
         let mut resets = 0;
         loop {
             match packet::receive(&self.socket, &mut self.buffer) {

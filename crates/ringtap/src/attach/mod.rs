@@ -4,28 +4,39 @@
 //! nobody may read. A reader maps them read-only and keeps its connection, for the calls that only the host
 //! performs. Every call ends in bounded time, with an error where the host is dead or stopped.
 
+mod attachment;
 mod error;
+mod fork;
 mod link;
 
+pub use attachment::{Attachment, Early};
 pub use error::AttachError;
 
+use crate::board::{self, Board};
 use crate::clock::ClockId;
 use crate::event::registry::Event;
 use crate::host::Waited;
+use crate::instance::targets::Targets;
 use crate::map::{self, Access, Mapping};
+use crate::serve::TreeCall;
 use crate::stats::Stats;
 use crate::wake;
 use crate::writer::Writer;
 use link::{Link, Reply};
-use ringtap_abi::control::{Counters, Header, HostInfo, PROTOCOL, Part, cpus_of, request, role, split_event};
+use ringtap_abi::control::split_event;
+use ringtap_abi::control::{Counters, Header, HostInfo, PROTOCOL, Part, at, cpus_of, request, role};
+use ringtap_abi::switchboard::MAX_INSTANCES;
 use rustix::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::sync::atomic::Ordering::Relaxed;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
 
 /// How long a host may take to answer, where nothing else is said.
 const TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How long to wait between two tries to greet a host that is just starting.
+const TRY_AGAIN: Duration = Duration::from_millis(10);
 
 /// Highest number of CPUs that a kernel can be built for, on any architecture.
 const MAX_CPUS: u32 = 8192;
@@ -60,6 +71,10 @@ pub struct Connection {
     role: Role,
     info: HostInfo,
     cpus: Vec<u32>,
+    /// Whose buffers are meant: the top one's, where nothing is said.
+    instance: u16,
+    /// The host's switchboard, once it was asked for.
+    board: OnceLock<Arc<Board>>,
 }
 
 impl Connection {
@@ -89,7 +104,18 @@ impl Connection {
         role: Role,
         timeout: Duration,
     ) -> Result<Self, AttachError> {
-        let mut link = Link::connect(path.as_ref(), timeout)?;
+        let until = Instant::now() + timeout;
+        loop {
+            match Self::greet(path.as_ref(), role, timeout) {
+                // It is just taking over from another.
+                Err(error) if error.is_starting() && Instant::now() < until => std::thread::sleep(TRY_AGAIN),
+                connected => return connected,
+            }
+        }
+    }
+
+    fn greet(path: &Path, role: Role, timeout: Duration) -> Result<Self, AttachError> {
+        let mut link = Link::connect(path, timeout)?;
         let value = match role {
             Role::Writer => role::WRITER,
             Role::Reader => role::READER,
@@ -102,7 +128,7 @@ impl Connection {
         if cpus.is_empty() || cpus.iter().any(|&cpu| cpu >= MAX_CPUS) {
             return Err(AttachError::Protocol("its CPUs are none, or more than Linux can have"));
         }
-        Ok(Self { link: Mutex::new(link), role, info, cpus })
+        Ok(Self { link: Mutex::new(link), role, info, cpus, instance: 0, board: OnceLock::new() })
     }
 
     /// The CPUs that have a buffer.
@@ -123,19 +149,92 @@ impl Connection {
         u8::try_from(self.info.buffer_percent).unwrap_or(100).min(100)
     }
 
+    /// Means the buffers of the instance of this name from now on: `None` where the host has none.
+    ///
+    /// # Errors
+    /// [`AttachError`].
+    pub fn of_instance(mut self, name: &str) -> Result<Option<Self>, AttachError> {
+        let mut next = 0;
+        while let Some((bit, info, its_name)) = self.next_instance(next)? {
+            if bit > 0 && its_name == name {
+                (self.instance, self.info) = (bit, info);
+                return Ok(Some(self));
+            }
+            next = bit + 1;
+        }
+        Ok(None)
+    }
+
+    /// The names of the host's instances; the top one has none.
+    ///
+    /// # Errors
+    /// [`AttachError`].
+    pub fn instances(&self) -> Result<Vec<String>, AttachError> {
+        let (mut names, mut next) = (Vec::new(), 1);
+        while let Some((bit, _, name)) = self.next_instance(next)? {
+            names.push(name);
+            next = bit + 1;
+        }
+        Ok(names)
+    }
+
+    fn next_instance(&self, from: u16) -> Result<Option<(u16, HostInfo, String)>, AttachError> {
+        let mut link = self.link();
+        let reply = link.ask(&request(request::NEXT_INSTANCE, 0, from.into()), &[])?;
+        if reply.body.is_empty() {
+            return Ok(None);
+        }
+        let bit =
+            u16::try_from(reply.value).ok().filter(|&bit| bit >= from && usize::from(bit) < MAX_INSTANCES);
+        let next = bit.zip(HostInfo::split(reply.body));
+        let (bit, (info, name)) = next.ok_or(AttachError::Protocol("its instance is none"))?;
+        Ok(Some((bit, info, String::from_utf8_lossy(name).into_owned())))
+    }
+
+    /// Has the host's tree answer a call: what a `trace-cmd` would do with files.
+    ///
+    /// # Errors
+    /// [`AttachError::Refused`] with the number that the kernel would give.
+    pub fn tree(&self, path: &str, call: TreeCall<'_>) -> Result<Vec<u8>, AttachError> {
+        let (kind, value, bytes) = match call {
+            TreeCall::Read(from) => (request::TREE_READ, from, None),
+            TreeCall::Write(bytes) => (request::TREE_WRITE, 0, Some(bytes)),
+            TreeCall::List(from) => (request::TREE_LIST, from, None),
+            TreeCall::Mkdir => (request::TREE_MKDIR, 0, None),
+            TreeCall::Rmdir => (request::TREE_RMDIR, 0, None),
+        };
+        let mut body = path.as_bytes().to_vec();
+        if let Some(bytes) = bytes {
+            body.push(0);
+            body.extend_from_slice(bytes);
+        }
+        Ok(self.link().ask(&request(kind, 0, value), &body)?.body.to_vec())
+    }
+
     /// A writer for all CPUs. It needs the connection no more.
     ///
     /// # Errors
     /// [`AttachError::Map`] where what the host gave is no buffer; a reader's connection gets none that can be
     /// written.
     pub fn writer(&self) -> Result<Writer, AttachError> {
-        // `Writer` finds a CPU's buffer by its index.
-        if !(0u32..).zip(&self.cpus).all(|(index, &cpu)| index == cpu) {
-            return Err(AttachError::Protocol("its CPUs have gaps"));
+        let (_, mappings) = self.map_all(self.instance)?;
+        let targets = Targets::new(Arc::clone(self.board()?));
+        Ok(Writer::new(mappings, Some(Arc::new(targets))))
+    }
+
+    /// The host's switchboard. All connections of this process to the same host share its mapping, so that an event's
+    /// word is there as long as anybody writes.
+    pub(crate) fn board(&self) -> Result<&Arc<Board>, AttachError> {
+        if let Some(board) = self.board.get() {
+            return Ok(board);
         }
-        let map = |&cpu: &u32| Ok(Arc::new(self.map(cpu, Access::Write)?));
-        let mappings = self.cpus.iter().map(map).collect::<Result<_, AttachError>>()?;
-        Ok(Writer::new(mappings))
+        if let Some(board) = board::find(self.info.host_id) {
+            return Ok(self.board.get_or_init(|| board));
+        }
+        let reply = self.link().ask(&request(request::GET_SWITCHBOARD, 0, 0), &[])?.descriptor;
+        let descriptor = reply.ok_or(AttachError::Protocol("it gave no descriptor"))?;
+        let board = board::shared(descriptor).map_err(|source| AttachError::Switchboard { source })?;
+        Ok(self.board.get_or_init(|| board))
     }
 
     /// A CPU's buffer as a descriptor: read-only for readers, read-write for writers. It can be passed on to a
@@ -144,8 +243,12 @@ impl Connection {
     /// # Errors
     /// [`AttachError`].
     pub fn descriptor(&self, cpu: u32) -> Result<OwnedFd, AttachError> {
+        self.descriptor_in(self.instance, cpu)
+    }
+
+    fn descriptor_in(&self, instance: u16, cpu: u32) -> Result<OwnedFd, AttachError> {
         let mut link = self.link();
-        let reply = link.ask(&request(request::GET_BUFFER, cpu, 0), &[])?;
+        let reply = link.ask(&request(request::GET_BUFFER, place(instance, cpu), 0), &[])?;
         reply.descriptor.ok_or(AttachError::Protocol("it gave no descriptor"))
     }
 
@@ -182,7 +285,7 @@ impl Connection {
     /// [`AttachError`].
     pub fn stats(&self, cpu: u32) -> Result<Stats, AttachError> {
         let mut link = self.link();
-        let reply = link.ask(&request(request::STATS, cpu, 0), &[])?;
+        let reply = link.ask(&request(request::STATS, place(self.instance, cpu), 0), &[])?;
         let (Counters(numbers), _) =
             Counters::split(reply.body).ok_or(AttachError::Protocol("its counters are too few"))?;
         Ok(Stats::from_array(numbers))
@@ -260,17 +363,41 @@ impl Connection {
     }
 
     fn map(&self, cpu: u32, access: Access) -> Result<Mapping, AttachError> {
-        let descriptor = self.descriptor(cpu)?;
+        self.map_in(self.instance, cpu, access).map(|(_, mapping)| mapping)
+    }
+
+    /// All buffers of an instance, mapped for writing, and their descriptors. The index is the CPU.
+    fn map_all(&self, instance: u16) -> Result<(Vec<OwnedFd>, Vec<Arc<Mapping>>), AttachError> {
+        // `Writer` finds a CPU's buffer by its index.
+        if !(0u32..).zip(&self.cpus).all(|(index, &cpu)| index == cpu) {
+            return Err(AttachError::Protocol("its CPUs have gaps"));
+        }
+        let map = |&cpu: &u32| {
+            let (descriptor, mapping) = self.map_in(instance, cpu, Access::Write)?;
+            Ok((descriptor, Arc::new(mapping)))
+        };
+        self.cpus.iter().map(map).collect()
+    }
+
+    /// Waits until there is another generation of instances than this one, however long it takes; `None` where `stop`
+    /// became readable meanwhile.
+    fn await_change(&self, generation: u32, stop: &OwnedFd) -> Result<Option<()>, AttachError> {
+        let request = request(request::AWAIT, 0, generation.into());
+        Ok(self.link().ask_patiently(&request, stop)?.map(|_| ()))
+    }
+
+    fn map_in(&self, instance: u16, cpu: u32, access: Access) -> Result<(OwnedFd, Mapping), AttachError> {
+        let descriptor = self.descriptor_in(instance, cpu)?;
         let mapping =
             map::open(descriptor.as_fd(), access).map_err(|source| AttachError::Map { cpu, source })?;
         if mapping.ring().meta().identity.cpu.load(Relaxed) != cpu {
             return Err(AttachError::Protocol("it gave the buffer of another CPU"));
         }
-        Ok(mapping)
+        Ok((descriptor, mapping))
     }
 
     fn ask(&self, kind: u32, cpu: u32, value: u64) -> Result<u64, AttachError> {
-        Ok(self.link().ask(&request(kind, cpu, value), &[])?.value)
+        Ok(self.link().ask(&request(kind, place(self.instance, cpu), value), &[])?.value)
     }
 
     /// The socket. Nothing panics between a request and its answer, so a poisoned lock says nothing about it.
@@ -283,6 +410,11 @@ impl Connection {
     pub fn role(&self) -> Role {
         self.role
     }
+}
+
+/// An instance's CPU. All that is no CPU number of a packet names none.
+fn place(instance: u16, cpu: u32) -> u32 {
+    at(instance, u16::try_from(cpu).unwrap_or(u16::MAX))
 }
 
 fn request(kind: u32, cpu: u32, value: u64) -> Header {

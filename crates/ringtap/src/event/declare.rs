@@ -36,11 +36,12 @@
 ///
 /// | | |
 /// | --- | --- |
-/// | `register(&host)` | gets the event's id from the instance and switches the event on |
+/// | `register(&host)` | gets the event's id from the host, whose word says from then on whether the event is on |
 /// | `.write(&writer)` | writes the event if it is on; an event that the ring refuses is counted there |
 /// | `.try_write(&writer)` | the same, and says why it was refused |
 /// | `write_with(&writer, \|\| Event { .. })` | computes the fields only if the event is on |
-/// | `is_on()`, `set_on(bool)` | the switch of this process |
+/// | `is_on()` | whether the event is on somewhere, for this process |
+/// | `set_on(bool)` | the switch of this process alone |
 /// | `declared()` | the rest: `format`, `id`, `unregister`; see [`Declared`](crate::event::Declared) |
 #[macro_export]
 macro_rules! event {
@@ -84,7 +85,15 @@ macro_rules! __event {
                 stringify!($system),
                 stringify!($event),
                 &<$name $($static)*>::__FIELDS,
-                $crate::__event_print!(<$name $($static)*>::__FIELDS; $($format $(, $arg)*)?),
+                PRINT,
+            )
+            .with_manifest(&MANIFEST);
+            const PRINT: Option<$crate::event::Print> =
+                $crate::__event_print!(<$name $($static)*>::__FIELDS; $($format $(, $arg)*)?);
+            static MANIFEST: [u8; $crate::event::private::manifest_len(
+                stringify!($system), stringify!($event), &<$name $($static)*>::__FIELDS, PRINT.as_ref(),
+            )] = $crate::event::private::manifest(
+                stringify!($system), stringify!($event), &<$name $($static)*>::__FIELDS, PRINT.as_ref(),
             );
 
             impl $($life)* $name $($life)* {
@@ -101,7 +110,7 @@ macro_rules! __event {
                     &DECLARED
                 }
 
-                /// Gets the event's id from an instance and switches the event on.
+                /// Gets the event's id from a host, whose word says from then on whether the event is on.
                 ///
                 /// # Errors
                 /// [`ringtap::event::EventError`]($crate::event::EventError).
@@ -118,10 +127,10 @@ macro_rules! __event {
                 #[must_use]
                 #[allow(dead_code, reason = "not every event is asked")]
                 $vis fn is_on() -> bool {
-                    DECLARED.id_if_on().is_some()
+                    DECLARED.route().is_some()
                 }
 
-                /// Switches the event on or off, once it is registered.
+                /// Switches the event off in this process, or lets the host's word decide again.
                 #[allow(dead_code, reason = "not every event is switched")]
                 $vis fn set_on(on: bool) {
                     DECLARED.set_on(on);
@@ -138,8 +147,8 @@ macro_rules! __event {
                 #[inline(always)]
                 #[allow(dead_code, reason = "one of three ways to write")]
                 $vis fn write_with(writer: &$crate::Writer, event: impl FnOnce() -> Self) {
-                    if let Some(id) = DECLARED.id_if_on() {
-                        let _ = event().__write_as(writer, id);
+                    if let Some(route) = DECLARED.route() {
+                        let _ = event().__write_to(writer, route);
                     }
                 }
 
@@ -150,20 +159,24 @@ macro_rules! __event {
                 #[inline(always)]
                 #[allow(dead_code, reason = "one of three ways to write")]
                 $vis fn try_write(&self, writer: &$crate::Writer) -> Result<(), $crate::Refused> {
-                    match DECLARED.id_if_on() {
-                        Some(id) => self.__write_as(writer, id),
+                    match DECLARED.route() {
+                        Some(route) => self.__write_to(writer, route),
                         None => Err($crate::Refused::Off),
                     }
                 }
 
                 #[inline(always)]
-                fn __write_as(&self, writer: &$crate::Writer, id: u16) -> Result<(), $crate::Refused> {
+                fn __write_to(
+                    &self,
+                    writer: &$crate::Writer,
+                    route: $crate::event::Route,
+                ) -> Result<(), $crate::Refused> {
                     const LEN: usize = <$name $($static)*>::__LEN;
                     const PLAIN: usize = $crate::event::private::plain_len(LEN);
                     const WORDS: usize = LEN.div_ceil(8);
                     // Built in whole words: narrow stores that are loaded as wide ones would stall.
                     let mut words = [0u64; WORDS];
-                    words[0] = $crate::event::Common::of_thread(id).word();
+                    words[0] = $crate::event::Common::of_thread(route.id).word();
                     $($crate::event::Value::put(
                         &self.$field,
                         &mut words,
@@ -173,11 +186,13 @@ macro_rules! __event {
                         let tails = [$($crate::event::private::Tail {
                             bytes: $crate::event::Value::tail(&self.$field),
                         }),*];
-                        $crate::event::private::write_dynamic(writer, &mut words, &Self::__FIELDS, tails)
+                        $crate::event::private::write_dynamic(
+                            writer, route, &mut words, &Self::__FIELDS, tails,
+                        )
                     } else if const { LEN == PLAIN } {
-                        writer.write($crate::event::private::view::<WORDS, PLAIN>(&words))
+                        writer.write_to(route, $crate::event::private::view::<WORDS, PLAIN>(&words))
                     } else {
-                        writer.write($crate::event::private::view::<WORDS, LEN>(&words))
+                        writer.write_to(route, $crate::event::private::view::<WORDS, LEN>(&words))
                     }
                 }
             }

@@ -3,13 +3,10 @@
 use super::format::{self, Print};
 use super::layout::{self, Field};
 use super::registry::RegisterError;
-use crate::attach::{AttachError, Connection};
+use super::switch::{Route, Switch, Word};
+use crate::attach::{AttachError, Attachment, Connection};
 use crate::host::Host;
-use std::sync::atomic::AtomicU32;
-use std::sync::atomic::Ordering::Relaxed;
-
-/// Set in [`Declared::state`] while the event is on; the bits below are its id, 0 while it has none.
-const ON: u32 = 1 << 16;
+use crate::instance::Instances;
 
 /// Who gives events their ids: a host, or a connection to one.
 pub trait Register {
@@ -22,6 +19,20 @@ pub trait Register {
     /// # Errors
     /// Where the event cannot be registered, such as when another description has its name.
     fn register_event(&self, system: &str, name: &str, format: &str) -> Result<u16, Self::Error>;
+
+    /// Registers an event, and returns its id with the word by which it is switched; `None` where nobody switches it:
+    /// then it is always on.
+    ///
+    /// # Errors
+    /// As [`register_event`](Self::register_event).
+    fn declare(&self, system: &str, name: &str, format: &str) -> Result<(u16, Option<Word>), Self::Error> {
+        Ok((self.register_event(system, name, format)?, None))
+    }
+
+    /// Is told of each switch that was registered here, so that it can be moved where the host is replaced.
+    fn remember(&self, switch: &'static Switch, system: &str, name: &str, format: &str) {
+        let _ = (switch, system, name, format);
+    }
 }
 
 impl Register for Host {
@@ -30,6 +41,24 @@ impl Register for Host {
     fn register_event(&self, system: &str, name: &str, format: &str) -> Result<u16, RegisterError> {
         self.register_event(system, name, format)
     }
+
+    fn declare(&self, system: &str, name: &str, format: &str) -> Result<(u16, Option<Word>), RegisterError> {
+        let id = self.register_event(system, name, format)?;
+        Ok((id, Some(self.common().word(id))))
+    }
+}
+
+impl Register for Instances {
+    type Error = RegisterError;
+
+    fn register_event(&self, system: &str, name: &str, format: &str) -> Result<u16, RegisterError> {
+        self.register_event(system, name, format)
+    }
+
+    fn declare(&self, system: &str, name: &str, format: &str) -> Result<(u16, Option<Word>), RegisterError> {
+        let id = self.register_event(system, name, format)?;
+        Ok((id, Some(self.common().word(id))))
+    }
 }
 
 impl Register for Connection {
@@ -37,6 +66,27 @@ impl Register for Connection {
 
     fn register_event(&self, system: &str, name: &str, format: &str) -> Result<u16, AttachError> {
         self.register_event(system, name, format)
+    }
+
+    fn declare(&self, system: &str, name: &str, format: &str) -> Result<(u16, Option<Word>), AttachError> {
+        let id = self.register_event(system, name, format)?;
+        Ok((id, Some(Word::new(self.board()?.word_for_ever(id)))))
+    }
+}
+
+impl Register for Attachment {
+    type Error = AttachError;
+
+    fn register_event(&self, system: &str, name: &str, format: &str) -> Result<u16, AttachError> {
+        self.declare(system, name, format).map(|(id, _)| id)
+    }
+
+    fn declare(&self, system: &str, name: &str, format: &str) -> Result<(u16, Option<Word>), AttachError> {
+        self.declare_event(system, name, format)
+    }
+
+    fn remember(&self, switch: &'static Switch, system: &str, name: &str, format: &str) {
+        self.remember_switch(switch, system, name, format);
     }
 }
 
@@ -82,12 +132,12 @@ pub enum EventError {
 /// An event as [`event!`](crate::event!) declared it. There is one of each in a process.
 #[derive(Debug)]
 pub struct Declared {
-    /// [`ON`] and the id.
-    state: AtomicU32,
+    switch: Switch,
     system: &'static str,
     name: &'static str,
     fields: &'static [Field],
     print: Option<Print>,
+    manifest: &'static [u8],
 }
 
 impl Declared {
@@ -100,26 +150,32 @@ impl Declared {
         print: Option<Print>,
     ) -> Self {
         let (system, name) = (layout::bare(system), layout::bare(name));
-        Self { state: AtomicU32::new(0), system, name, fields, print }
+        Self { switch: Switch::new(), system, name, fields, print, manifest: &[] }
     }
 
-    /// The id while the event is on: the one load that a disabled event costs.
+    /// With the declaration as the program's file has it, which [`manifests`](super::manifests) finds there.
+    #[must_use]
+    pub const fn with_manifest(self, manifest: &'static [u8]) -> Self {
+        Self { manifest, ..self }
+    }
+
+    /// The declaration as the program's file has it; empty where it was made at run time.
+    #[must_use]
+    pub const fn manifest(&self) -> &'static [u8] {
+        self.manifest
+    }
+
+    /// Where the event goes while it is on: the two loads that a disabled event costs.
     #[inline(always)]
     #[must_use]
-    pub fn id_if_on(&self) -> Option<u16> {
-        // Relaxed: nothing is published by it, and an event about to be written while it is switched may be either.
-        let state = self.state.load(Relaxed);
-        #[expect(clippy::cast_possible_truncation, reason = "the bits below ON")]
-        (state & ON != 0).then_some(state as u16)
+    pub fn route(&self) -> Option<Route> {
+        self.switch.route()
     }
 
     /// The id, once the event is registered.
     #[must_use]
     pub fn id(&self) -> Option<u16> {
-        match id_in(self.state.load(Relaxed)) {
-            0 => None,
-            id => Some(id),
-        }
+        self.switch.id()
     }
 
     /// The part of the event's name before the colon.
@@ -146,45 +202,35 @@ impl Declared {
         format::text(self.name, id, self.fields, self.print.as_ref())
     }
 
-    /// Registers the event and switches it on, unless it was registered before: then it stays as it is.
+    /// Registers the event: from now on the host's word says whether it is on. Registered again, it stays on or off
+    /// in this process as it was.
     ///
     /// # Errors
     /// [`EventError`].
-    pub fn register<R: Register + ?Sized>(&self, with: &R) -> Result<u16, EventError> {
+    pub fn register<R: Register + ?Sized>(&'static self, with: &R) -> Result<u16, EventError> {
         let (system, name) = (self.system, self.name);
         let refused = |source: R::Error| EventError::Refused { system, name, source: Box::new(source) };
-        let given = with.register_event(system, name, &self.format(None)).map_err(refused)?;
+        // Looked at, so that it is kept in the program's file.
+        std::hint::black_box(self.manifest);
+        let format = self.format(None);
+        let (given, word) = with.declare(system, name, &format).map_err(refused)?;
         if given == 0 {
             return Err(EventError::NoId { system, name });
         }
-        // Relaxed: the state is one word and says all.
-        match self.state.compare_exchange(0, ON | u32::from(given), Relaxed, Relaxed) {
-            Err(state) if id_in(state) != given => {
-                Err(EventError::OtherId { system, name, given, held: id_in(state) })
-            }
-            _ => Ok(given),
-        }
+        let word = word.unwrap_or_else(|| Word::always_on(given));
+        let other = |held| EventError::OtherId { system, name, given, held };
+        self.switch.register(word).map_err(other)?;
+        with.remember(&self.switch, system, name, &format);
+        Ok(given)
     }
 
     /// Takes the event's id away, and so switches it off.
     pub fn unregister(&self) {
-        self.state.store(0, Relaxed);
+        self.switch.unregister();
     }
 
-    /// Switches a registered event on or off; without an id it stays off.
+    /// Switches the event off in this process, or lets the host's word decide again; without an id it stays off.
     pub fn set_on(&self, on: bool) {
-        let switched = |state: u32| match (id_in(state), on) {
-            (0, _) => None,
-            (_, true) => Some(state | ON),
-            (_, false) => Some(state & !ON),
-        };
-        // `Err` means that there was nothing to switch.
-        let _ = self.state.fetch_update(Relaxed, Relaxed, switched);
+        self.switch.set_on(on);
     }
-}
-
-fn id_in(state: u32) -> u16 {
-    #[expect(clippy::cast_possible_truncation, reason = "the bits below ON")]
-    let id = state as u16;
-    id
 }

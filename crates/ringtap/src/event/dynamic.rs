@@ -2,6 +2,7 @@
 
 use super::PAYLOAD_LIMIT;
 use super::layout::Field;
+use super::switch::Route;
 use super::value::{Kind, Shown, Value, cut};
 use crate::{Refused, Writer};
 use std::mem::MaybeUninit;
@@ -20,6 +21,7 @@ pub struct Tail<'e> {
 #[inline(always)]
 pub fn write<const N: usize>(
     writer: &Writer,
+    route: Route,
     words: &mut [u64],
     fields: &[Field; N],
     tails: [Tail<'_>; N],
@@ -45,7 +47,7 @@ pub fn write<const N: usize>(
         }
     }
     // In words the record takes the ring's hot path; the zeros would be there anyway.
-    writer.write(payload.finish(len.next_multiple_of(4)))
+    writer.write_to(route, payload.finish(len.next_multiple_of(4)))
 }
 
 /// Cuts the tails so that the payload keeps its limit, and tells its length.

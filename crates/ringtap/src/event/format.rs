@@ -2,7 +2,6 @@
 
 use super::layout::{self, Field};
 use super::value::{Count, Kind, Shown};
-use std::fmt::Write as _;
 
 /// How an event is printed: a C format and its arguments.
 #[derive(Clone, Copy, Debug)]
@@ -30,44 +29,239 @@ const COMMON: &str = "\
 \tfield:int common_pid;\toffset:4;\tsize:4;\tsigned:1;
 ";
 
-/// The text of an event's `format` file.
-pub(super) fn text(name: &str, id: Option<u16>, fields: &[Field], print: Option<&Print>) -> String {
-    let id = id.map_or_else(String::new, |id| format!(" {id}"));
-    let lines: String = fields.iter().map(line).collect();
-    let (format, args) = print.map_or_else(|| print_all(fields), |print| print_as_told(fields, print));
-    let args: String = args.iter().map(|arg| format!(", {arg}")).collect();
-    format!("name: {name}\nID:{id}\nformat:\n{COMMON}\n{lines}\nprint fmt: \"{}\"{args}\n", c_string(&format))
+/// What stands before each [`manifest`], so that it is found in a program's file: nothing else has these bytes.
+const MANIFEST_MARK: [&str; 3] = ["\u{1}ringtap", " event", " 1\n"];
+
+/// Bytes of the [`manifest`].
+#[must_use]
+pub const fn manifest_len(
+    system: &'static str,
+    name: &'static str,
+    fields: &[Field],
+    print: Option<&Print>,
+) -> usize {
+    let mut out = Out { bytes: &mut [], len: 0 };
+    write_manifest(&mut out, system, name, fields, print);
+    out.len
 }
 
-fn line(field: &Field) -> String {
-    let Field { name, kind, offset } = field;
-    let c_type = kind.c_type;
-    let declaration = match kind.count {
-        Count::One => format!("{c_type} {name}"),
-        Count::Fixed(count) => format!("{c_type} {name}[{count}]"),
-        Count::Dynamic => format!("__data_loc {c_type}[] {name}"),
-    };
-    let (size, signed) = (kind.size(), u8::from(kind.signed));
-    format!("\tfield:{declaration};\toffset:{offset};\tsize:{size};\tsigned:{signed};\n")
+/// The declaration as a program's file has it: a mark, the system, the `format` text and a NUL. Who finds it knows what the
+/// program will declare before it runs.
+///
+/// # Panics
+/// Where `LEN` is not [`manifest_len`].
+#[must_use]
+pub const fn manifest<const LEN: usize>(
+    system: &'static str,
+    name: &'static str,
+    fields: &[Field],
+    print: Option<&Print>,
+) -> [u8; LEN] {
+    let mut bytes = [0; LEN];
+    let mut out = Out { bytes: &mut bytes, len: 0 };
+    write_manifest(&mut out, system, name, fields, print);
+    assert!(out.len == LEN, "a manifest has the length that was counted");
+    bytes
+}
+
+const fn write_manifest(
+    out: &mut Out<'_>,
+    system: &'static str,
+    name: &'static str,
+    fields: &[Field],
+    print: Option<&Print>,
+) {
+    let mut part = 0;
+    while part < MANIFEST_MARK.len() {
+        out.text(MANIFEST_MARK[part]);
+        part += 1;
+    }
+    out.text(layout::bare(system));
+    out.byte(b'\n');
+    write(out, layout::bare(name), None, fields, print);
+    out.byte(0);
+}
+
+/// The declarations in the bytes of a program's file: system, name and `format` text of each. What only looks like one is
+/// left out.
+pub fn manifests(program: &[u8]) -> impl Iterator<Item = (&str, &str, &str)> {
+    let mark = MANIFEST_MARK.concat();
+    let mut rest = program;
+    std::iter::from_fn(move || {
+        loop {
+            let at = memchr::memmem::find(rest, mark.as_bytes())?;
+            rest = rest.get(at + mark.len()..)?;
+            let end = memchr::memchr(0, rest)?;
+            let found = rest.get(..end).and_then(|text| std::str::from_utf8(text).ok());
+            let named = found.and_then(|text| {
+                let (system, format) = text.split_once('\n')?;
+                let name = format.lines().next()?.strip_prefix("name: ")?;
+                Some((system, name, format))
+            });
+            if named.is_some() {
+                return named;
+            }
+        }
+    })
+}
+
+/// The text of an event's `format` file.
+pub(super) fn text(name: &str, id: Option<u16>, fields: &[Field], print: Option<&Print>) -> String {
+    let mut counted = Out { bytes: &mut [], len: 0 };
+    write(&mut counted, name, id, fields, print);
+    let mut bytes = vec![0; counted.len];
+    write(&mut Out { bytes: &mut bytes, len: 0 }, name, id, fields, print);
+    String::from_utf8(bytes).expect("it is made of strings")
+}
+
+/// Where text goes, also at compile time. Behind the end of the bytes it is only counted.
+struct Out<'b> {
+    bytes: &'b mut [u8],
+    len: usize,
+}
+
+impl Out<'_> {
+    const fn byte(&mut self, byte: u8) {
+        if self.len < self.bytes.len() {
+            self.bytes[self.len] = byte;
+        }
+        self.len += 1;
+    }
+
+    const fn text(&mut self, text: &str) {
+        let (bytes, mut at) = (text.as_bytes(), 0);
+        while at < bytes.len() {
+            self.byte(bytes[at]);
+            at += 1;
+        }
+    }
+
+    /// The text as it stands between quotes in C.
+    const fn c_text(&mut self, text: &str) {
+        let (bytes, mut at) = (text.as_bytes(), 0);
+        while at < bytes.len() {
+            match bytes[at] {
+                b'\n' => self.text("\\n"),
+                b'\t' => self.text("\\t"),
+                byte @ (b'"' | b'\\') => {
+                    self.byte(b'\\');
+                    self.byte(byte);
+                }
+                byte if byte.is_ascii_control() => {
+                    self.byte(b'\\');
+                    self.byte(b'0' + (byte >> 6));
+                    self.byte(b'0' + (byte >> 3 & 7));
+                    self.byte(b'0' + (byte & 7));
+                }
+                byte => self.byte(byte),
+            }
+            at += 1;
+        }
+    }
+
+    const fn number(&mut self, number: usize) {
+        self.digits(number as u64, 10);
+    }
+
+    const fn digits(&mut self, number: u64, base: u64) {
+        if number >= base {
+            self.digits(number / base, base);
+        }
+        #[expect(clippy::cast_possible_truncation, reason = "a digit")]
+        self.byte(b"0123456789abcdef"[(number % base) as usize]);
+    }
+}
+
+const fn write(out: &mut Out<'_>, name: &str, id: Option<u16>, fields: &[Field], print: Option<&Print>) {
+    out.text("name: ");
+    out.text(name);
+    out.text("\nID:");
+    if let Some(id) = id {
+        out.byte(b' ');
+        out.number(id as usize);
+    }
+    out.text("\nformat:\n");
+    out.text(COMMON);
+    out.byte(b'\n');
+    let mut at = 0;
+    while at < fields.len() {
+        write_line(out, &fields[at]);
+        at += 1;
+    }
+    out.text("\nprint fmt: \"");
+    match print {
+        None => write_print_all(out, fields),
+        Some(print) => write_print(out, fields, print),
+    }
+    out.byte(b'\n');
+}
+
+const fn write_line(out: &mut Out<'_>, field: &Field) {
+    let kind = &field.kind;
+    out.text("\tfield:");
+    if let Count::Dynamic = kind.count {
+        out.text("__data_loc ");
+    }
+    out.text(kind.c_type);
+    if let Count::Dynamic = kind.count {
+        out.text("[]");
+    }
+    out.byte(b' ');
+    out.text(field.name);
+    if let Count::Fixed(count) = kind.count {
+        out.byte(b'[');
+        out.number(count);
+        out.byte(b']');
+    }
+    out.text(";\toffset:");
+    out.number(field.offset);
+    out.text(";\tsize:");
+    out.number(kind.size());
+    out.text(";\tsigned:");
+    out.number(kind.signed as usize);
+    out.text(";\n");
 }
 
 /// Prints every field with its name.
-fn print_all(fields: &[Field]) -> (String, Vec<String>) {
-    let shown = |field: &Field| format!("{}={}", field.name, conversion(&field.kind));
-    let format = fields.iter().map(shown).collect::<Vec<_>>().join(" ");
-    (format, fields.iter().map(expression).collect())
+const fn write_print_all(out: &mut Out<'_>, fields: &[Field]) {
+    let mut at = 0;
+    while at < fields.len() {
+        if at > 0 {
+            out.byte(b' ');
+        }
+        out.text(fields[at].name);
+        out.byte(b'=');
+        out.text(conversion(&fields[at].kind));
+        at += 1;
+    }
+    out.byte(b'"');
+    at = 0;
+    while at < fields.len() {
+        out.text(", ");
+        write_expression(out, &fields[at]);
+        at += 1;
+    }
 }
 
-fn print_as_told(fields: &[Field], print: &Print) -> (String, Vec<String>) {
-    let arg = |arg: &Arg| match *arg {
-        Arg::Field(name) => layout::find(fields, name).map_or_else(|| name.to_owned(), expression),
-        Arg::C(expression) => expression.to_owned(),
-    };
-    (print.format.to_owned(), print.args.iter().map(arg).collect())
+const fn write_print(out: &mut Out<'_>, fields: &[Field], print: &Print) {
+    out.c_text(print.format);
+    out.byte(b'"');
+    let mut at = 0;
+    while at < print.args.len() {
+        out.text(", ");
+        match print.args[at] {
+            Arg::C(expression) => out.text(expression),
+            Arg::Field(name) => match layout::find(fields, name) {
+                Some(field) => write_expression(out, field),
+                None => out.text(name),
+            },
+        }
+        at += 1;
+    }
 }
 
 /// What stands in a format for a field of this kind.
-fn conversion(kind: &Kind) -> &'static str {
+const fn conversion(kind: &Kind) -> &'static str {
     if is_string(kind) {
         return "%s";
     }
@@ -88,54 +282,88 @@ const fn is_string(kind: &Kind) -> bool {
 }
 
 /// The C expression that yields a field's value, or its text.
-fn expression(field: &Field) -> String {
+const fn write_expression(out: &mut Out<'_>, field: &Field) {
     let Field { name, kind, .. } = field;
     let size = kind.element_size;
     match (kind.shown, kind.count) {
-        (Shown::Symbol(symbols), _) => format!("__print_symbolic(REC->{name}{})", pairs(symbols)),
-        (Shown::Flags(symbols), _) => format!("__print_flags(REC->{name}, \"|\"{})", pairs(symbols)),
-        (Shown::Text, Count::Dynamic) => format!("__get_str({name})"),
+        (Shown::Symbol(symbols), _) => {
+            out.text("__print_symbolic(REC->");
+            out.text(name);
+            write_pairs(out, symbols);
+        }
+        (Shown::Flags(symbols), _) => {
+            out.text("__print_flags(REC->");
+            out.text(name);
+            out.text(", \"|\"");
+            write_pairs(out, symbols);
+        }
+        (Shown::Text, Count::Dynamic) => {
+            out.text("__get_str(");
+            out.text(name);
+            out.byte(b')');
+        }
         // libtraceevent reads short numbers without their sign; this is the value there and in C.
         (Shown::Decimal, Count::One) if kind.signed && size < 4 => {
-            let (largest, wrap) = ((1 << (8 * size - 1)) - 1, 1 << (8 * size));
-            format!("REC->{name} > {largest} ? REC->{name} - {wrap} : REC->{name}")
+            write_record(out, name);
+            out.text(" > ");
+            out.number((1 << (8 * size - 1)) - 1);
+            out.text(" ? ");
+            write_record(out, name);
+            out.text(" - ");
+            out.number(1 << (8 * size));
+            out.text(" : ");
+            write_record(out, name);
         }
-        (Shown::Text, _) | (_, Count::One) => format!("REC->{name}"),
-        (_, Count::Fixed(count)) if size == 1 => format!("__print_hex_str(REC->{name}, {count})"),
-        (_, Count::Fixed(count)) => format!("__print_array(REC->{name}, {count}, {size})"),
+        (Shown::Text, _) | (_, Count::One) => write_record(out, name),
+        (_, Count::Fixed(count)) => {
+            out.text(if size == 1 { "__print_hex_str(" } else { "__print_array(" });
+            write_record(out, name);
+            out.text(", ");
+            out.number(count);
+            write_element(out, size);
+        }
         (_, Count::Dynamic) => {
-            let (array, len) =
-                (format!("__get_dynamic_array({name})"), format!("__get_dynamic_array_len({name})"));
-            match size {
-                1 => format!("__print_hex_str({array}, {len})"),
-                size => format!("__print_array({array}, {len} / {size}, {size})"),
+            out.text(if size == 1 { "__print_hex_str(" } else { "__print_array(" });
+            out.text("__get_dynamic_array(");
+            out.text(name);
+            out.text("), __get_dynamic_array_len(");
+            out.text(name);
+            out.byte(b')');
+            if size != 1 {
+                out.text(" / ");
+                out.number(size);
             }
+            write_element(out, size);
         }
     }
 }
 
-fn pairs(symbols: &[(u64, &str)]) -> String {
-    let mut text = String::new();
-    for (value, symbol) in symbols {
-        // Writing to a `String` does not fail.
-        let _ = write!(text, ", {{ {value:#x}, \"{}\" }}", c_string(symbol));
-    }
-    text
+const fn write_record(out: &mut Out<'_>, name: &str) {
+    out.text("REC->");
+    out.text(name);
 }
 
-/// The text as it stands between quotes in C.
-fn c_string(text: &str) -> String {
-    let mut escaped = String::new();
-    for c in text.chars() {
-        match c {
-            '"' | '\\' => escaped.extend(['\\', c]),
-            '\n' => escaped.push_str("\\n"),
-            '\t' => escaped.push_str("\\t"),
-            c if c.is_ascii_control() => escaped.push_str(&format!("\\{:03o}", u32::from(c))),
-            c => escaped.push(c),
-        }
+/// The size of an array's elements, and the end of what prints it.
+const fn write_element(out: &mut Out<'_>, size: usize) {
+    if size != 1 {
+        out.text(", ");
+        out.number(size);
     }
-    escaped
+    out.byte(b')');
+}
+
+const fn write_pairs(out: &mut Out<'_>, symbols: &[(u64, &str)]) {
+    let mut at = 0;
+    while at < symbols.len() {
+        let (value, symbol) = symbols[at];
+        out.text(", { 0x");
+        out.digits(value, 16);
+        out.text(", \"");
+        out.c_text(symbol);
+        out.text("\" }");
+        at += 1;
+    }
+    out.byte(b')');
 }
 
 /// Checks that a print format's conversions suit its arguments; [`event!`](crate::event!) calls it at compile time.

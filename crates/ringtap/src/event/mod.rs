@@ -1,7 +1,7 @@
 //! Typed events, described as the kernel describes its own.
 //!
 //! [`event!`](crate::event!) declares an event as a struct. Writing it stores the fields in a record on the stack
-//! and hands that to a [`Writer`](crate::Writer); nothing is allocated, and while the event is off it costs one load
+//! and hands that to a [`Writer`](crate::Writer); nothing is allocated, and while the event is off it costs two loads
 //! and a branch. The declaration also yields the `format` text of the kernel's `events/SYSTEM/NAME/format`, so
 //! libtraceevent and trace-cmd decode ringtap's events as they decode the kernel's.
 //!
@@ -69,13 +69,15 @@ mod format;
 mod layout;
 pub mod marker;
 pub mod registry;
+pub mod switch;
 #[cfg(test)]
 mod tests;
 mod value;
 
 pub use declared::{Declared, EventError, Register};
-pub use format::{Arg, Print};
+pub use format::{Arg, Print, manifests};
 pub use layout::Field;
+pub use switch::{Route, Switch};
 pub use value::{Count, Kind, Scalar, Shown, Text, Value};
 
 use crate::thread;
@@ -123,6 +125,6 @@ impl Common {
 #[doc(hidden)]
 pub mod private {
     pub use super::dynamic::{Tail, write as write_dynamic};
-    pub use super::format::check as check_print;
+    pub use super::format::{check as check_print, manifest, manifest_len};
     pub use super::layout::{is_dynamic, lay_out, offset_of, payload_len, plain_len, view};
 }

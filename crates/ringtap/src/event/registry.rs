@@ -4,18 +4,20 @@
 //! records do. Two processes that declare the same event get the same id, which is the usual case: two
 //! processes of one program.
 //!
-//! Ids below [`FIRST_ID`] are left to the kernel's internal events, which its tools know by number: of these,
-//! `ftrace:print` and `ftrace:raw_data` are always there.
+//! Ids below [`FIRST_ID`] are left to the kernel's events, so that a file can hold both; `ftrace:print`, `ftrace:user_stack`
+//! and `ftrace:raw_data`, which its tools know by number, are always there.
 
 use crate::serve::limits::{FORMAT_LEN, FORMATS_LEN, NAME_LEN};
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Bound::{Excluded, Unbounded};
 use std::sync::Arc;
 
-/// The first id that is given to a declared event.
-pub const FIRST_ID: u16 = 32;
+/// The first id that is given to a declared event. Kernels count theirs from the other end, and have some thousand.
+pub const FIRST_ID: u16 = 0x8000;
 /// Id of `ftrace:print`, as in the kernel: an address and a text.
 pub const PRINT_ID: u16 = 5;
+/// Id of `ftrace:user_stack`, as in the kernel: a process and return addresses of its stack.
+pub const USER_STACK_ID: u16 = 13;
 /// Id of `ftrace:raw_data`, as in the kernel: a number and bytes.
 pub const RAW_DATA_ID: u16 = 19;
 
@@ -106,6 +108,12 @@ impl Default for Registry {
             formats_len: 0,
         };
         registry.insert(PRINT_ID, "ftrace", "print", &kernel_format("print", PRINT_FIELDS));
+        registry.insert(
+            USER_STACK_ID,
+            "ftrace",
+            "user_stack",
+            &kernel_format("user_stack", USER_STACK_FIELDS),
+        );
         registry.insert(RAW_DATA_ID, "ftrace", "raw_data", &kernel_format("raw_data", RAW_DATA_FIELDS));
         registry
     }
@@ -131,6 +139,26 @@ impl Registry {
         Ok(id)
     }
 
+    /// Declares an event under the id that it had.
+    pub(crate) fn restore(
+        &mut self,
+        id: u16,
+        system: &str,
+        name: &str,
+        format: &str,
+    ) -> Result<(), RegisterError> {
+        check_name(system, is_system_char)?;
+        check_name(name, is_name_char)?;
+        check_format(system, name, format)?;
+        let is_taken = id < FIRST_ID || self.by_id.contains_key(&id) || self.find(system, name).is_some();
+        if is_taken || self.formats_len + format.len() > FORMATS_LEN {
+            return Err(RegisterError::Full { event: event(system, name), what: "ids of its own" });
+        }
+        self.next_id = self.next_id.max(u32::from(id) + 1);
+        self.insert(id, system, name, format);
+        Ok(())
+    }
+
     /// The event with the lowest id above `id`.
     pub(crate) fn next_after(&self, id: u16) -> Option<&Arc<Event>> {
         self.by_id.range((Excluded(id), Unbounded)).next().map(|(_, event)| event)
@@ -139,6 +167,11 @@ impl Registry {
     /// The event of this name.
     pub(crate) fn find(&self, system: &str, name: &str) -> Option<&Arc<Event>> {
         self.by_id.get(self.by_name.get(system)?.get(name)?)
+    }
+
+    /// How many events there are.
+    pub(crate) fn len(&self) -> usize {
+        self.by_id.len()
     }
 
     /// All events, by id.
@@ -258,6 +291,13 @@ const PRINT_FIELDS: (&[Field], &str) = (
     "\"%ps: %s\", (void *)REC->ip, REC->buf",
 );
 
+const USER_STACK_FIELDS: (&[Field], &str) = (
+    &[("unsigned int tgid", 8, 4, false), ("unsigned long caller[8]", 16, 64, false)],
+    "\"\\t=> %ps\\n\\t=> %ps\\n\\t=> %ps\\n\" \"\\t=> %ps\\n\\t=> %ps\\n\\t=> %ps\\n\" \"\\t=> %ps\\n\\t=> %ps\\n\", \
+     (void *)REC->caller[0], (void *)REC->caller[1], (void *)REC->caller[2], (void *)REC->caller[3], \
+     (void *)REC->caller[4], (void *)REC->caller[5], (void *)REC->caller[6], (void *)REC->caller[7]",
+);
+
 const RAW_DATA_FIELDS: (&[Field], &str) = (
     &[("unsigned int id", 8, 4, false), ("char buf[]", 12, 0, false)],
     "\"id:%04x %08x\", REC->id, (int)REC->buf[0]",
@@ -285,7 +325,7 @@ mod tests {
     #[test]
     fn the_kernels_events_have_the_kernels_formats() {
         let registry = Registry::default();
-        for name in ["print", "raw_data"] {
+        for name in ["print", "user_stack", "raw_data"] {
             let ours = registry.find("ftrace", name).expect("it is always there");
             let path = format!("/sys/kernel/tracing/events/ftrace/{name}/format");
             match std::fs::read_to_string(&path) {
@@ -294,7 +334,8 @@ mod tests {
             }
         }
         assert_eq!(registry.next_after(0).map(|event| event.id), Some(PRINT_ID));
-        assert_eq!(registry.next_after(PRINT_ID).map(|event| event.id), Some(RAW_DATA_ID));
+        assert_eq!(registry.next_after(PRINT_ID).map(|event| event.id), Some(USER_STACK_ID));
+        assert_eq!(registry.next_after(USER_STACK_ID).map(|event| event.id), Some(RAW_DATA_ID));
         assert!(registry.next_after(RAW_DATA_ID).is_none());
     }
 
@@ -309,10 +350,10 @@ mod tests {
         assert_eq!(registry.declare("other-app", "start", &format("start", "u64 b")), Ok(start + 2));
         let text = &registry.find("app", "stop").expect("declared").format;
         assert!(
-            text.starts_with("name: stop\nID: 33\nformat:\n\tfield:unsigned short common_type;"),
+            text.starts_with("name: stop\nID: 32769\nformat:\n\tfield:unsigned short common_type;"),
             "{text}"
         );
-        assert_eq!(registry.events().count(), 5);
+        assert_eq!(registry.events().count(), 6);
     }
 
     #[test]
@@ -352,7 +393,20 @@ mod tests {
         let long = good.replace("\"\"", &format!("\"{}\"", "x".repeat(FORMAT_LEN)));
         let error = registry.declare("app", "start", &long).expect_err("too long");
         assert!(matches!(error, RegisterError::TooLong { .. }));
-        assert_eq!(registry.events().count(), 2);
+        assert_eq!(registry.events().count(), 3);
+    }
+
+    #[test]
+    fn restored_events_keep_their_ids_and_new_ones_come_behind() {
+        let mut registry = Registry::default();
+        for (id, name) in [(FIRST_ID + 8, "b"), (FIRST_ID + 3, "a")] {
+            registry.restore(id, "app", name, &format(name, "u32 a")).expect("it was declared once");
+        }
+        for (id, name) in [(FIRST_ID + 8, "c"), (FIRST_ID + 18, "a"), (5, "d")] {
+            assert!(registry.restore(id, "app", name, &format(name, "u32 a")).is_err(), "{id} {name}");
+        }
+        assert_eq!(registry.declare("app", "a", &format("a", "u32 a")), Ok(FIRST_ID + 3));
+        assert_eq!(registry.declare("app", "c", &format("c", "u32 a")), Ok(FIRST_ID + 9));
     }
 
     #[test]
@@ -364,6 +418,6 @@ mod tests {
         }
         let error = registry.declare("app", "more", &format("more", "u32 a")).expect_err("no id is left");
         assert!(matches!(error, RegisterError::Full { .. }), "{error}");
-        assert_eq!(registry.declare("app", "e40", &kernel_format("e40", (&[], "\"\""))), Ok(40));
+        assert_eq!(registry.declare("app", "e40000", &kernel_format("e40000", (&[], "\"\""))), Ok(40000));
     }
 }

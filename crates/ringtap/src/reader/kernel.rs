@@ -16,6 +16,8 @@ use std::time::{Duration, Instant};
 
 /// File system type of a tracefs (`TRACEFS_MAGIC`).
 const TRACEFS: rustix::fs::FsWord = 0x7472_6163;
+/// That of a FUSE (`FUSE_SUPER_MAGIC`), as which `ringtap mount` shows buffers.
+const FUSE: rustix::fs::FsWord = 0x6573_5546;
 /// `TRACE_MMAP_IOCTL_GET_READER`: `_IO('R', 0x20)`.
 const GET_READER: libc::c_ulong = 0x5220;
 /// The ioctl that wakes all waiters.
@@ -35,9 +37,10 @@ pub(super) struct Pipe {
 /// Checks what the descriptor is and maps it: the meta-page first, since it tells how long it is itself.
 pub(super) fn open(fd: OwnedFd, cpu: u32) -> Result<(Pipe, Pages), ReadError> {
     let system = |action| move |errno: Errno| ReadError::System { action, cpu, source: errno.into() };
-    // Anything else that can be mapped could also be truncated, and each access behind its end would kill us.
+    // Anything else that can be mapped could also be truncated, and each access behind its end would kill us. Who may
+    // show us a FUSE is root, this user, or whom root let.
     let file_system = rustix::fs::fstatfs(&fd).map_err(system("look at the descriptor"))?;
-    if file_system.f_type != TRACEFS {
+    if ![TRACEFS, FUSE].contains(&file_system.f_type) {
         return Err(ReadError::Foreign("it lies on another file system"));
     }
     let flags = rustix::fs::fcntl_getfl(&fd).map_err(system("look at the descriptor"))?;

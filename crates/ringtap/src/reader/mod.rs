@@ -15,9 +15,11 @@ mod error;
 mod kernel;
 mod pages;
 mod source;
+mod whole;
 
 pub use error::ReadError;
 pub(crate) use source::Source;
+pub use whole::{WholePage, WholePages};
 
 use crate::attach::Connection;
 use crate::clock::{self, ClockId, Conversion};
@@ -135,6 +137,13 @@ impl Reader {
         Ok(found.map(|found| self.lend(found)))
     }
 
+    /// As [`next`](Self::next), of what was handed out already: `None` behind its last item. For who ends, and leaves
+    /// nothing behind that was consumed and not looked at.
+    pub fn next_at_hand(&mut self) -> Option<Item<'_>> {
+        let record = self.walk.next(&self.pages.words(self.page.id)).ok().flatten()?;
+        Some(self.lend(Found::Record(record)))
+    }
+
     /// Finds the next item. What was found before is gone then.
     #[inline]
     pub(crate) fn advance(&mut self) -> Result<Option<Found>, ReadError> {
@@ -175,9 +184,18 @@ impl Reader {
     #[cold]
     fn fetch(&mut self) -> Result<Option<Found>, ReadError> {
         for _ in 0..self.pages.nr_subbufs().saturating_add(EXTRA_FETCHES) {
+            // Before the host looks: what it does not find then never comes.
+            let was_retired = self.pages.is_retired();
             self.source.get_reader()?;
-            let page = self.pages.page_now(self.cpu)?;
+            let mut page = self.pages.page_now(self.cpu)?;
             let lost = match self.page.follows(&page) {
+                Some(0) if was_retired => match self.follow()? {
+                    Some((first, lost)) => {
+                        page = first;
+                        lost.map(Some)
+                    }
+                    None => return Ok(None),
+                },
                 Some(0) => return Ok(None),
                 Some(_) => {
                     self.walk.extend_to(page.read);
@@ -203,6 +221,24 @@ impl Reader {
             }
         }
         Ok(None)
+    }
+
+    /// Goes on in the memory that replaced this one, behind its end; `None` where there is none yet. Returns its first
+    /// page, and how many events were lost before it.
+    fn follow(&mut self) -> Result<Option<(Page, Option<u64>)>, ReadError> {
+        let Some(fd) = self.source.present()? else { return Ok(None) };
+        if !self.pages.is_other(fd.as_fd())? {
+            return Ok(None);
+        }
+        let next = Pages::of_ringtap(map::open(fd.as_fd(), map::Access::Read)?);
+        let page = next.page_now(self.cpu)?;
+        let place = self.pages.place();
+        let lost = next.origin().zip(place).map_or(0, |(origin, place)| origin.wrapping_sub(place));
+        self.pages = next;
+        // Nothing was handed out there before this reader was told of it.
+        self.walk = Walk::new(page.time_stamp, 0);
+        self.skips = false;
+        Ok(Some((page, (lost > 0).then_some(lost))))
     }
 
     /// Begins another page, and tells the losses before it.
@@ -298,7 +334,7 @@ impl Host {
     /// cannot be mapped.
     pub fn reader(&self, cpu: u32) -> Result<Reader, ReadError> {
         let source = Arc::new(source::InProcess::new(self, cpu)?);
-        Reader::of_ringtap(self.read_only(cpu)?, cpu, self.buffer_percent(), source)
+        Reader::of_ringtap(self.memory_for_consumer(cpu)?.as_fd(), cpu, self.buffer_percent(), source)
     }
 
     /// The consuming readers of all CPUs' buffers.

@@ -5,13 +5,14 @@
 
 use super::ReadError;
 use crate::clock::Conversion;
-use crate::map::{Mapping, Memory};
+use crate::map::{File, Mapping, Memory};
 use crate::record::DataWords;
-use crate::ring::Ring;
+use crate::ring::{Ring, retire};
 use ringtap_abi::SubbufId;
 use ringtap_abi::meta::KernelMeta;
 use ringtap_abi::subbuf::{HEADER_LEN, PageCommit, SubbufHeader};
 use ringtap_abi::sync::AtomicU32;
+use rustix::fd::BorrowedFd;
 use std::ptr::NonNull;
 use std::sync::atomic::Ordering::{Acquire, Relaxed};
 
@@ -93,9 +94,39 @@ impl Pages {
         }
     }
 
+    /// Whether the buffer is ringtap's and was replaced.
+    pub(super) fn is_retired(&self) -> bool {
+        self.ring().is_some_and(|ring| retire::is_retired(&ring) == Ok(true))
+    }
+
+    /// Whether this descriptor is of other memory.
+    pub(super) fn is_other(&self, fd: BorrowedFd<'_>) -> Result<bool, ReadError> {
+        match &self.owner {
+            Owner::Ringtap(mapping) => Ok(mapping.file() != File::of(fd)?),
+            Owner::Kernel { .. } => Ok(false),
+        }
+    }
+
+    /// Events of the trace that were handed out of the buffer or lost before: the place of the next one.
+    pub(super) fn place(&self) -> Option<u64> {
+        let ring = self.ring()?;
+        let host = &ring.meta().host;
+        // Relaxed: this reader's own GET_READERs wrote the one, and the host the other before it told of the buffer.
+        Some(host.origin.load(Relaxed).wrapping_add(host.next_index.load(Relaxed)))
+    }
+
+    /// The place in the trace of the buffer's first event.
+    pub(super) fn origin(&self) -> Option<u64> {
+        Some(self.ring()?.meta().host.origin.load(Relaxed))
+    }
+
     /// The conversion that stands beside a ringtap buffer.
     pub(super) fn conversion(&self) -> Option<Conversion> {
         self.ring()?.meta().clock.load()
+    }
+
+    pub(super) fn subbuf_size(&self) -> u32 {
+        self.subbuf_size
     }
 
     pub(super) fn nr_subbufs(&self) -> u32 {

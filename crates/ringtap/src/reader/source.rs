@@ -3,7 +3,9 @@
 use super::ReadError;
 use crate::attach::ReaderHandle;
 use crate::host::{Claim, Host, HostError, Waited};
+use rustix::fd::OwnedFd;
 use std::fmt::Debug;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Performs a buffer's control calls for its reader. Shared with the reader's wakers.
@@ -13,6 +15,11 @@ pub(crate) trait Source: Debug + Send + Sync {
 
     /// Whether the buffer is `percent` full; where not, the writers wake its futex when it may be.
     fn arm(&self, percent: u8) -> Result<bool, ReadError>;
+
+    /// The memory of the buffer that is read now; `None` where it never changes.
+    fn present(&self) -> Result<Option<Arc<OwnedFd>>, ReadError> {
+        Ok(None)
+    }
 
     /// Sends away all who sleep on the buffer.
     fn wake_all(&self) -> Result<(), ReadError>;
@@ -48,6 +55,10 @@ impl Source for InProcess {
         Ok(self.host.arm(self.claim.cpu(), percent)?)
     }
 
+    fn present(&self) -> Result<Option<Arc<OwnedFd>>, ReadError> {
+        Ok(Some(self.host.memory_for_consumer(self.claim.cpu())?))
+    }
+
     fn wake_all(&self) -> Result<(), ReadError> {
         Ok(self.host.wake_all(self.claim.cpu())?)
     }
@@ -61,6 +72,10 @@ impl Source for ReaderHandle {
 
     fn arm(&self, percent: u8) -> Result<bool, ReadError> {
         Ok(self.arm(percent)?)
+    }
+
+    fn present(&self) -> Result<Option<Arc<OwnedFd>>, ReadError> {
+        Ok(Some(Arc::new(self.connection().descriptor(self.cpu())?)))
     }
 
     fn wake_all(&self) -> Result<(), ReadError> {

@@ -7,6 +7,7 @@
 use super::ordering::{e3_copied, e3_found, e6_find, fence};
 use super::{Corrupt, Ring};
 use ringtap_abi::SubbufId;
+use ringtap_abi::meta::state;
 use ringtap_abi::sync::AtomicU64;
 use ringtap_abi::words::{Commit, Place, Slot};
 use std::sync::atomic::Ordering::{Acquire, Relaxed};
@@ -49,6 +50,12 @@ pub(crate) struct Chunk {
     pub(crate) begins: Option<u64>,
     /// Data bytes of the page that are in the copy now.
     pub(crate) end: u32,
+    /// Index of the page's first event.
+    pub(crate) first: u64,
+    /// How far the page was committed.
+    pub(crate) w: Commit,
+    /// Time of the last event in the copy, where the tail had left the page before; of a later one where not.
+    pub(crate) last: u64,
 }
 
 /// What looking for a position found.
@@ -63,6 +70,23 @@ enum Search {
 }
 
 impl Position {
+    /// Stands at this ring position, where event `index` is expected: what was overwritten before it is found is
+    /// missed.
+    pub(super) fn at(seq: u64, index: u64) -> Self {
+        Self { seq, page: None, copied: 0, index: Some(index), patience: PATIENCE }
+    }
+
+    /// Stands before the oldest event in a ring that replaced another one, where event `index` is expected.
+    pub(crate) fn following(ring: &Ring<'_>, index: Option<u64>) -> Self {
+        let seq = u64::from(ring.geometry().ring_subbufs());
+        Self { seq, page: None, copied: 0, index, patience: PATIENCE }
+    }
+
+    /// The ring position being read.
+    pub(super) fn seq(&self) -> u64 {
+        self.seq
+    }
+
     /// Stands before the oldest event in the ring.
     pub(crate) fn oldest(ring: &Ring<'_>) -> Result<Self, Corrupt> {
         let seq = ring.oldest(ring.tail()?.seq()).max(u64::from(ring.geometry().ring_subbufs()));
@@ -105,6 +129,11 @@ impl Position {
             }
         }
         Err(Corrupt)
+    }
+
+    /// Index of the next event expected; `None` where no page was found yet.
+    pub(crate) fn index(&self) -> Option<u64> {
+        self.index
     }
 
     /// Data bytes of the current page that were copied.
@@ -158,6 +187,7 @@ impl Position {
         let begins = self.copied == 0;
         let time = ring.data().header(found.page).time_stamp.load(Relaxed);
         ring.data().copy_out(found.page, self.copied, w.offset(), copy);
+        let last = ring.desc(found.page).stamp[w.parity()].load(Relaxed);
         if !still_holds(ring, found) {
             return None;
         }
@@ -169,7 +199,7 @@ impl Position {
         let lost = if begins { found.first.wrapping_sub(expected) } else { 0 };
         self.copied = w.offset();
         self.index = Some(found.first.wrapping_add(u64::from(w.entries())));
-        Some(Chunk { lost, begins: begins.then_some(time), end: w.offset() })
+        Some(Chunk { lost, begins: begins.then_some(time), end: w.offset(), first: found.first, w, last })
     }
 
     /// Looks for the sub-buffer that holds the position.
@@ -239,5 +269,6 @@ fn still_holds(ring: &Ring<'_>, found: Found) -> bool {
     // E3: pairs with the fence before a record's first byte. A byte of a later use among ours means that the
     // later `first` is visible here.
     fence(e3_copied());
-    ring.first(found.page) == found.first
+    // Memory that was given back reads as zeros: it was marked before.
+    ring.first(found.page) == found.first && ring.meta().switches.state.load(Relaxed) & state::GONE == 0
 }

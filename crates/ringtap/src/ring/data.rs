@@ -130,7 +130,6 @@ impl Data<'_> {
     }
 
     /// Loads the word at byte `at` of a sub-buffer, its header included.
-    #[cfg(test)]
     pub(crate) fn load(&self, page: SubbufId, at: u32) -> u32 {
         self.word(page, at).load(Relaxed)
     }
@@ -140,6 +139,17 @@ impl Data<'_> {
         let [low, high] = words_of(number);
         self.store(page, at, low);
         self.store(page, at + 4, high);
+    }
+
+    /// Copies words to the beginning of a sub-buffer's data, for memory that nobody else has yet.
+    ///
+    /// # Panics
+    /// Where the sub-buffer is shorter.
+    pub(crate) fn copy_in(&self, page: SubbufId, copy: &[u32]) {
+        for (at, &word) in (HEADER_LEN..).step_by(4).zip(copy) {
+            // Relaxed: whoever is given the memory is given it in order.
+            self.word(page, at).store(word, Relaxed);
+        }
     }
 
     /// Copies the data bytes from `from` to `to`, behind the header, to the same place in `copy`.

@@ -14,7 +14,11 @@ mod counters;
 pub(crate) mod cursor;
 mod data;
 pub(crate) mod ordering;
+#[cfg(not(loom))]
+pub(crate) mod recover;
 pub(crate) mod reset;
+pub(crate) mod retire;
+pub(crate) mod snapshot;
 pub(crate) mod swap;
 #[cfg(test)]
 #[allow(

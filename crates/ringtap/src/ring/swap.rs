@@ -9,7 +9,8 @@ use super::{Corrupt, Ring};
 use ringtap_abi::SubbufId;
 use ringtap_abi::subbuf::{HEADER_LEN, PageCommit};
 use ringtap_abi::words::{Place, Slot};
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::Ordering::{Relaxed, Release};
+use std::sync::atomic::compiler_fence;
 
 /// How often a swap that lost its page to a writer tries the next.
 const SWAP_TRIES: u32 = 64;
@@ -18,25 +19,27 @@ const SWAP_TRIES: u32 = 64;
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Reader {
     /// The reader page.
-    page: SubbufId,
+    pub(super) page: SubbufId,
     /// The position it held in the ring; 0 while it holds none.
-    seq: u64,
+    pub(super) seq: u64,
     /// How much of it was handed out, in data bytes.
-    handed_bytes: u32,
+    pub(super) handed_bytes: u32,
     /// How much of it was handed out, in events.
-    handed_events: u32,
+    pub(super) handed_events: u32,
     /// The next position to take.
-    next_seq: u64,
+    pub(super) next_seq: u64,
     /// Index of the first event not yet handed out.
-    next_index: u64,
+    pub(super) next_index: u64,
     /// Index of the first event since the last reset.
-    base_index: u64,
+    pub(super) base_index: u64,
     /// Events handed out since the last reset.
-    read: u64,
+    pub(super) read: u64,
     /// Data bytes handed out since the last reset.
-    read_bytes: u64,
+    pub(super) read_bytes: u64,
     /// Events lost right before the reader page.
-    lost: u64,
+    pub(super) lost: u64,
+    /// All events overwritten since the last reset, where that is known beforehand: in a copy, whose gaps may lie anywhere.
+    overrun: Option<u64>,
 }
 
 /// What was committed to the reader page and not handed out.
@@ -71,7 +74,46 @@ impl Reader {
             read: 0,
             read_bytes: 0,
             lost: 0,
+            overrun: None,
         }
+    }
+
+    /// What this reader would hold in a copy of the ring: page 0 with what is unread of the reader page, if anything,
+    /// at position `seq` - 1, and the rest from position `seq` on. `copied` of the `written` events are in the copy.
+    pub(super) fn of_copy(&self, seq: u64, has_page: bool, written: u64, copied: u64) -> Self {
+        let (handed_bytes, handed_events) =
+            if has_page { (self.handed_bytes, self.handed_events) } else { (0, 0) };
+        Self {
+            page: SubbufId(0),
+            seq: if has_page { seq - 1 } else { 0 },
+            handed_bytes,
+            handed_events,
+            next_seq: seq,
+            lost: 0,
+            overrun: Some(
+                written
+                    .wrapping_sub(self.base_index)
+                    .wrapping_sub(self.read)
+                    .wrapping_add(u64::from(handed_events))
+                    .wrapping_sub(copied),
+            ),
+            ..*self
+        }
+    }
+
+    /// The reader page, while it is one.
+    pub(super) fn page(&self) -> Option<SubbufId> {
+        (self.seq != 0).then_some(self.page)
+    }
+
+    /// Index of the first event not yet handed out.
+    pub(super) fn next_index(&self) -> u64 {
+        self.next_index
+    }
+
+    /// How much of the reader page was handed out, in data bytes.
+    pub(super) fn handed_bytes(&self) -> u32 {
+        self.handed_bytes
     }
 
     /// The next position that a swap would take.
@@ -132,15 +174,31 @@ impl Reader {
     /// Writes the copy that cursors and a successor look at.
     pub(super) fn publish(&self, ring: &Ring<'_>) {
         let host = &ring.meta().host;
-        host.next_index.store(self.next_index, Relaxed);
-        host.base_index.store(self.base_index, Relaxed);
-        host.read.store(self.read, Relaxed);
-        host.read_bytes.store(self.read_bytes, Relaxed);
+        // In this order, and `kernel.read` last of all: a successor that finds the two equal knows that what it finds
+        // between them belongs together (`recover`). A store hook between any two, where tests let hosts die.
+        for (word, value) in [
+            (&host.read, self.read),
+            (&host.read_bytes, self.read_bytes),
+            (&host.next_index, self.next_index),
+            (&host.base_index, self.base_index),
+        ] {
+            may_die();
+            word.store(value, Relaxed);
+            compiler_fence(Release);
+        }
+        may_die();
         // A reader without a page tells cursors from where on positions are not yet taken.
         let seq = if self.seq == 0 { self.next_seq } else { self.seq };
         // E6: pairs with the Acquire in `Position::find`. A cursor that finds the page here sees its desc.
         host.reader.store(Place::new(self.page, seq).pack(), e6_publish());
     }
+}
+
+/// Between two stores that nobody but a successor looks at: a model checker need not try what others do meanwhile.
+#[inline(always)]
+fn may_die() {
+    #[cfg(not(loom))]
+    super::store_hook();
 }
 
 /// Hands out what is new on the reader page, or swaps it for the oldest page in the ring, as the kernel's
@@ -242,7 +300,7 @@ fn mark_lost(ring: &Ring<'_>, reader: &Reader) {
 }
 
 /// Rewrites the kernel's part of the meta-page, as each GET_READER does.
-fn update_meta(ring: &Ring<'_>, reader: &Reader) -> Result<(), Corrupt> {
+pub(super) fn update_meta(ring: &Ring<'_>, reader: &Reader) -> Result<(), Corrupt> {
     reader.publish(ring);
     // In this order: writers go on meanwhile, and what is left must never come out as less than nothing.
     let overrun = overrun(ring, reader)?;
@@ -253,12 +311,17 @@ fn update_meta(ring: &Ring<'_>, reader: &Reader) -> Result<(), Corrupt> {
     kernel.reader_read.store(reader.handed_bytes, Relaxed);
     kernel.entries.store(written.wrapping_sub(reader.base_index), Relaxed);
     kernel.overrun.store(overrun, Relaxed);
+    compiler_fence(Release);
+    may_die();
     kernel.read.store(reader.read, Relaxed);
     Ok(())
 }
 
 /// Events overwritten since the last reset, those that no swap has noticed yet included.
 pub(crate) fn overrun(ring: &Ring<'_>, reader: &Reader) -> Result<u64, Corrupt> {
+    if let Some(overrun) = reader.overrun {
+        return Ok(overrun);
+    }
     let noticed = reader.next_index.wrapping_sub(reader.base_index).wrapping_sub(reader.read);
     Ok(noticed.wrapping_add(unnoticed(ring, reader)?))
 }

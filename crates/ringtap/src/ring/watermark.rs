@@ -14,8 +14,13 @@ pub(crate) fn is_reached(ring: &Ring<'_>, reader: &Reader, percent: u8) -> Resul
     if reader.holds(tail) || !has_unread(ring, reader)? {
         return Ok(false);
     }
-    let dirty = tail.seq().saturating_sub(reader.next_seq().max(ring.oldest(tail.seq())));
-    Ok(dirty >= dirty_wanted(ring, percent))
+    Ok(dirty(ring, reader)? >= dirty_wanted(ring, percent))
+}
+
+/// Sub-buffers in the ring that the tail has left and the reader has not taken.
+pub(crate) fn dirty(ring: &Ring<'_>, reader: &Reader) -> Result<u64, Corrupt> {
+    let tail = ring.tail()?;
+    Ok(tail.seq().saturating_sub(reader.next_seq().max(ring.oldest(tail.seq()))))
 }
 
 /// What to wait for until [`is_reached`] may hold.

@@ -26,6 +26,8 @@ pub enum Refused {
     Full,
     /// The payload is larger than a sub-buffer takes. Not counted, as in the kernel.
     TooLarge,
+    /// The ring was replaced, and this process does not know the new one yet. Counted as dropped.
+    Retired,
     /// Another writer stopped in the middle of its event, or this is a signal handler that interrupted one,
     /// on a buffer whose writers take a lock. Counted as commit overrun.
     Busy,
@@ -38,6 +40,7 @@ impl std::fmt::Display for Refused {
         f.write_str(match self {
             Self::Off => "recording is off",
             Self::Full => "the ring is full and in discard mode",
+            Self::Retired => "the ring was replaced, and this process was not told of the new one yet",
             Self::TooLarge => "the event is larger than a sub-buffer takes",
             Self::Busy => "another writer stopped in the middle of its event",
             Self::Unusable => "the buffer's shared memory is damaged, or there is none for this CPU",
@@ -84,6 +87,10 @@ pub(crate) fn append(
     clock: &Ticker<'_>,
     payload: &[u8],
 ) -> Result<Step, Refused> {
+    let tail = ring.tail()?;
+    if tail.is_retired() {
+        return Err(Refused::Retired);
+    }
     let absolute = ring.meta().switches.state.load(Relaxed) & state::ABSOLUTE != 0;
     let room = ring.geometry().capacity();
     let reserved = if absolute { EXTEND_LEN } else { 0 };
@@ -93,7 +100,6 @@ pub(crate) fn append(
     }
     let shape = Shape::of(len);
 
-    let tail = ring.tail()?;
     let w = ring.commit(tail.page())?;
     let expected = Expected { cpu, tail, w };
     if !w.is_blank() && w.offset() + reserved + shape.total() > room {

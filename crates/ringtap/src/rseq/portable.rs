@@ -27,7 +27,7 @@ pub(crate) struct Pinned(pub(crate) u32);
 /// A pin can be undone from outside. So whoever is pinned looks where it is once the page is closed: if
 /// that is the CPU, no section that found the page open is under way there any more, and if one had committed
 /// before that, the page is open again.
-fn as_expected(ring: &Ring<'_>, expected: &Expected, pinned: Option<u32>) -> bool {
+pub(crate) fn as_expected(ring: &Ring<'_>, expected: &Expected, pinned: Option<u32>) -> bool {
     let w = &ring.desc(expected.tail.page()).w;
     store_hook();
     // Relaxed: the lock's Acquire ordered us behind the writer who had it before; whoever wrote here by a section

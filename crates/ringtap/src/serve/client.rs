@@ -1,8 +1,9 @@
 //! One connection: reads requests, and holds the one answer that could not be sent yet.
 
 use super::requests::{self, Answer, Cost, Session};
+use super::tree::{Peer, Tree};
 use super::{limits, packet};
-use crate::host::Host;
+use crate::instance::Instances;
 use ringtap_abi::control::{Header, answer};
 use rustix::event::PollFlags;
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -21,9 +22,9 @@ pub(super) struct Client {
 }
 
 impl Client {
-    pub(super) fn new(socket: OwnedFd, pid: u32) -> Self {
+    pub(super) fn new(socket: OwnedFd, peer: Peer) -> Self {
         let deadline = Some(Instant::now() + limits::PATIENCE);
-        Self { socket, session: Session::new(pid), unsent: None, deadline, over: false }
+        Self { socket, session: Session::new(peer), unsent: None, deadline, over: false }
     }
 
     /// Whether the connection is to be closed.
@@ -36,9 +37,9 @@ impl Client {
     }
 
     /// Answers some requests.
-    pub(super) fn turn(&mut self, host: &Host, buffer: &mut [u8]) {
+    pub(super) fn turn(&mut self, instances: &Instances, tree: Option<&dyn Tree>, buffer: &mut [u8]) {
         if let Some(unsent) = self.unsent.take() {
-            self.send(host, unsent);
+            self.send(unsent);
         }
         for _ in 0..limits::REQUESTS_PER_TURN {
             if self.over || self.unsent.is_some() {
@@ -54,23 +55,35 @@ impl Client {
                 }
             };
             let request = (!received.truncated).then(|| &buffer[..received.len]);
-            let (answer, cost) = requests::answer(host, &mut self.session, request);
-            self.send(host, answer);
+            if let Some(answer) = self.session.end_wait(instances) {
+                self.send(answer);
+            }
+            let (answer, cost) = requests::answer(instances, tree, &mut self.session, request);
+            if let Some(answer) = answer {
+                self.send(answer);
+            }
             if cost == Cost::High {
                 return;
             }
         }
     }
 
-    fn send(&mut self, host: &Host, answer: Answer) {
-        let descriptor = answer.descriptor.and_then(|descriptor| descriptor.of(host));
+    /// Answers a client that waits for the next change, if there was one.
+    pub(super) fn tell(&mut self, instances: &Instances) {
+        if let Some(answer) = self.session.take_news(instances) {
+            self.send(answer);
+        }
+    }
+
+    fn send(&mut self, answer: Answer) {
+        let descriptor = answer.descriptor.as_ref().and_then(requests::Descriptor::get);
         match packet::send(&self.socket, &answer.header, &answer.body, descriptor) {
             Ok(()) => {
                 self.over |= answer.is_last;
                 self.deadline = self.deadline.filter(|_| !self.session.is_open());
             }
             // This user's processes let too many descriptors lie in sockets.
-            Err(Errno::TOOMANYREFS) => self.send(host, requests::no_room_for_descriptor()),
+            Err(Errno::TOOMANYREFS) => self.send(requests::no_room_for_descriptor()),
             Err(Errno::AGAIN) => {
                 self.unsent = Some(answer);
                 self.deadline.get_or_insert_with(|| Instant::now() + limits::PATIENCE);
@@ -96,25 +109,26 @@ pub(super) fn refuse(socket: &OwnedFd, errno: Errno, reason: &str) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::host::Config;
+    use crate::host::{Config, Host};
     use ringtap_abi::control::{MAX_PACKET, PROTOCOL, Part, request, role};
     use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType};
 
     /// A client that said HELLO, and its other end.
-    fn attached(host: &Host) -> (Client, OwnedFd) {
+    fn attached(host: &Instances) -> (Client, OwnedFd) {
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
         let pair = rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None);
         let (ours, theirs) = pair.expect("sockets can be made");
-        let mut client = Client::new(ours, 1);
+        let mut client = Client::new(ours, Peer { uid: 0, gid: 0, pid: 1 });
         ask(&theirs, request::HELLO, PROTOCOL, role::READER);
-        client.turn(host, &mut [0; MAX_PACKET]);
+        client.turn(host, None, &mut [0; MAX_PACKET]);
         assert_eq!(answers(&theirs), 1);
         assert!(client.deadline.is_none());
         (client, theirs)
     }
 
-    fn host() -> Host {
-        Host::new(&Config { ring_subbufs: 2, ..Config::default() }).expect("buffers can be made")
+    fn host() -> Instances {
+        let host = Host::new(&Config { ring_subbufs: 2, ..Config::default() });
+        Instances::around(&host.expect("buffers can be made"))
     }
 
     fn ask(theirs: &OwnedFd, kind: u32, cpu: u32, value: u64) {
@@ -136,7 +150,7 @@ mod tests {
         for (kind, share) in [(request::WAKE_ALL, limits::REQUESTS_PER_TURN), (request::STATS, 1)] {
             (0..2 * share).for_each(|_| ask(&theirs, kind, 0, 0));
             for _ in 0..2 {
-                client.turn(&host, buffer);
+                client.turn(&host, None, buffer);
                 assert_eq!(answers(&theirs), share);
             }
         }
@@ -152,16 +166,16 @@ mod tests {
                 break;
             }
             ask(&theirs, request::WAKE_ALL, 0, 0);
-            client.turn(&host, buffer);
+            client.turn(&host, None, buffer);
         }
         assert_eq!(client.waits_for(), PollFlags::OUT, "its socket is full");
         ask(&theirs, request::WAKE_ALL, 0, 0);
-        client.turn(&host, buffer);
+        client.turn(&host, None, buffer);
         assert!(client.unsent.is_some(), "nothing has changed");
         assert!(!client.is_over(Instant::now()));
         assert!(client.is_over(Instant::now() + limits::PATIENCE));
         assert!(answers(&theirs) > 0);
-        client.turn(&host, buffer);
+        client.turn(&host, None, buffer);
         assert!(client.unsent.is_none() && client.deadline.is_none(), "it listens again");
         assert_eq!(answers(&theirs), 2);
     }

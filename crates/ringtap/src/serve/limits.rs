@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-/// Connections at a time. Each costs a descriptor, and the usual limit for a process is 1,024; writers need
-/// theirs only while they attach.
-pub(crate) const CLIENTS: usize = 256;
+/// Connections at a time, where the process's limit of descriptors allows so many: an attached process keeps one, and
+/// needs another for a moment when it declares an event. A thousand processes fit, with room for their children.
+pub(crate) const CLIENTS: usize = 4096;
 
 /// Connections taken in one turn of the loop, so that a flood of them does not keep the others waiting.
 pub(super) const ACCEPTS_PER_TURN: usize = 8;
@@ -25,6 +25,13 @@ pub(super) const BACKLOG: i32 = 256;
 
 /// How long a host that starts waits for another one that is starting in the same directory.
 pub(super) const DIRECTORY_LOCK: Duration = Duration::from_secs(2);
+
+/// How long a host that starts in a dead one's place waits for an attached process that offers what it has of it.
+/// They are told when the socket appears, and come within milliseconds where the machine is not overloaded.
+pub(super) const OFFERS: Duration = Duration::from_secs(2);
+
+/// How long one of them may take for each step of its offer.
+pub(super) const OFFER_STEP: Duration = Duration::from_millis(500);
 
 /// Bytes of an event's format text. The kernel's longest, with their tables of flag names, have 12 KiB; with
 /// the two names it must fit in a packet.

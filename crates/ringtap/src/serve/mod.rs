@@ -23,8 +23,15 @@ pub(crate) mod packet;
 mod requests;
 mod run;
 pub(crate) mod socket;
+mod takeover;
+mod tree;
 
-use crate::host::Host;
+pub use takeover::take_over;
+
+pub use tree::{Peer, Tree, TreeCall, TreeRefusal};
+
+use crate::host::{Host, HostError};
+use crate::instance::Instances;
 use rustix::event::EventfdFlags;
 use rustix::fd::OwnedFd;
 use rustix::fs::FileType;
@@ -73,6 +80,26 @@ pub enum ServeError {
     ForeignDirectory {
         /// The directory.
         path: PathBuf,
+    },
+    /// The buffers cannot be made.
+    #[error("failed to make the buffers of the host at {path}")]
+    Buffers {
+        /// The socket's path.
+        path: PathBuf,
+        /// Why not.
+        #[source]
+        source: HostError,
+    },
+    /// The socket cannot be given to the group.
+    #[error("failed to open {path} to the group {group}: run as one of its members, or as root")]
+    Group {
+        /// The group's number.
+        group: u32,
+        /// The socket's path.
+        path: PathBuf,
+        /// The kernel's answer.
+        #[source]
+        source: std::io::Error,
     },
     /// The kernel refused.
     #[error("failed to {action} {path}")]
@@ -124,6 +151,22 @@ fn is_foreign(directory: &Path) -> bool {
     }
 }
 
+/// How a host serves.
+#[derive(Clone, Default)]
+pub struct Options {
+    /// A group whose members may attach as the host's user may. Its directory must let them pass.
+    pub group: Option<u32>,
+    /// Answers requests about files.
+    pub tree: Option<Arc<dyn Tree>>,
+}
+
+impl std::fmt::Debug for Options {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let tree = self.tree.as_ref().map(|_| "a tree");
+        f.debug_struct("Options").field("group", &self.group).field("tree", &tree).finish()
+    }
+}
+
 /// A host's socket. Dropped, it ends all connections and removes the socket's file.
 ///
 /// Writers that are attached go on without it, as long as somebody maps the memory.
@@ -145,12 +188,30 @@ impl Host {
     /// # Errors
     /// [`ServeError`] says what is in the way.
     pub fn serve(&self, path: impl AsRef<Path>) -> Result<Server, ServeError> {
-        let path = path.as_ref();
-        let listener = Arc::new(Listener::bind(path)?);
-        self.serve_on(&listener).inspect_err(|_| listener.remove())
+        Instances::around(self).serve(path)
+    }
+}
+
+impl Instances {
+    /// Serves all instances on a socket at `path`, as [`Host::serve`] does one.
+    ///
+    /// # Errors
+    /// [`ServeError`] says what is in the way.
+    pub fn serve(&self, path: impl AsRef<Path>) -> Result<Server, ServeError> {
+        self.serve_with(path, Options::default())
     }
 
-    fn serve_on(&self, listener: &Arc<Listener>) -> Result<Server, ServeError> {
+    /// As [`serve`](Self::serve), to more users, or with files.
+    ///
+    /// # Errors
+    /// [`ServeError`] says what is in the way.
+    pub fn serve_with(&self, path: impl AsRef<Path>, options: Options) -> Result<Server, ServeError> {
+        let path = path.as_ref();
+        let listener = Arc::new(Listener::bind(path, options.group)?);
+        self.serve_on(&listener, options).inspect_err(|_| listener.remove())
+    }
+
+    fn serve_on(&self, listener: &Arc<Listener>, options: Options) -> Result<Server, ServeError> {
         let failed = |action| {
             move |source: std::io::Error| ServeError::System {
                 action,
@@ -158,12 +219,16 @@ impl Host {
                 source,
             }
         };
-        let flags = EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK;
-        let stop =
-            rustix::event::eventfd(0, flags).map_err(|errno| failed("make an eventfd for")(errno.into()))?;
-        let stop = Arc::new(stop);
-        let turns = run::Loop::new(self.clone(), Arc::clone(listener), Arc::clone(&stop));
-        let thread = spawn_without_signals(move || turns.run()).map_err(failed("start a thread for"))?;
+        let eventfd = || {
+            let fd = rustix::event::eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK);
+            fd.map(Arc::new).map_err(|errno| failed("make an eventfd for")(errno.into()))
+        };
+        let (stop, news) = (eventfd()?, eventfd()?);
+        self.common().tell(&news);
+        let turns = run::Loop::new(self.clone(), options, Arc::clone(listener), Arc::clone(&stop), news)
+            .map_err(|errno| failed("make an epoll for")(errno.into()))?;
+        let thread = spawn_without_signals("ringtap-serve", move || turns.run())
+            .map_err(failed("start a thread for"))?;
         Ok(Server { listener: Arc::clone(listener), stop, thread: Some(thread), pid: std::process::id() })
     }
 }
@@ -193,14 +258,17 @@ impl Drop for Server {
 }
 
 /// Starts the loop's thread with all signals blocked: the application's handlers belong on its own threads.
-fn spawn_without_signals(run: impl FnOnce() + Send + 'static) -> std::io::Result<JoinHandle<()>> {
+pub(crate) fn spawn_without_signals(
+    name: &str,
+    run: impl FnOnce() + Send + 'static,
+) -> std::io::Result<JoinHandle<()>> {
     let mut all = std::mem::MaybeUninit::uninit();
     let mut before = std::mem::MaybeUninit::uninit();
     // SAFETY: fills the set that it is given.
     unsafe { libc::sigfillset(all.as_mut_ptr()) };
     // SAFETY: reads the set that was filled, and fills the other.
     unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, all.as_ptr(), before.as_mut_ptr()) };
-    let thread = std::thread::Builder::new().name("ringtap-serve".into()).spawn(run);
+    let thread = std::thread::Builder::new().name(name.into()).spawn(run);
     // SAFETY: reads the set that the call before filled.
     unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, before.as_ptr(), std::ptr::null_mut()) };
     thread

@@ -1,36 +1,56 @@
 //! What a host answers to each request.
 
+use super::tree::{self, Peer, Tree};
 use crate::event::registry::RegisterError;
 use crate::host::{Claim, Host, HostError};
+use crate::instance::Instances;
+use crate::instance::common::Common;
 use ringtap_abi::control::{Counters, Header, HostInfo, PROTOCOL, Part, answer, request, role};
-use ringtap_abi::control::{set_cpu, split_event};
-use rustix::fd::BorrowedFd;
+use ringtap_abi::control::{cpu_of, instance_of, set_cpu, split_event};
+use ringtap_abi::switchboard::MAX_INSTANCES;
+use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::io::Errno;
+use std::sync::Arc;
 
 /// What a connection is and has.
 #[derive(Debug)]
 pub(super) struct Session {
-    pid: u32,
+    peer: Peer,
     /// `None` before HELLO.
     role: Option<Role>,
-    /// The buffers that it consumes: one for each CPU at most.
-    claims: Vec<Claim>,
+    /// The buffers that it consumes, and where they are: one for each CPU of an instance at most.
+    claims: Vec<(u32, Claim)>,
+    /// The generation that it knows, while it waits for another.
+    awaiting: Option<u32>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Role {
+pub(super) enum Role {
     Writer,
     Reader,
 }
 
 impl Session {
-    pub(super) fn new(pid: u32) -> Self {
-        Self { pid, role: None, claims: Vec::new() }
+    pub(super) fn new(peer: Peer) -> Self {
+        Self { peer, role: None, claims: Vec::new(), awaiting: None }
     }
 
     /// Whether HELLO was said and accepted.
     pub(super) fn is_open(&self) -> bool {
         self.role.is_some()
+    }
+
+    /// The answer that it waits for, if there is something new.
+    pub(super) fn take_news(&mut self, instances: &Instances) -> Option<Answer> {
+        let generation = instances.generation();
+        self.awaiting.take_if(|known| *known != generation)?;
+        Some(ok(generation.into()))
+    }
+
+    /// The answer that it waits for, whether or not there is something new.
+    pub(super) fn end_wait(&mut self, instances: &Instances) -> Option<Answer> {
+        self.awaiting.take()?;
+        Some(ok(instances.generation().into()))
     }
 }
 
@@ -45,17 +65,17 @@ pub(super) struct Answer {
 }
 
 /// A descriptor of the host's, borrowed when it is sent.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Descriptor {
-    cpu: u32,
-    role: Role,
+#[derive(Clone, Debug)]
+pub(super) enum Descriptor {
+    Buffer(Arc<OwnedFd>),
+    Switchboard(Arc<Common>),
 }
 
 impl Descriptor {
-    pub(super) fn of(self, host: &Host) -> Option<BorrowedFd<'_>> {
-        match self.role {
-            Role::Writer => host.read_write(self.cpu).ok(),
-            Role::Reader => host.read_only(self.cpu).ok(),
+    pub(super) fn get(&self) -> Option<BorrowedFd<'_>> {
+        match self {
+            Self::Buffer(fd) => Some(fd.as_fd()),
+            Self::Switchboard(common) => Some(common.board().fd()),
         }
     }
 }
@@ -70,7 +90,7 @@ pub(super) enum Cost {
 }
 
 /// Why a request is refused.
-struct Refusal {
+pub(super) struct Refusal {
     errno: Errno,
     reason: String,
     is_last: bool,
@@ -101,7 +121,7 @@ impl From<RegisterError> for Refusal {
     }
 }
 
-fn refusal(errno: Errno, reason: impl Into<String>) -> Refusal {
+pub(super) fn refusal(errno: Errno, reason: impl Into<String>) -> Refusal {
     Refusal { errno, reason: reason.into(), is_last: false }
 }
 
@@ -111,55 +131,87 @@ fn violation(errno: Errno, reason: impl Into<String>) -> Refusal {
 }
 
 /// Answers a packet; `None` is one that was too long.
-pub(super) fn answer(host: &Host, session: &mut Session, packet: Option<&[u8]>) -> (Answer, Cost) {
+pub(super) fn answer(
+    instances: &Instances,
+    tree: Option<&dyn Tree>,
+    session: &mut Session,
+    packet: Option<&[u8]>,
+) -> (Option<Answer>, Cost) {
     let Some((header, body)) = packet.and_then(Header::split) else {
         let reason =
             "the packet is no request: it is too short or too long; attach with ringtap's own client";
-        return (refused(violation(Errno::PROTO, reason)), Cost::Low);
+        return (Some(refused(violation(Errno::PROTO, reason))), Cost::Low);
     };
     let cost = match header.kind {
         request::STATS | request::RESET | request::REGISTER | request::NEXT_EVENT => Cost::High,
+        kind if tree::is_call(kind) => Cost::High,
         _ => Cost::Low,
     };
-    (answer_request(host, session, &header, body).unwrap_or_else(refused), cost)
+    if header.kind == request::AWAIT && session.is_open() {
+        // Whoever has never looked knows generation 0.
+        session.awaiting = Some(u32::try_from(header.value).unwrap_or(0));
+        return (session.take_news(instances), Cost::Low);
+    }
+    if tree::is_call(header.kind) && session.is_open() {
+        let answer = tree::answer(tree, session.peer, header.kind, header.value, body);
+        return (Some(answer.unwrap_or_else(refused)), cost);
+    }
+    (Some(answer_request(instances, session, &header, body).unwrap_or_else(refused)), cost)
 }
 
 fn answer_request(
-    host: &Host,
+    instances: &Instances,
     session: &mut Session,
     header: &Header,
     body: &[u8],
 ) -> Result<Answer, Refusal> {
-    let &Header { kind, cpu, value } = header;
-    let Some(role) = session.role else { return hello(host, session, header) };
+    let &Header { kind, cpu: place, value } = header;
+    let Some(role) = session.role else { return hello(instances, session, header) };
+    let cpu = cpu_of(place);
+    let host = || {
+        let instance = instances.at(instance_of(place));
+        instance.map(|instance| instance.host()).ok_or_else(|| no_instance(instance_of(place)))
+    };
     match kind {
-        request::GET_BUFFER => get_buffer(host, cpu, role),
-        request::CLAIM => claim(host, session, cpu, role),
+        request::GET_BUFFER => {
+            let claim = session.claims.iter().find(|&&(claimed, _)| claimed == place);
+            match claim {
+                Some((_, claim)) => get_buffer(&claim.host(), cpu, role, true),
+                None => get_buffer(&host()?, cpu, role, false),
+            }
+        }
+        request::GET_SWITCHBOARD => switchboard(instances, role),
+        request::CLAIM => claim(&host()?, session, place, role),
         request::RELEASE => {
-            session.claims.retain(|claim| claim.cpu() != cpu);
+            session.claims.retain(|&(claimed, _)| claimed != place);
             Ok(ok(0))
         }
-        request::GET_READER if !session.claims.iter().any(|claim| claim.cpu() == cpu) => Err(refusal(
-            Errno::PERM,
-            format!("this connection does not consume the buffer of CPU {cpu}: claim it first"),
-        )),
-        request::GET_READER => Ok(host.get_reader(cpu).map(|()| ok(0))?),
+        request::GET_READER => {
+            let claim = session.claims.iter().find(|&&(claimed, _)| claimed == place);
+            let Some((_, claim)) = claim else {
+                let reason =
+                    format!("this connection does not consume the buffer of CPU {cpu}: claim it first");
+                return Err(refusal(Errno::PERM, reason));
+            };
+            Ok(claim.host().get_reader(cpu).map(|()| ok(0))?)
+        }
         request::ARM => {
             let percent = u8::try_from(value).map_err(|_| HostError::Percent(value))?;
-            Ok(ok(host.arm(cpu, percent)?.into()))
+            Ok(ok(host()?.arm(cpu, percent)?.into()))
         }
-        request::WAKE_ALL => Ok(host.wake_all(cpu).map(|()| ok(0))?),
+        request::WAKE_ALL => Ok(host()?.wake_all(cpu).map(|()| ok(0))?),
         request::STATS => {
-            let counters = Counters(host.stats(cpu)?.to_array());
+            let counters = Counters(host()?.stats(cpu)?.to_array());
             Ok(Answer { body: counters.bytes().to_vec(), ..ok(0) })
         }
-        request::RESET => Ok(host.reset().map(|()| ok(0))?),
+        request::RESET => Ok(host()?.reset().map(|()| ok(0))?),
         request::RECORD => {
-            host.set_recording(value != 0);
+            host()?.set_recording(value != 0);
             Ok(ok(0))
         }
-        request::REGISTER => register(host, body),
-        request::NEXT_EVENT => Ok(next_event(host, value)),
+        request::REGISTER => register(instances, body),
+        request::NEXT_EVENT => Ok(next_event(instances, value)),
+        request::NEXT_INSTANCE => Ok(next_instance(instances, value)),
         request::HELLO => {
             Err(refusal(Errno::INVAL, "this connection has said HELLO already: open another one"))
         }
@@ -170,7 +222,11 @@ fn answer_request(
     }
 }
 
-fn hello(host: &Host, session: &mut Session, header: &Header) -> Result<Answer, Refusal> {
+fn hello(instances: &Instances, session: &mut Session, header: &Header) -> Result<Answer, Refusal> {
+    if header.kind == request::OFFER {
+        // This host has what it needs.
+        return Ok(Answer { is_last: true, ..ok(0) });
+    }
     if header.kind != request::HELLO {
         return Err(violation(
             Errno::PROTO,
@@ -194,7 +250,8 @@ fn hello(host: &Host, session: &mut Session, header: &Header) -> Result<Answer, 
             ));
         }
     });
-    let info = HostInfo { clock: host.clock() as u32, buffer_percent: host.buffer_percent().into() };
+    let host = instances.top().host();
+    let info = info(&host);
     let cpus = host.cpus();
     let mut bitmap = vec![0; cpus.iter().max().map_or(0, |&last| last as usize / 8 + 1)];
     for cpu in cpus {
@@ -203,28 +260,64 @@ fn hello(host: &Host, session: &mut Session, header: &Header) -> Result<Answer, 
     Ok(Answer { body: [info.bytes(), &bitmap].concat(), ..ok(0) })
 }
 
-fn get_buffer(host: &Host, cpu: u32, role: Role) -> Result<Answer, Refusal> {
-    let len = rustix::fs::fstat(host.read_only(cpu)?).map_or(0, |status| status.st_size.cast_unsigned());
-    Ok(Answer { descriptor: Some(Descriptor { cpu, role }), ..ok(len) })
+fn info(host: &Host) -> HostInfo {
+    HostInfo {
+        clock: host.clock() as u32,
+        buffer_percent: host.buffer_percent().into(),
+        host_id: host.common().board().host_id(),
+    }
 }
 
-fn claim(host: &Host, session: &mut Session, cpu: u32, role: Role) -> Result<Answer, Refusal> {
+fn next_instance(instances: &Instances, from: u64) -> Answer {
+    let from = usize::try_from(from).unwrap_or(MAX_INSTANCES);
+    match (from..MAX_INSTANCES).find_map(|bit| instances.at(bit)) {
+        Some(instance) => {
+            let body = [info(&instance.host()).bytes(), instance.name().as_bytes()].concat();
+            Answer { body, ..ok(instance.bit() as u64) }
+        }
+        None => ok(0),
+    }
+}
+
+fn no_instance(bit: usize) -> Refusal {
+    refusal(Errno::NOENT, format!("this host has no instance {bit}: it was removed"))
+}
+
+fn get_buffer(host: &Host, cpu: u32, role: Role, is_consumer: bool) -> Result<Answer, Refusal> {
+    let fd = match role {
+        Role::Reader if is_consumer => host.memory_for_consumer(cpu)?,
+        Role::Writer => host.read_write(cpu)?,
+        Role::Reader => host.read_only(cpu)?,
+    };
+    let len = rustix::fs::fstat(&fd).map_or(0, |status| status.st_size.cast_unsigned());
+    Ok(Answer { descriptor: Some(Descriptor::Buffer(fd)), ..ok(len) })
+}
+
+fn switchboard(instances: &Instances, role: Role) -> Result<Answer, Refusal> {
+    if role != Role::Writer {
+        let reason = "the switchboard can be written, so a reader does not get it: attach as a writer";
+        return Err(refusal(Errno::PERM, reason));
+    }
+    Ok(Answer { descriptor: Some(Descriptor::Switchboard(Arc::clone(instances.common()))), ..ok(0) })
+}
+
+fn claim(host: &Host, session: &mut Session, place: u32, role: Role) -> Result<Answer, Refusal> {
     if role != Role::Reader {
         return Err(refusal(Errno::PERM, "a writer's connection cannot consume: attach as a reader"));
     }
-    session.claims.push(host.claim(cpu, session.pid.max(1))?);
+    session.claims.push((place, host.claim(cpu_of(place), session.peer.pid.max(1))?));
     Ok(ok(0))
 }
 
-fn register(host: &Host, body: &[u8]) -> Result<Answer, Refusal> {
+fn register(instances: &Instances, body: &[u8]) -> Result<Answer, Refusal> {
     let no_event =
         || refusal(Errno::INVAL, "the body declares no event: send system, name and format as lines");
     let (system, name, format) = split_event(body).ok_or_else(no_event)?;
-    Ok(ok(host.register_event(system, name, format)?.into()))
+    Ok(ok(instances.register_event(system, name, format)?.into()))
 }
 
-fn next_event(host: &Host, after: u64) -> Answer {
-    match u16::try_from(after).ok().and_then(|after| host.next_event(after)) {
+fn next_event(instances: &Instances, after: u64) -> Answer {
+    match u16::try_from(after).ok().and_then(|after| instances.next_event(after)) {
         Some(event) => {
             let body = format!("{}\n{}\n{}", event.system, event.name, event.format).into_bytes();
             Answer { body, ..ok(event.id.into()) }
@@ -240,12 +333,12 @@ pub(super) fn no_room_for_descriptor() -> Answer {
     refused(refusal(Errno::TOOMANYREFS, reason))
 }
 
-fn ok(value: u64) -> Answer {
+pub(super) fn ok(value: u64) -> Answer {
     let header = Header { kind: answer::OK, cpu: 0, value };
     Answer { header, body: Vec::new(), descriptor: None, is_last: false }
 }
 
-fn refused(refusal: Refusal) -> Answer {
+pub(super) fn refused(refusal: Refusal) -> Answer {
     let value = u64::from(refusal.errno.raw_os_error().cast_unsigned());
     let header = Header { kind: answer::ERROR, ..ok(value).header };
     Answer { header, body: refusal.reason.into_bytes(), descriptor: None, is_last: refusal.is_last }

@@ -3,6 +3,7 @@
 //! Hosts that start at the same time in one directory take turns, by a lock on the directory: otherwise two of
 //! them could find the same dead socket, and the second would remove the first one's new one.
 
+use super::tree::Peer;
 use super::{ServeError, limits};
 use rustix::fd::{AsFd, AsRawFd, OwnedFd};
 use rustix::fs::{AtFlags, CWD, FileType, FlockOperation, Mode, OFlags, Stat};
@@ -11,17 +12,24 @@ use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+/// The present time, for the kernel to fill in.
+const NOW: rustix::fs::Timespec = rustix::fs::Timespec { tv_sec: 0, tv_nsec: rustix::fs::UTIME_NOW };
+
 /// The socket, and what is needed to remove it and nothing else.
 #[derive(Debug)]
 pub(super) struct Listener {
     pub(super) socket: OwnedFd,
     path: PathBuf,
     inode: (u64, u64),
+    /// Whether a dead host's socket was there.
+    pub(super) succeeds: bool,
 }
 
 impl Listener {
     /// Makes the socket, in the place of a dead host's where there is one.
-    pub(super) fn bind(path: &Path) -> Result<Self, ServeError> {
+    ///
+    /// Members of `group` may connect, too.
+    pub(super) fn bind(path: &Path, group: Option<u32>) -> Result<Self, ServeError> {
         let address = address(path).map_err(|_| ServeError::PathTooLong { path: path.to_owned() })?;
         let failed = |action| {
             move |errno: Errno| ServeError::System { action, path: path.to_owned(), source: errno.into() }
@@ -31,17 +39,35 @@ impl Listener {
         // The file gets the socket's mode when it is bound, so it is never open to others for a moment.
         rustix::fs::fchmod(&socket, Mode::RUSR | Mode::WUSR).map_err(failed("protect"))?;
         lock(&directory, path)?;
-        match rustix::net::bind(&socket, &address) {
+        let succeeds = match rustix::net::bind(&socket, &address) {
             Err(Errno::ADDRINUSE) => {
                 remove_dead(path, &address)?;
                 rustix::net::bind(&socket, &address).map_err(failed("bind"))?;
+                true
             }
-            bound => bound.map_err(failed("bind"))?,
-        }
+            bound => bound.map(|()| false).map_err(failed("bind"))?,
+        };
         let inode = inode(&status(path).map_err(failed("look at"))?);
-        let listener = Self { socket, path: path.to_owned(), inode };
+        let listener = Self { socket, path: path.to_owned(), inode, succeeds };
+        if let Some(group) = group {
+            listener.open_to(group).inspect_err(|_| listener.remove())?;
+        }
         rustix::net::listen(&listener.socket, limits::BACKLOG).map_err(failed("listen on"))?;
+        // Whoever waits for a host watches the directory, and saw the file before it could connect. If this fails, it
+        // tries again after a while.
+        let now = rustix::fs::Timestamps { last_access: NOW, last_modification: NOW };
+        let _ = rustix::fs::utimensat(CWD, path, &now, AtFlags::SYMLINK_NOFOLLOW);
         Ok(listener)
+    }
+
+    /// Lets a group's members connect. Before anybody listens.
+    fn open_to(&self, group: u32) -> Result<(), ServeError> {
+        let failed =
+            |errno: Errno| ServeError::Group { group, path: self.path.clone(), source: errno.into() };
+        let group = Some(rustix::process::Gid::from_raw(group));
+        rustix::fs::chownat(CWD, &self.path, None, group, AtFlags::SYMLINK_NOFOLLOW).map_err(failed)?;
+        let mode = Mode::RUSR | Mode::WUSR | Mode::RGRP | Mode::WGRP;
+        rustix::fs::chmodat(CWD, &self.path, mode, AtFlags::empty()).map_err(failed)
     }
 
     pub(super) fn path(&self) -> &Path {
@@ -127,14 +153,6 @@ fn inode(status: &Stat) -> (u64, u64) {
     (status.st_dev, status.st_ino)
 }
 
-/// Who is at the other end.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Peer {
-    pub(super) uid: u32,
-    /// 0 where it has none in our pid namespace.
-    pub(super) pid: u32,
-}
-
 /// Asks the kernel who connected. By libc, because rustix takes a process id for never 0, and it is 0 for a
 /// peer of a pid namespace that we cannot see.
 pub(super) fn peer(socket: impl AsFd) -> Result<Peer, std::io::Error> {
@@ -148,5 +166,32 @@ pub(super) fn peer(socket: impl AsFd) -> Result<Peer, std::io::Error> {
     if done != 0 {
         return Err(std::io::Error::last_os_error());
     }
-    Ok(Peer { uid: peer.uid, pid: peer.pid.cast_unsigned() })
+    Ok(Peer { uid: peer.uid, gid: peer.gid, pid: peer.pid.cast_unsigned() })
+}
+
+/// Whether a peer is the host's user, root, or a member of the group.
+pub(super) fn may_attach(socket: &OwnedFd, group: Option<u32>) -> bool {
+    let owner = rustix::process::geteuid().as_raw();
+    peer(socket).is_ok_and(|peer| {
+        peer.uid == owner || peer.uid == 0 || group.is_some_and(|group| is_member(socket, peer, group))
+    })
+}
+
+/// Whether a peer belongs to a group, by its own or its supplementary ones.
+pub(super) fn is_member(socket: impl AsFd, peer: Peer, group: u32) -> bool {
+    /// The kernel's `NGROUPS_MAX`.
+    const MAX_GROUPS: usize = 65_536;
+    if peer.gid == group {
+        return true;
+    }
+    let mut groups = vec![0u32; MAX_GROUPS];
+    let mut len = libc::socklen_t::try_from(size_of_val(&groups[..])).unwrap_or_default();
+    let fd = socket.as_fd().as_raw_fd();
+    // SAFETY: the kernel writes at most `len` bytes, to two variables that outlive the call.
+    let done = unsafe {
+        let len = &raw mut len;
+        libc::getsockopt(fd, libc::SOL_SOCKET, libc::SO_PEERGROUPS, groups.as_mut_ptr().cast(), len)
+    };
+    let count = if done == 0 { len as usize / size_of::<u32>() } else { 0 };
+    groups.iter().take(count).any(|&its| its == group)
 }

@@ -4,7 +4,7 @@
 
 use ringtap::serve::Server;
 use ringtap::{Config, Host};
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -110,6 +110,12 @@ impl Other {
 
     pub(crate) fn expect(&mut self, what: &str) {
         assert_eq!(self.hear().as_deref(), Some(what));
+    }
+
+    /// Sends the process a line.
+    pub(crate) fn tell(&mut self, line: &str) {
+        let input = self.input.as_mut().expect("it was not told to go on");
+        writeln!(input, "{line}").expect("it listens");
     }
 
     /// Lets a process that waits in [`wait_for_parent`] go on.

@@ -1,6 +1,6 @@
 //! What records are decoded with: the events of one machine, and what is known of its tasks and functions.
 
-use super::Args;
+use super::FileArgs;
 use crate::decode::TextLayout;
 use anyhow::{Context, Result, bail};
 use ringtap::tracefs::Tracefs;
@@ -10,14 +10,7 @@ use ringtap_format::trace_dat::TraceDat;
 use ringtap_format::{ByteOrder, Constants, Event, Formats, Strings, Symbols, Target, Tasks};
 use std::fs::{self, File};
 use std::io::Read;
-use std::ops::Range;
-use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-
-/// First guess at how long the descriptions of a trace.dat are.
-const START_LEN: u64 = 1 << 22;
-/// Most that is read of them.
-const MAX_START_LEN: u64 = 1 << 29;
 
 /// More than `header_page` and `header_event` ever have.
 const MAX_HEADER_LEN: usize = 1 << 16;
@@ -45,52 +38,43 @@ impl Group {
         &self.tasks
     }
 
-    /// Of a trace.dat; and where its CPUs' data lie.
+    /// Of a trace.dat.
     ///
     /// # Errors
-    /// It is none of version 6, or one of the other files cannot be read.
-    pub(super) fn of_trace_dat(path: &Path, file: &File, args: &Args) -> Result<(Self, Vec<Range<u64>>)> {
-        let shown = path.display();
-        let len = file.metadata().with_context(|| format!("cannot read {shown}"))?.len();
-        let (mut bytes, mut wanted) = (Vec::new(), START_LEN);
-        let start = loop {
-            let size = wanted.min(len);
-            bytes.resize(usize::try_from(size)?, 0);
-            file.read_exact_at(&mut bytes, 0).with_context(|| format!("cannot read {shown}"))?;
-            match TraceDat::parse_start(&bytes) {
-                Err(error) if error.is_end() && size < len.min(MAX_START_LEN) => wanted *= 4,
-                parsed => break parsed.with_context(|| format!("cannot read {shown}"))?,
-            }
-        };
+    /// One of the other files cannot be read.
+    pub(super) fn of_trace_dat(
+        path: &Path,
+        trace: &TraceDat,
+        args: &FileArgs,
+        layout: TextLayout,
+    ) -> Result<Self> {
         let mut constants = Constants::new();
         if let Some(btf) = &args.btf {
             define(btf, &mut constants)?;
         }
-        let layout = args.layout();
         let is_trace_cmd = layout == TextLayout::TraceCmd;
-        let (formats, failed) = start.events(layout.dialect(), is_trace_cmd, constants);
+        let (formats, failed) = trace.events(layout.dialect(), is_trace_cmd, constants);
         for error in failed {
-            warn(format_args!("{shown}: {error}; its events are unknown"));
+            warn(format_args!("{}: {error}; its events are unknown", path.display()));
         }
         let text = |path: &Option<PathBuf>, own: &[u8]| match path {
             Some(path) => read(path),
             None => Ok(own.to_vec()),
         };
-        let group = Self {
-            layout: start.layout,
+        Ok(Self {
+            layout: trace.layout,
             formats,
-            tasks: Tasks::parse(&text(&args.tasks, start.tasks)?),
-            symbols: Symbols::parse(&lossy(text(&args.symbols, start.kallsyms.as_bytes())?)),
-            strings: Strings::parse(&lossy(text(&args.strings, start.printk_formats.as_bytes())?)),
-        };
-        Ok((group, start.spans))
+            tasks: Tasks::parse(&text(&args.tasks, &trace.tasks)?),
+            symbols: Symbols::parse(&lossy(text(&args.symbols, trace.kallsyms.as_bytes())?)),
+            strings: Strings::parse(&lossy(text(&args.strings, trace.printk_formats.as_bytes())?)),
+        })
     }
 
     /// Of dumps: by the files that were named, or by the running kernel.
     ///
     /// # Errors
     /// There are no formats, or a file that was named cannot be read.
-    pub(super) fn of_dumps(args: &Args) -> Result<Self> {
+    pub(super) fn of_dumps(args: &FileArgs, layout: TextLayout) -> Result<Self> {
         let live = match &args.formats {
             Some(_) => None,
             None => Some(Tracefs::find().context(
@@ -110,20 +94,20 @@ impl Group {
             (None, None) => Ok(Vec::new()),
         };
         let of_root = |name: &str| root.as_ref().map(|root| root.join(name));
-        let (layout, mut formats) = read_events(&events, args.layout(), Constants::new(), true)?;
+        let (pages, mut formats) = read_events(&events, layout, Constants::new(), true)?;
         let own_btf = root.is_some().then(|| PathBuf::from("/sys/kernel/btf/vmlinux"));
-        let is_kernel = args.layout() != TextLayout::TraceCmd;
+        let is_kernel = layout != TextLayout::TraceCmd;
         if let Some(btf) = args.btf.clone().or(own_btf.filter(|btf| is_kernel && btf.exists())) {
             // Some events name constants whose values only the kernel's types tell.
             if formats.iter().any(|event: &Event| !event.unresolved().is_empty()) || args.btf.is_some() {
                 let mut constants = Constants::new();
                 define(&btf, &mut constants)?;
-                (_, formats) = read_events(&events, args.layout(), constants, false)?;
+                (_, formats) = read_events(&events, layout, constants, false)?;
             }
         }
         let own_symbols = root.is_some().then(|| PathBuf::from("/proc/kallsyms"));
         Ok(Self {
-            layout,
+            layout: pages,
             formats,
             tasks: Tasks::parse(&text(&args.tasks, of_root("saved_cmdlines"))?),
             symbols: Symbols::parse(&lossy(text(&args.symbols, own_symbols)?)),

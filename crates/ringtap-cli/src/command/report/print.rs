@@ -2,130 +2,67 @@
 
 use super::group::{self, Group};
 use super::select::Wanted;
-use super::source::{Counts, Held, PageFile};
+use super::source::{Counts, Inputs};
 use crate::decode::{TextLayout, hide_controls};
-use crate::output::Output;
-use anyhow::Result;
-use ringtap_format::page::PageError;
-use ringtap_format::text::{Common, Entry, JsonLines, TraceCmdText, TraceText};
+use ringtap_format::text::{Common, CsvLines, Entry, JsonLines, TraceCmdText, TraceText};
+use ringtap_format::trace_dat::{Item, Origin, Timed, TraceDatError};
 use serde_json::json;
-use std::collections::BTreeSet;
+use std::fmt::Display;
+use std::io::Write;
 
-/// Bytes of text gathered before they are written.
-const CHUNK: usize = 1 << 17;
 /// Most damaged pages that are told of one by one; the others are counted.
 const MAX_TOLD: u64 = 10;
 
-/// Makes the lines, and counts what is damaged.
-pub(super) struct Printer {
-    layout: TextLayout,
-    in_ns: bool,
-    is_terminal: bool,
-    lines: Vec<u8>,
-    damaged: u64,
-    missing: u64,
+/// What lines look like.
+pub(super) enum Form {
+    Text(TextLayout),
+    /// With columns for these fields.
+    Csv(Vec<String>),
 }
 
-impl Printer {
-    pub(super) fn new(layout: TextLayout, in_ns: bool, is_terminal: bool) -> Self {
-        Self { layout, in_ns, is_terminal, lines: Vec::with_capacity(CHUNK * 2), damaged: 0, missing: 0 }
-    }
+/// What all lines are made with.
+pub(super) struct Shared {
+    pub(super) form: Form,
+    pub(super) in_ns: bool,
+    /// Somebody's terminal is not to be steered by what a program wrote into its events.
+    pub(super) hides_controls: bool,
+    /// By their number in the files.
+    pub(super) groups: Vec<(Group, Wanted)>,
+    pub(super) inputs: Inputs,
+    /// How many CPUs there are.
+    pub(super) cpus: u32,
+}
 
-    /// The layout's first lines; and on the standard error what the files lack.
-    pub(super) fn header(&mut self, counts: &Counts, sources: &[PageFile], groups: &[(Group, Wanted)]) {
-        for source in sources.iter().filter(|source| source.missing() > 0) {
-            let (path, cpu, missing) = (source.path().display(), source.cpu(), source.missing());
-            group::warn(format_args!("{path}: the last {missing} bytes of CPU {cpu}'s data are missing"));
-            self.missing = self.missing.saturating_add(missing);
-        }
-        let cpus: BTreeSet<u32> = sources.iter().map(PageFile::cpu).collect();
-        let cpus = u32::try_from(cpus.len()).unwrap_or(u32::MAX);
-        let Some((group, _)) = groups.first() else { return };
-        let (sources, in_ns) = (group.sources(), self.in_ns);
-        let written = counts.records.saturating_add(counts.lost);
-        match self.layout {
-            TextLayout::Ftrace => {
-                TraceText { sources, in_ns }.header(counts.records, written, cpus, &mut self.lines);
-            }
-            TextLayout::TraceCmd => TraceCmdText { sources, in_ns }.header(cpus, &mut self.lines),
-            TextLayout::Json => {}
-        }
-    }
+/// What is damaged.
+#[derive(Debug, Default)]
+pub(super) struct Damages {
+    pages: u64,
+    missing: u64,
+    /// About each of the first.
+    warnings: Vec<String>,
+}
 
-    /// Appends the lines of a step.
-    pub(super) fn step(&mut self, source: &PageFile, step: Held, group: &Group, wanted: &Wanted) {
-        let (sources, in_ns, cpu) = (group.sources(), self.in_ns, source.cpu());
-        let start = self.lines.len();
-        match step {
-            Held::Record { time, bytes } => {
-                let entry = Entry { cpu, time, record: source.bytes(&bytes) };
-                let id = Common::of(entry.record, group.formats.target()).id;
-                if !wanted.admits(id, &entry, group) {
-                    return;
-                }
-                let lines = &mut self.lines;
-                match self.layout {
-                    TextLayout::Ftrace => TraceText { sources, in_ns }.entry(&entry, lines),
-                    TextLayout::TraceCmd => TraceCmdText { sources, in_ns }.entry(&entry, lines),
-                    TextLayout::Json => JsonLines { sources, with_text: true }.entry(&entry, lines),
-                }
-            }
-            Held::Lost(lost) => {
-                let (count, lines) = (lost.count(), &mut self.lines);
-                match self.layout {
-                    TextLayout::Ftrace => TraceText { sources, in_ns }.lost(cpu, count, lines),
-                    TextLayout::TraceCmd => TraceCmdText { sources, in_ns }.lost(cpu, count, lines),
-                    TextLayout::Json => JsonLines { sources, with_text: true }.lost(cpu, count, lines),
-                }
-            }
-            Held::Damaged { offset, error } => self.damaged(source, offset, error),
-        }
-        // What a program wrote into its events is not to steer somebody's terminal.
-        if self.is_terminal {
-            hide_controls(&mut self.lines[start..]);
+impl Damages {
+    fn page(&mut self, warning: String) {
+        self.pages += 1;
+        if self.pages <= MAX_TOLD {
+            self.warnings.push(warning);
         }
     }
 
-    fn damaged(&mut self, source: &PageFile, offset: u64, error: PageError) {
-        let (path, cpu) = (source.path().display(), source.cpu());
-        self.damaged += 1;
-        if self.damaged <= MAX_TOLD {
-            group::warn(format_args!("{path}: page at byte {offset}: {error}"));
+    /// Adds what was found behind this, and warns of it.
+    pub(super) fn add(&mut self, mut more: Self) {
+        let room = MAX_TOLD.saturating_sub(self.pages);
+        for warning in more.warnings.drain(..).take(usize::try_from(room).unwrap_or(0)) {
+            group::warn(format_args!("{warning}"));
         }
-        let line = match self.layout {
-            TextLayout::Json => {
-                let file = path.to_string();
-                let error = error.to_string();
-                json!({ "type": "damage", "cpu": cpu, "file": file, "offset": offset, "error": error })
-                    .to_string()
-            }
-            _ => format!("CPU:{cpu} [DAMAGED: {path}: page at byte {offset}: {error}]"),
-        };
-        self.lines.extend_from_slice(line.as_bytes());
-        self.lines.push(b'\n');
-    }
-
-    /// Writes the lines where there are enough of them.
-    ///
-    /// # Errors
-    /// The output cannot be written to.
-    pub(super) fn write_if_long(&mut self, output: &mut Output) -> Result<()> {
-        if self.lines.len() >= CHUNK { self.write(output) } else { Ok(()) }
-    }
-
-    /// Writes the lines gathered.
-    ///
-    /// # Errors
-    /// The output cannot be written to.
-    pub(super) fn write(&mut self, output: &mut Output) -> Result<()> {
-        output.write_as_is(&self.lines)?;
-        self.lines.clear();
-        Ok(())
+        self.pages = self.pages.saturating_add(more.pages);
+        self.missing = self.missing.saturating_add(more.missing);
     }
 
     /// What was damaged, if anything was.
-    pub(super) fn damage(&self) -> Option<String> {
-        let pages = match self.damaged {
+    pub(super) fn told(&self) -> Option<String> {
+        let pages = match self.pages {
             0 => None,
             1 => Some("1 page is damaged".to_owned()),
             count => Some(format!("{count} pages are damaged")),
@@ -133,5 +70,119 @@ impl Printer {
         let missing = (self.missing > 0).then(|| format!("{} bytes are missing", self.missing));
         let parts: Vec<_> = pages.into_iter().chain(missing).collect();
         (!parts.is_empty()).then(|| parts.join(" and "))
+    }
+}
+
+impl Shared {
+    /// Appends the layout's first lines; tells on the standard error what the files lack.
+    pub(super) fn header(&self, counts: &Counts, lines: &mut Vec<u8>) -> Damages {
+        let mut damages = Damages::default();
+        for file in &self.inputs.files {
+            for complaint in &file.complaints {
+                group::warn(format_args!("{}: {complaint}", file.path.display()));
+                match complaint {
+                    TraceDatError::Missing { len, .. } => {
+                        damages.missing = damages.missing.saturating_add(*len);
+                    }
+                    _ => damages.pages += 1,
+                }
+            }
+        }
+        let cpus = self.cpus;
+        let Some((group, _)) = self.groups.first() else { return damages };
+        let (sources, in_ns) = (group.sources(), self.in_ns);
+        let written = counts.records.saturating_add(counts.lost);
+        match &self.form {
+            Form::Text(TextLayout::Ftrace) => {
+                TraceText { sources, in_ns }.header(counts.records, written, cpus, lines);
+            }
+            Form::Text(TextLayout::TraceCmd) => TraceCmdText { sources, in_ns }.header(cpus, lines),
+            Form::Text(TextLayout::Json) => {}
+            Form::Csv(fields) => CsvLines::header(fields, lines),
+        }
+        damages
+    }
+
+    /// Appends the lines of a step.
+    pub(super) fn step(&self, timed: &Timed<'_>, lines: &mut Vec<u8>, damages: &mut Damages) {
+        let (group, wanted) = &self.groups[self.inputs.files[timed.origin.file].group];
+        let start = lines.len();
+        match &timed.step {
+            Item::Record(record) => {
+                let entry = Entry { cpu: timed.origin.cpu, time: record.time, record: record.bytes };
+                let common = Common::of(entry.record, group.formats.target());
+                if !wanted.admits(common, &entry, group) {
+                    return;
+                }
+                self.buffer_name(timed.origin, lines);
+                self.entry(group, &entry, lines);
+            }
+            Item::Lost(_) if !wanted.admits_place(timed.origin.cpu, timed.time) => return,
+            Item::Lost(lost) => {
+                self.buffer_name(timed.origin, lines);
+                self.lost(group, timed, lost.count(), lines);
+            }
+            Item::Damaged { offset, error } => self.damaged(timed.origin, *offset, error, lines, damages),
+            Item::Failed(error) => self.damaged(timed.origin, error.offset(), error, lines, damages),
+        }
+        if self.hides_controls {
+            hide_controls(&mut lines[start..]);
+        }
+    }
+
+    fn entry(&self, group: &Group, entry: &Entry<'_>, lines: &mut Vec<u8>) {
+        let (sources, in_ns) = (group.sources(), self.in_ns);
+        match &self.form {
+            Form::Text(TextLayout::Ftrace) => TraceText { sources, in_ns }.entry(entry, lines),
+            Form::Text(TextLayout::TraceCmd) => TraceCmdText { sources, in_ns }.entry(entry, lines),
+            Form::Text(TextLayout::Json) => JsonLines { sources, with_text: true }.entry(entry, lines),
+            Form::Csv(fields) => CsvLines { sources, fields }.entry(entry, lines),
+        }
+    }
+
+    fn lost(&self, group: &Group, timed: &Timed<'_>, count: Option<u64>, lines: &mut Vec<u8>) {
+        let (sources, in_ns, cpu) = (group.sources(), self.in_ns, timed.origin.cpu);
+        match &self.form {
+            Form::Text(TextLayout::Ftrace) => TraceText { sources, in_ns }.lost(cpu, count, lines),
+            Form::Text(TextLayout::TraceCmd) => TraceCmdText { sources, in_ns }.lost(cpu, count, lines),
+            Form::Text(TextLayout::Json) => JsonLines { sources, with_text: true }.lost(cpu, count, lines),
+            Form::Csv(fields) => CsvLines { sources, fields }.lost(cpu, timed.time, count, lines),
+        }
+    }
+
+    /// Appends what trace-cmd puts before the lines of a file with several buffers.
+    fn buffer_name(&self, origin: Origin, lines: &mut Vec<u8>) {
+        let (name, width) = self.inputs.buffer(origin);
+        if !matches!(self.form, Form::Text(TextLayout::TraceCmd)) || width == 0 {
+            return;
+        }
+        let mark = if name.is_empty() { ' ' } else { ':' };
+        // To a vector, which takes all.
+        let _ = write!(lines, "{name:>width$}{mark} ");
+    }
+
+    fn damaged(
+        &self,
+        origin: Origin,
+        offset: u64,
+        error: &dyn Display,
+        lines: &mut Vec<u8>,
+        damages: &mut Damages,
+    ) {
+        let (path, cpu) = (self.inputs.files[origin.file].path.display(), origin.cpu);
+        damages.page(format!("{path}: page at byte {offset}: {error}"));
+        let line = match self.form {
+            Form::Text(TextLayout::Json) => {
+                let file = path.to_string();
+                let error = error.to_string();
+                json!({ "type": "damage", "cpu": cpu, "file": file, "offset": offset, "error": error })
+                    .to_string()
+            }
+            Form::Text(_) => format!("CPU:{cpu} [DAMAGED: {path}: page at byte {offset}: {error}]"),
+            // It has no column for it.
+            Form::Csv(_) => return,
+        };
+        lines.extend_from_slice(line.as_bytes());
+        lines.push(b'\n');
     }
 }

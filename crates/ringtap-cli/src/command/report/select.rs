@@ -3,33 +3,103 @@
 use super::group::Group;
 use anyhow::{Result, bail};
 use ringtap::tracefs::EventName;
-use ringtap_format::text::Entry;
+use ringtap_format::text::{Common, Entry};
 use ringtap_format::{Event, Filter};
 use std::collections::HashMap;
+use std::ops::RangeInclusive;
 
-/// The events of one group that are printed.
-pub(super) enum Wanted {
+/// The records of one group that are wanted.
+pub(super) struct Wanted {
+    events: Events,
+    place: Place,
+}
+
+/// The events of one group that are wanted.
+enum Events {
     All,
     /// By the event's number: always where there is no filter, else what satisfies one of them.
     Some(HashMap<u16, Vec<Filter>>),
 }
 
+/// Where, when and of whom records are wanted; all, where nothing was chosen.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Place {
+    pub(super) cpus: Vec<RangeInclusive<u32>>,
+    pub(super) pids: Vec<i32>,
+    pub(super) since: Option<u64>,
+    pub(super) until: Option<u64>,
+}
+
 impl Wanted {
-    pub(super) fn admits(&self, id: u16, entry: &Entry<'_>, group: &Group) -> bool {
-        match self {
-            Self::All => true,
-            Self::Some(events) => events.get(&id).is_some_and(|filters| {
+    /// Whether anything of this CPU and time is wanted.
+    pub(super) fn admits_place(&self, cpu: u32, time: u64) -> bool {
+        let Place { cpus, since, until, .. } = &self.place;
+        (cpus.is_empty() || cpus.iter().any(|range| range.contains(&cpu)))
+            && since.is_none_or(|since| time >= since)
+            && until.is_none_or(|until| time <= until)
+    }
+
+    /// Whether a record is wanted.
+    pub(super) fn admits(&self, common: Common, entry: &Entry<'_>, group: &Group) -> bool {
+        let is_event = match &self.events {
+            Events::All => true,
+            Events::Some(events) => events.get(&common.id).is_some_and(|filters| {
                 filters.is_empty() || filters.iter().any(|filter| filter.matches(entry, group.tasks()))
             }),
+        };
+        let pids = &self.place.pids;
+        is_event
+            && (pids.is_empty() || pids.contains(&common.pid))
+            && self.admits_place(entry.cpu, entry.time)
+    }
+
+    /// The numbers of the events that were named; none where all are wanted.
+    pub(super) fn named(&self) -> Vec<u16> {
+        match &self.events {
+            Events::All => Vec::new(),
+            Events::Some(events) => events.keys().copied().collect(),
         }
     }
+}
+
+/// Reads a list of CPUs: `0,2-3`.
+///
+/// # Errors
+/// It is none.
+pub(super) fn cpus(list: &str) -> Result<RangeInclusive<u32>, String> {
+    let (first, last) = list.split_once('-').unwrap_or((list, list));
+    match (first.trim().parse(), last.trim().parse()) {
+        (Ok(first), Ok(last)) if first <= last => Ok(first..=last),
+        _ => Err("expected numbers such as 0,2-3".to_owned()),
+    }
+}
+
+/// Reads seconds with up to nine decimals, as nanoseconds.
+///
+/// # Errors
+/// It is no such number.
+pub(super) fn seconds(text: &str) -> Result<u64, String> {
+    let (whole, part) = text.split_once('.').unwrap_or((text, ""));
+    let is_part = part.len() <= 9 && part.bytes().all(|byte| byte.is_ascii_digit());
+    let ns = || {
+        let whole: u64 = whole.parse().ok()?;
+        let part: u64 = format!("{part:0<9}").parse().ok()?;
+        whole.checked_mul(1_000_000_000)?.checked_add(part)
+    };
+    Some(()).filter(|()| is_part).and_then(|()| ns()).ok_or("expected seconds such as 6669.148024".to_owned())
 }
 
 /// What -e and -F ask for, in each group.
 ///
 /// # Errors
 /// No group has such an event, or a filter makes no sense.
-pub(super) fn wanted(groups: &[Group], events: &[String], filters: &[String]) -> Result<Vec<Wanted>> {
+pub(super) fn wanted(
+    groups: &[Group],
+    events: &[String],
+    filters: &[String],
+    place: &Place,
+) -> Result<Vec<Wanted>> {
+    let of = |events| Wanted { events, place: place.clone() };
     let mut wanted: Vec<_> = groups.iter().map(|_| HashMap::new()).collect();
     let (mut named, mut general) = (Vec::new(), Vec::new());
     for filter in filters {
@@ -48,12 +118,12 @@ pub(super) fn wanted(groups: &[Group], events: &[String], filters: &[String]) ->
         }
     }
     if named.is_empty() {
-        return Ok(groups.iter().map(|_| Wanted::All).collect());
+        return Ok(groups.iter().map(|_| of(Events::All)).collect());
     }
     for (pattern, condition) in named {
         add(groups, &mut wanted, pattern, condition)?;
     }
-    Ok(wanted.into_iter().map(Wanted::Some).collect())
+    Ok(wanted.into_iter().map(|events| of(Events::Some(events))).collect())
 }
 
 /// Adds the events that a pattern means. Of several, those are left out that the condition makes no sense for.
@@ -105,6 +175,21 @@ fn split(filter: &str) -> Option<(&str, &str)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn places_and_times_are_numbers() {
+        assert_eq!(cpus("3"), Ok(3..=3));
+        assert_eq!(cpus("2-5"), Ok(2..=5));
+        for wrong in ["", "x", "5-2", "-1", "1-"] {
+            assert!(cpus(wrong).is_err(), "{wrong}");
+        }
+        assert_eq!(seconds("6669.148024"), Ok(6_669_148_024_000));
+        assert_eq!(seconds("1"), Ok(1_000_000_000));
+        assert_eq!(seconds("0.000000001"), Ok(1));
+        for wrong in ["", ".", "-1", "1.0000000001", "1e3", "99999999999999999999"] {
+            assert!(seconds(wrong).is_err(), "{wrong}");
+        }
+    }
 
     #[test]
     fn a_filter_may_name_its_event() {

@@ -1,19 +1,14 @@
-//! Files of sub-buffers, read one sub-buffer at a time and merged by the time of their records.
+//! The files: opened, described, and merged by the time of their records.
 
 use anyhow::{Context, Result, bail};
 use ringtap_format::header::PageLayout;
-use ringtap_format::merge::{Pages, Step};
-use ringtap_format::page::{Lost, PageError};
-use std::cmp::Reverse;
-use std::collections::{BinaryHeap, VecDeque};
+use ringtap_format::trace_dat::{
+    Clock, CpuData, CpuPages, Item, Origin, Timeline, TraceDat, TraceDatError, raw,
+};
+use std::collections::BTreeSet;
 use std::fs::File;
-use std::ops::Range;
-use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-
-/// How every trace.dat begins.
-const TRACE_DAT: &[u8] = b"\x17\x08\x44tracing";
 
 /// Opens a file and tells whether it is a trace.dat.
 ///
@@ -25,9 +20,9 @@ pub(super) fn open(path: &Path) -> Result<(Arc<File>, bool)> {
     if !file.metadata().with_context(|| format!("cannot read {shown}"))?.is_file() {
         bail!("{shown} is no regular file; copy what it holds to one, or use `ringtap stream`");
     }
-    let mut start = [0; TRACE_DAT.len()];
-    let is_trace_dat = match file.read_exact_at(&mut start, 0) {
-        Ok(()) => start == TRACE_DAT,
+    let mut start = [0; raw::MAGIC.len()];
+    let is_trace_dat = match std::os::unix::fs::FileExt::read_exact_at(&file, &mut start, 0) {
+        Ok(()) => start == *raw::MAGIC,
         Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => false,
         Err(error) => return Err(error).with_context(|| format!("cannot read {shown}")),
     };
@@ -45,138 +40,86 @@ pub(super) fn cpu_of(path: &Path) -> Option<u32> {
     })
 }
 
-/// What a sub-buffer holds, in order.
-#[derive(Clone, Debug)]
-pub(super) enum Held {
-    /// A record, and where it lies in the sub-buffer's records.
-    Record {
-        time: u64,
-        bytes: Range<usize>,
-    },
-    Lost(Lost),
-    Damaged {
-        offset: u64,
-        error: PageError,
-    },
-}
-
-/// One CPU's sub-buffers in a file.
+/// A file that is read.
 #[derive(Debug)]
-pub(super) struct PageFile {
-    path: PathBuf,
-    file: Arc<File>,
-    /// The part of the file that is still to be read.
-    rest: Range<u64>,
-    span: Range<u64>,
-    group: usize,
-    cpu: u32,
-    layout: PageLayout,
-    page: Vec<u8>,
-    /// The records of the sub-buffer, one behind the other.
-    records: Vec<u8>,
-    held: VecDeque<Held>,
-    /// The time of the last record; what has none happened then.
-    time: u64,
-    /// The file is shorter than it claims.
-    missing: u64,
+pub(super) struct Input {
+    pub(super) path: PathBuf,
+    /// What its records are decoded with.
+    pub(super) group: usize,
+    /// The names of its buffers.
+    pub(super) buffers: Vec<String>,
+    /// What its descriptions lack.
+    pub(super) complaints: Vec<TraceDatError>,
 }
 
-impl PageFile {
-    /// The sub-buffers in the part `span` of the file.
+/// All files' records by time.
+#[derive(Debug, Default)]
+pub(super) struct Inputs {
+    /// By the number in [`Origin::file`].
+    pub(super) files: Vec<Input>,
+    pub(super) timeline: Timeline<Arc<File>>,
+    /// CPUs that a trace.dat says it has.
+    cpus: u32,
+}
+
+impl Inputs {
+    /// Adds a trace.dat.
+    pub(super) fn push_trace_dat(&mut self, path: &Path, file: &Arc<File>, trace: TraceDat, group: usize) {
+        self.timeline.push_file(self.files.len(), &trace, file);
+        self.cpus = self.cpus.max(trace.cpu_count());
+        self.files.push(Input {
+            path: path.to_owned(),
+            group,
+            buffers: trace.buffers.into_iter().map(|buffer| buffer.name).collect(),
+            complaints: trace.complaints,
+        });
+    }
+
+    /// Adds a CPU's sub-buffers as `trace_pipe_raw` hands them out.
     ///
     /// # Errors
     /// The file cannot be read.
-    pub(super) fn new(
+    pub(super) fn push_dump(
+        &mut self,
         path: &Path,
         file: &Arc<File>,
-        span: Range<u64>,
         (group, cpu): (usize, u32),
         layout: PageLayout,
-    ) -> Result<Self> {
+    ) -> Result<()> {
         let len = file.metadata().with_context(|| format!("cannot read {}", path.display()))?.len();
-        let rest = span.start.min(len)..span.end.min(len);
-        let missing = span.end - rest.end.max(span.start);
-        Ok(Self {
-            path: path.to_owned(),
-            file: Arc::clone(file),
-            span: rest.clone(),
-            rest,
-            group,
-            cpu,
-            layout,
-            page: Vec::new(),
-            records: Vec::new(),
-            held: VecDeque::new(),
-            time: 0,
-            missing,
-        })
+        let pages = CpuPages::new(Arc::clone(file), CpuData::plain(cpu, 0..len), layout);
+        let origin = Origin { file: self.files.len(), buffer: 0, cpu };
+        self.timeline.push(origin, Clock::default(), pages);
+        let buffers = vec![String::new()];
+        self.files.push(Input { path: path.to_owned(), group, buffers, complaints: Vec::new() });
+        Ok(())
     }
 
-    pub(super) fn path(&self) -> &Path {
-        &self.path
+    /// How many CPUs there are.
+    pub(super) fn cpus(&self) -> u32 {
+        let cpus: BTreeSet<u32> = self.timeline.origins().map(|origin| origin.cpu).collect();
+        u32::try_from(cpus.len()).unwrap_or(u32::MAX).max(self.cpus)
     }
 
-    pub(super) const fn cpu(&self) -> u32 {
-        self.cpu
+    /// The name of the buffer that this comes from, and whether there are others.
+    pub(super) fn buffer(&self, origin: Origin) -> (&str, usize) {
+        let file = &self.files[origin.file];
+        let width = file.buffers.iter().map(String::len).max().unwrap_or(0);
+        (file.buffers.get(origin.buffer).map_or("", String::as_str), width)
     }
 
-    pub(super) const fn group(&self) -> usize {
-        self.group
-    }
-
-    /// Bytes that should be in the file and are not.
-    pub(super) const fn missing(&self) -> u64 {
-        self.missing
-    }
-
-    pub(super) fn bytes(&self, range: &Range<usize>) -> &[u8] {
-        &self.records[range.clone()]
-    }
-
-    /// Reads the next sub-buffer that holds anything; whether there was one.
-    fn fill(&mut self) -> Result<bool> {
-        while self.held.is_empty() {
-            let size = u64::from(self.layout.size()).min(self.rest.end - self.rest.start);
-            if size == 0 {
-                return Ok(false);
-            }
-            self.page.resize(usize::try_from(size)?, 0);
-            let start = self.rest.start;
-            let read = self.file.read_exact_at(&mut self.page, start);
-            read.with_context(|| format!("cannot read {} at byte {start}", self.path.display()))?;
-            self.rest.start += size;
-            self.records.clear();
-            for step in Pages::new(&self.page, self.layout) {
-                self.held.push_back(match step {
-                    Step::Record(record) => {
-                        let place = self.records.len();
-                        self.records.extend_from_slice(record.bytes);
-                        Held::Record { time: record.time, bytes: place..self.records.len() }
-                    }
-                    Step::Lost(lost) => Held::Lost(lost),
-                    Step::Damaged { error, .. } => Held::Damaged { offset: start, error },
-                });
+    /// Counts records and known losses of all files, which then start anew.
+    pub(super) fn count(&mut self) -> Counts {
+        let mut counts = Counts::default();
+        while let Some(timed) = self.timeline.next() {
+            match timed.step {
+                Item::Record(_) => counts.records += 1,
+                Item::Lost(lost) => counts.lost = counts.lost.saturating_add(lost.count().unwrap_or(0)),
+                Item::Damaged { .. } | Item::Failed(_) => {}
             }
         }
-        Ok(true)
-    }
-
-    /// When the next step happens: a loss at the time of the record behind it.
-    fn next_time(&mut self) -> Result<Option<u64>> {
-        if !self.fill()? {
-            return Ok(None);
-        }
-        let next = self.held.iter().find_map(|held| match held {
-            Held::Record { time, .. } => Some(*time),
-            _ => None,
-        });
-        self.time = next.unwrap_or(self.time);
-        Ok(Some(self.time))
-    }
-
-    fn restart(&mut self) {
-        self.rest = self.span.clone();
-        self.time = 0;
+        self.timeline.restart();
+        counts
     }
 }
 
@@ -185,74 +128,6 @@ impl PageFile {
 pub(super) struct Counts {
     pub(super) records: u64,
     pub(super) lost: u64,
-}
-
-/// Counts records and known losses of all sources, which then start anew.
-///
-/// # Errors
-/// A file cannot be read.
-pub(super) fn count(sources: &mut [PageFile]) -> Result<Counts> {
-    let mut counts = Counts::default();
-    for source in sources {
-        while source.fill()? {
-            for held in source.held.drain(..) {
-                match held {
-                    Held::Record { .. } => counts.records += 1,
-                    Held::Lost(lost) => counts.lost = counts.lost.saturating_add(lost.count().unwrap_or(0)),
-                    Held::Damaged { .. } => {}
-                }
-            }
-        }
-        source.restart();
-    }
-    Ok(counts)
-}
-
-/// All sources as one stream. Of steps with the same time the earlier source's comes first.
-#[derive(Debug)]
-pub(super) struct Merged {
-    sources: Vec<PageFile>,
-    order: BinaryHeap<Reverse<(u64, usize)>>,
-}
-
-impl Merged {
-    pub(super) fn new(mut sources: Vec<PageFile>) -> Result<Self> {
-        let mut order = BinaryHeap::with_capacity(sources.len());
-        for (place, source) in sources.iter_mut().enumerate() {
-            if let Some(time) = source.next_time()? {
-                order.push(Reverse((time, place)));
-            }
-        }
-        Ok(Self { sources, order })
-    }
-
-    /// The next step and its source.
-    ///
-    /// # Errors
-    /// A file cannot be read.
-    pub(super) fn next(&mut self) -> Result<Option<(&PageFile, Held)>> {
-        let Some(mut top) = self.order.peek_mut() else { return Ok(None) };
-        let place = top.0.1;
-        // Its time is that of the step taken before; the next one's is found only now, since looking for it may
-        // overwrite the bytes of the record that the caller had.
-        match self.sources[place].next_time()? {
-            Some(time) if time != top.0.0 => {
-                top.0.0 = time;
-                drop(top);
-                self.next()
-            }
-            Some(_) => {
-                drop(top);
-                let source = &mut self.sources[place];
-                let held = source.held.pop_front();
-                Ok(held.map(|held| (&*source, held)))
-            }
-            None => {
-                std::collections::binary_heap::PeekMut::pop(top);
-                self.next()
-            }
-        }
-    }
 }
 
 #[cfg(test)]

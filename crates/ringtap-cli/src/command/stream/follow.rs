@@ -14,9 +14,12 @@ use crate::private::Folder;
 use crate::signals::Signals;
 use anyhow::{Context, Result, bail};
 use ringtap::attach::{AttachError, Connection, Role, SOCKET_VARIABLE};
+use ringtap::clock::ClockId;
 use ringtap::serve::Server;
 use ringtap::tracefs::EventName;
-use ringtap::{Config, Host, Input, Item, Merge, Merged, ReadError, Start, Waited};
+use ringtap::{
+    Config, Damaged, Host, Input, Item, Lost, Merge, Merged, ReadError, Reader, Start, Stats, Waited,
+};
 use ringtap_format::{Dialect, Event};
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -34,20 +37,103 @@ const LAST_LOOK: Duration = Duration::from_millis(5);
 const FAREWELL: Duration = Duration::from_secs(1);
 /// How often a host is asked whether it lives.
 const HEARTBEAT: Duration = Duration::from_millis(500);
-const EMBEDDED_SUBBUF_KIB: u32 = 4;
+
+/// What becomes of the events.
+pub(in crate::command) trait Sink {
+    /// Takes what decodes the events, before the first of them, and the number of CPUs.
+    ///
+    /// # Errors
+    /// The output cannot be written to.
+    fn begin(&mut self, decoder: &Decoder, cpus: u32) -> Result<()>;
+
+    /// Takes a record.
+    ///
+    /// # Errors
+    /// The output cannot be written to.
+    fn record(&mut self, seen: &Seen<'_>, source: Source, decoder: &mut Decoder) -> Result<()>;
+
+    /// Takes a loss.
+    ///
+    /// # Errors
+    /// The output cannot be written to.
+    fn lost(&mut self, lost: Lost, ns: u64, source: Source, decoder: &Decoder) -> Result<()>;
+
+    /// Takes damage.
+    ///
+    /// # Errors
+    /// The output cannot be written to.
+    fn damaged(&mut self, damaged: Damaged, ns: u64, source: Source, decoder: &Decoder) -> Result<()>;
+
+    /// Shows what it took. With `is_all` there is no more for now.
+    ///
+    /// # Errors
+    /// The output cannot be written to.
+    fn show(&mut self, is_all: bool) -> Result<()>;
+}
+
+/// Events as lines on the standard output.
+pub(super) struct Lines<'o> {
+    output: &'o mut Output,
+    /// `None`: as the kernel's `trace_pipe`, which has no header.
+    text: Option<TextLayout>,
+    layout: Layout,
+    is_coloured: bool,
+    lines: Vec<u8>,
+}
+
+impl<'o> Lines<'o> {
+    pub(super) fn new(text: Option<TextLayout>, output: &'o mut Output) -> Self {
+        let layout = match text {
+            Some(TextLayout::Json) => Layout::Json,
+            Some(TextLayout::TraceCmd) => Layout::TraceCmd,
+            Some(TextLayout::Ftrace) | None => Layout::Trace,
+        };
+        let is_coloured = output.is_coloured();
+        Self { output, text, layout, is_coloured, lines: Vec::new() }
+    }
+}
+
+impl Sink for Lines<'_> {
+    fn begin(&mut self, decoder: &Decoder, cpus: u32) -> Result<()> {
+        if let Some(layout) = self.text {
+            decoder.header(layout, cpus, &mut self.lines);
+        }
+        Ok(write_lines(&mut self.lines, self.output)?)
+    }
+
+    fn record(&mut self, seen: &Seen<'_>, _: Source, decoder: &mut Decoder) -> Result<()> {
+        decoder.line(seen, self.layout, self.is_coloured, &mut self.lines);
+        Ok(())
+    }
+
+    fn lost(&mut self, lost: Lost, _: u64, source: Source, _: &Decoder) -> Result<()> {
+        decode::lost(lost, source, self.layout, self.is_coloured, &mut self.lines);
+        Ok(())
+    }
+
+    fn damaged(&mut self, damaged: Damaged, _: u64, source: Source, _: &Decoder) -> Result<()> {
+        decode::damaged(damaged, source, self.layout, self.is_coloured, &mut self.lines);
+        Ok(())
+    }
+
+    fn show(&mut self, is_all: bool) -> Result<()> {
+        write_lines(&mut self.lines, self.output)?;
+        if is_all {
+            self.output.flush()?;
+        }
+        Ok(())
+    }
+}
 
 /// Follows the events.
-pub(super) fn run(plan: &Plan, output: &mut Output) -> Result<Outcome> {
+pub(super) fn run(plan: &Plan, sink: &mut dyn Sink) -> Result<Outcome> {
     let signals = Signals::catch()?;
     // Whatever ends this function drops these from the last to the first.
     let host = plan.application.as_ref().map(HostSide::open).transpose()?;
     let session = plan.kernel.as_ref().map(KernelSession::prepare).transpose()?;
-    let mut stream = Stream::new(plan, host.as_ref(), session.as_ref(), output)?;
-    if let Some(layout) = plan.layout {
-        let cpus =
-            session.as_ref().map_or(0, KernelSession::cpus).max(host.as_ref().map_or(0, HostSide::cpus));
-        stream.print_header(layout, u32::try_from(cpus)?, output)?;
-    }
+    let mut stream = Stream::new(plan, host.as_ref(), session.as_ref())?;
+    let cpus = session.as_ref().map_or(0, KernelSession::cpus).max(host.as_ref().map_or(0, HostSide::cpus));
+    stream.begin(u32::try_from(cpus)?, sink)?;
     let mut command = match plan.command.as_slice() {
         [] => None,
         command => {
@@ -62,14 +148,14 @@ pub(super) fn run(plan: &Plan, output: &mut Output) -> Result<Outcome> {
     if let Some(command) = &command {
         command.begin()?;
     }
-    let ended = stream.follow(&signals, command.as_mut(), output)?;
+    let ended = stream.follow(&signals, command.as_mut(), sink)?;
     if let (Some(signal), Some(command)) = (signals.caught(), &command) {
         command.pass_on(signal);
     }
     if let Some(session) = &session {
         session.stop()?;
     }
-    stream.finish(&signals, output)?;
+    stream.finish(&signals, sink)?;
     stream.warn_of_unmet(plan);
     drop(stream);
     drop(session);
@@ -87,7 +173,7 @@ pub(super) fn run(plan: &Plan, output: &mut Output) -> Result<Outcome> {
 }
 
 /// The host whose events are followed: another process's, or one of our own.
-enum HostSide {
+pub(in crate::command) enum HostSide {
     Attached {
         connection: Arc<Connection>,
         socket: PathBuf,
@@ -103,17 +189,18 @@ enum HostSide {
 }
 
 impl HostSide {
-    fn open(plan: &ApplicationPlan) -> Result<Self> {
+    pub(in crate::command) fn open(plan: &ApplicationPlan) -> Result<Self> {
         match plan {
             ApplicationPlan::Attach { socket, consume, new } => {
                 let connection = Arc::new(Connection::connect(socket, Role::Reader)?);
                 Ok(Self::Attached { connection, socket: socket.clone(), consume: *consume, new: *new })
             }
-            ApplicationPlan::Embed { buffer_kib } => {
+            ApplicationPlan::Embed { subbuf_kib, buffer_kib, clock } => {
                 let config = Config {
-                    subbuf_size: EMBEDDED_SUBBUF_KIB * 1024,
+                    subbuf_size: subbuf_kib * 1024,
                     // As many as a ring can have, where more were asked for.
-                    ring_subbufs: (buffer_kib / EMBEDDED_SUBBUF_KIB).min(u16::MAX.into()),
+                    ring_subbufs: (buffer_kib / subbuf_kib).clamp(2, u16::MAX.into()),
+                    clock: *clock,
                     ..Config::default()
                 };
                 let host = Host::new(&config).context("cannot make the buffers")?;
@@ -124,31 +211,66 @@ impl HostSide {
         }
     }
 
-    fn socket(&self) -> &Path {
+    pub(in crate::command) fn socket(&self) -> &Path {
         match self {
             Self::Attached { socket, .. } => socket,
             Self::Embedded { server, .. } => server.path(),
         }
     }
 
-    fn registry(&self) -> Registry {
+    pub(in crate::command) fn registry(&self) -> Registry {
         match self {
             Self::Attached { connection, .. } => Registry::There(Arc::clone(connection)),
             Self::Embedded { host, .. } => Registry::Here(host.clone()),
         }
     }
 
-    fn cpus(&self) -> usize {
+    pub(in crate::command) fn cpus(&self) -> usize {
         match self {
             Self::Attached { connection, .. } => connection.cpus().len(),
             Self::Embedded { host, .. } => host.cpus().len(),
         }
     }
 
+    /// The consuming readers of all CPUs.
+    pub(in crate::command) fn readers(&self) -> Result<Vec<Reader>> {
+        Ok(match self {
+            Self::Attached { connection, .. } => connection.readers()?,
+            Self::Embedded { host, .. } => host.readers()?,
+        })
+    }
+
+    /// The clock that stamps events.
+    pub(in crate::command) fn clock(&self) -> Option<ClockId> {
+        match self {
+            Self::Attached { connection, .. } => connection.clock(),
+            Self::Embedded { host, .. } => Some(host.clock()),
+        }
+    }
+
+    /// A CPU's counters.
+    pub(in crate::command) fn stats(&self, cpu: u32) -> Result<Stats> {
+        match self {
+            Self::Attached { connection, .. } => Ok(connection.stats(cpu)?),
+            Self::Embedded { host, .. } => Ok(host.stats(cpu)?),
+        }
+    }
+
+    /// Switches recording on or off, for all writers at once.
+    pub(in crate::command) fn set_recording(&self, on: bool) -> Result<()> {
+        match self {
+            Self::Attached { connection, .. } => Ok(connection.set_recording(on)?),
+            Self::Embedded { host, .. } => {
+                host.set_recording(on);
+                Ok(())
+            }
+        }
+    }
+
     fn inputs(&self) -> Result<Vec<Input>> {
         match self {
-            Self::Attached { connection, socket, consume: true, .. } => {
-                let readers = connection.readers().with_context(|| {
+            Self::Attached { socket, consume: true, .. } => {
+                let readers = self.readers().with_context(|| {
                     format!("cannot consume the events of {}; leave out --consume", socket.display())
                 })?;
                 Ok(readers.into_iter().map(Input::from).collect())
@@ -201,20 +323,12 @@ struct Stream {
     application: Option<Application>,
     peer: Option<Peer>,
     filter: Filter,
-    layout: Layout,
-    is_coloured: bool,
     /// Bytes of the record being looked at.
     record: Vec<u8>,
-    lines: Vec<u8>,
 }
 
 impl Stream {
-    fn new(
-        plan: &Plan,
-        host: Option<&HostSide>,
-        session: Option<&KernelSession>,
-        output: &Output,
-    ) -> Result<Self> {
+    fn new(plan: &Plan, host: Option<&HostSide>, session: Option<&KernelSession>) -> Result<Self> {
         let dialect = plan.layout.map_or(Dialect::Kernel, TextLayout::dialect);
         let application = host.map(|host| Application::new(host.registry(), dialect)).transpose()?;
         if let (Some(HostSide::Attached { socket, .. }), Some(application)) = (host, &application)
@@ -251,25 +365,13 @@ impl Stream {
             application,
             peer,
             filter: plan.filter.clone(),
-            layout: match plan.layout {
-                Some(TextLayout::Json) => Layout::Json,
-                Some(TextLayout::TraceCmd) => Layout::TraceCmd,
-                Some(TextLayout::Ftrace) | None => Layout::Trace,
-            },
-            is_coloured: output.is_coloured(),
             record: Vec::new(),
-            lines: Vec::new(),
         })
     }
 
-    /// Prints the first lines of a layout that was asked for.
-    fn print_header(&mut self, layout: TextLayout, cpus: u32, output: &mut Output) -> Result<()> {
+    fn begin(&self, cpus: u32, sink: &mut dyn Sink) -> Result<()> {
         let application = self.application.as_ref().map(|application| &application.decoder);
-        if let Some(decoder) = self.kernel.as_ref().or(application) {
-            decoder.header(layout, cpus, &mut self.lines);
-        }
-        write_lines(&mut self.lines, output)?;
-        Ok(())
+        self.kernel.as_ref().or(application).map_or(Ok(()), |decoder| sink.begin(decoder, cpus))
     }
 
     /// Prints events until the command ends, which is told, or a signal asks to stop, or nobody is left to follow.
@@ -277,10 +379,10 @@ impl Stream {
         &mut self,
         signals: &Signals,
         mut command: Option<&mut Running>,
-        output: &mut Output,
+        sink: &mut dyn Sink,
     ) -> Result<Option<ExitStatus>> {
         loop {
-            self.print(output)?;
+            self.print(sink)?;
             if signals.caught().is_some() {
                 return Ok(None);
             }
@@ -298,10 +400,10 @@ impl Stream {
     }
 
     /// Prints what is left in the buffers.
-    fn finish(&mut self, signals: &Signals, output: &mut Output) -> Result<()> {
+    fn finish(&mut self, signals: &Signals, sink: &mut dyn Sink) -> Result<()> {
         let end = Instant::now() + FAREWELL;
         loop {
-            let more = self.print(output)?;
+            let more = self.print(sink)?;
             let may_stay = signals.caught().is_none() || Instant::now() < end;
             if !may_stay || (!more && self.look()? != Waited::Ready) {
                 return Ok(());
@@ -317,7 +419,7 @@ impl Stream {
     }
 
     /// Prints what there is, but not for so long that a signal would wait; whether there may be more.
-    fn print(&mut self, output: &mut Output) -> Result<bool> {
+    fn print(&mut self, sink: &mut dyn Sink) -> Result<bool> {
         let end = Instant::now() + NOTICE;
         loop {
             for _ in 0..ROUND {
@@ -328,24 +430,21 @@ impl Stream {
                         let printer = Printer {
                             filter: &self.filter,
                             hidden: &self.hidden,
-                            layout: self.layout,
-                            is_coloured: self.is_coloured,
                             record: &mut self.record,
-                            lines: &mut self.lines,
+                            sink: &mut *sink,
                         };
                         printer.item(item, ns, decoder, self.application.as_mut())?;
                     }
                     Ok(None) => {
-                        write_lines(&mut self.lines, output)?;
-                        output.flush()?;
+                        sink.show(true)?;
                         return Ok(false);
                     }
                     Err(error) => self.forgive(error)?,
                 }
             }
-            write_lines(&mut self.lines, output)?;
-            if Instant::now() >= end {
-                output.flush()?;
+            let is_over = Instant::now() >= end;
+            sink.show(is_over)?;
+            if is_over {
                 return Ok(true);
             }
         }
@@ -372,14 +471,12 @@ impl Stream {
     }
 }
 
-/// Appends an item's lines.
+/// Hands on an item.
 struct Printer<'a> {
     filter: &'a Filter,
     hidden: &'a [EventName],
-    layout: Layout,
-    is_coloured: bool,
     record: &'a mut Vec<u8>,
-    lines: &'a mut Vec<u8>,
+    sink: &'a mut dyn Sink,
 }
 
 impl Printer<'_> {
@@ -413,15 +510,18 @@ impl Printer<'_> {
                     (None, None) => return Ok(()),
                 };
                 let seen = Seen { cpu: record.cpu, ns, record: self.record };
-                decoder.line(&seen, self.layout, self.is_coloured, self.lines);
+                self.sink.record(&seen, source, decoder)
             }
-            Item::Lost(lost) => decode::lost(lost, source, self.layout, self.is_coloured, self.lines),
-            Item::Damaged(damaged) => {
-                decode::damaged(damaged, source, self.layout, self.is_coloured, self.lines);
-            }
-            _ => {}
+            Item::Lost(lost) => match decoder_of(kernel, application) {
+                Some(decoder) => self.sink.lost(lost, ns, source, decoder),
+                None => Ok(()),
+            },
+            Item::Damaged(damaged) => match decoder_of(kernel, application) {
+                Some(decoder) => self.sink.damaged(damaged, ns, source, decoder),
+                None => Ok(()),
+            },
+            _ => Ok(()),
         }
-        Ok(())
     }
 }
 
@@ -431,6 +531,16 @@ impl Printer<'_> {
             hidden.name == event.name() && hidden.system == event.system()
         };
         event.is_some_and(|event| self.hidden.iter().any(|hidden| is(event, hidden)))
+    }
+}
+
+fn decoder_of<'d>(
+    kernel: Option<&'d mut Decoder>,
+    application: Option<&'d mut Application>,
+) -> Option<&'d Decoder> {
+    match (kernel, application) {
+        (Some(kernel), _) => Some(kernel),
+        (None, application) => application.map(|application| &application.decoder),
     }
 }
 

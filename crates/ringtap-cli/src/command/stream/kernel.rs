@@ -1,6 +1,6 @@
 //! The kernel's part of a stream: which events, and the instance that records them.
 
-use super::{Args, Filter};
+use super::Filter;
 use crate::child::Running;
 use anyhow::{Context, Result};
 use ringtap::Reader;
@@ -21,16 +21,21 @@ const SUBBUF_KIB: u32 = 16;
 
 /// What the kernel will be asked to record.
 #[derive(Debug)]
-pub(super) struct KernelPlan {
-    pub(super) tracefs: Tracefs,
-    pub(super) events: Vec<EventName>,
-    pub(super) buffer_kib: u32,
+pub(in crate::command) struct KernelPlan {
+    pub(in crate::command) tracefs: Tracefs,
+    pub(in crate::command) events: Vec<EventName>,
+    pub(in crate::command) buffer_kib: u32,
     /// Only the command's own events.
-    pub(super) follow: bool,
+    pub(in crate::command) follow: bool,
 }
 
 impl KernelPlan {
-    pub(super) fn new(args: &Args, filter: &Filter) -> Result<Self> {
+    pub(in crate::command) fn new(
+        filter: &Filter,
+        buffer_kib: u32,
+        may_be_applications: bool,
+        follow: bool,
+    ) -> Result<Self> {
         let tracefs = Tracefs::find()?;
         tracefs.check_mapping()?;
         let all = tracefs.events()?;
@@ -40,7 +45,6 @@ impl KernelPlan {
                 events.extend(tracefs.resolve(pattern)?);
             }
         }
-        let may_be_applications = args.attach.is_some() || !args.command.is_empty();
         for pattern in &filter.patterns {
             match tracefs.resolve(pattern) {
                 Ok(found) => events.extend(found),
@@ -49,8 +53,7 @@ impl KernelPlan {
                 Err(error) => return Err(error.into()),
             }
         }
-        let follow = !args.command.is_empty() && !args.all;
-        Ok(Self { tracefs, events: events.into_iter().collect(), buffer_kib: args.buffer_size, follow })
+        Ok(Self { tracefs, events: events.into_iter().collect(), buffer_kib, follow })
     }
 }
 

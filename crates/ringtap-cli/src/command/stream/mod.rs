@@ -1,13 +1,15 @@
 //! `ringtap stream`: follow events live.
 
-mod follow;
-mod kernel;
+pub(super) mod follow;
+pub(super) mod kernel;
 
 use crate::decode::TextLayout;
 use crate::outcome::Outcome;
 use crate::output::Output;
 use anyhow::{Result, bail};
+pub(super) use follow::Sink;
 use kernel::KernelPlan;
+use ringtap::clock::ClockId;
 use ringtap::tracefs::EventName;
 use std::ffi::OsString;
 use std::fmt;
@@ -35,6 +37,9 @@ each line is one object, an event, or events that were lost (null: nobody knows 
   \"system\":\"\",\"event\":\"\",\"fields\":{},\"text\":\"\"}
   {\"source\":\"application\",\"type\":\"lost\",\"cpu\":0,\"count\":0}
 docs/json.md describes each key.";
+
+/// Of our own host: small, so that nothing waits for long to be seen.
+const SUBBUF_KIB: u32 = 4;
 
 const USAGE: &str = "\
 ringtap stream [--kernel] [--attach <SOCKET>] [-e <EVENT>]... [OPTIONS] [-- <COMMAND>...]";
@@ -96,17 +101,17 @@ pub struct Plan {
 
 /// Where the application's events come from.
 #[derive(Clone, Debug)]
-enum ApplicationPlan {
+pub(super) enum ApplicationPlan {
     /// A host of another process.
     Attach { socket: PathBuf, consume: bool, new: bool },
     /// A host of our own, for the command.
-    Embed { buffer_kib: u32 },
+    Embed { subbuf_kib: u32, buffer_kib: u32, clock: Option<ClockId> },
 }
 
 /// The events asked for; all, where none was named.
 #[derive(Clone, Debug, Default)]
-struct Filter {
-    patterns: Vec<String>,
+pub(super) struct Filter {
+    pub(super) patterns: Vec<String>,
 }
 
 impl Filter {
@@ -132,13 +137,20 @@ impl Plan {
         if let Some(empty) = filter.patterns.iter().find(|pattern| pattern.trim().is_empty()) {
             bail!("'{empty}' names no event; give SYSTEM:EVENT, such as sched:sched_switch");
         }
-        let kernel = args.kernel.then(|| KernelPlan::new(args, &filter)).transpose()?;
+        let may_be_applications = args.attach.is_some() || !args.command.is_empty();
+        let follow = !args.command.is_empty() && !args.all;
+        let plan = || KernelPlan::new(&filter, args.buffer_size, may_be_applications, follow);
+        let kernel = args.kernel.then(plan).transpose()?;
         let application = match &args.attach {
             Some(socket) => {
                 Some(ApplicationPlan::Attach { socket: socket.clone(), consume: args.consume, new: args.new })
             }
             None if args.command.is_empty() => None,
-            None => Some(ApplicationPlan::Embed { buffer_kib: args.buffer_size }),
+            None => Some(ApplicationPlan::Embed {
+                subbuf_kib: SUBBUF_KIB,
+                buffer_kib: args.buffer_size,
+                clock: None,
+            }),
         };
         let layout = if args.json { Some(TextLayout::Json) } else { args.layout };
         Ok(Self { kernel, application, filter, command: args.command.clone(), layout })
@@ -155,7 +167,36 @@ pub fn run(args: &Args, output: &mut Output) -> Result<Outcome> {
         write!(output, "{plan}")?;
         return Ok(Outcome::Done);
     }
-    follow::run(&plan, output)
+    follow::run(&plan, &mut follow::Lines::new(plan.layout, output))
+}
+
+/// What is followed by those who make something else than lines of it.
+#[derive(Clone, Debug)]
+pub(super) struct Live {
+    /// The kernel's events.
+    pub(super) kernel: bool,
+    /// Those of the application that serves this socket.
+    pub(super) attach: Option<PathBuf>,
+    /// Events of all processes, not of the command's only.
+    pub(super) all: bool,
+    /// These events only, if there are any.
+    pub(super) events: Vec<String>,
+    /// Size of each CPU's buffer, in KiB.
+    pub(super) buffer_size: u32,
+    /// Followed until it ends.
+    pub(super) command: Vec<OsString>,
+}
+
+/// Follows the events into `sink`.
+///
+/// # Errors
+/// As [`run`], and those of the sink.
+pub(super) fn follow_into(live: Live, sink: &mut dyn Sink) -> Result<Outcome> {
+    let Live { kernel, attach, all, events, buffer_size, command } = live;
+    let (consume, new, json, layout, dry_run) = (false, false, false, None, false);
+    let args =
+        Args { kernel, events, attach, consume, new, all, json, layout, buffer_size, dry_run, command };
+    follow::run(&Plan::new(&args)?, sink)
 }
 
 impl fmt::Display for Plan {
@@ -173,7 +214,7 @@ impl fmt::Display for Plan {
                 let how = if *consume { "and consume its events" } else { "and follow its events" };
                 writeln!(f, "attach to {} {how}", socket.display())?;
             }
-            Some(ApplicationPlan::Embed { buffer_kib }) => {
+            Some(ApplicationPlan::Embed { buffer_kib, .. }) => {
                 writeln!(f, "serve buffers, {buffer_kib} KiB a CPU, on a socket of our own")?;
             }
             None => {}

@@ -188,3 +188,21 @@ fn markers_are_stored_as_the_kernel_stores_them() {
     assert_eq!(&long[16 + 4053..], b"y\n\0");
     assert_eq!((number(raw, 0, 2), number(raw, 8, 4), &raw[12..]), (19, 0xabcd, &b"bytes\0\0\0"[..]));
 }
+
+/// The declarations of this file, found in the program that the test runs in.
+#[test]
+fn a_programs_file_tells_what_it_declares() {
+    let program = std::fs::read("/proc/self/exe").expect("this program");
+    let found: Vec<_> = crate::event::manifests(&program).collect();
+    for declared in [Fixed::declared(), Dynamic::declared(), Told::declared()] {
+        // What is never asked for is not in the file.
+        std::hint::black_box(declared.manifest());
+        let of_name =
+            found.iter().filter(|(system, name, _)| (*system, *name) == (declared.system(), declared.name()));
+        let formats: Vec<_> = of_name.map(|(.., format)| (*format).to_owned()).collect();
+        assert_eq!(formats, [declared.format(None)]);
+    }
+    let damaged = [&Fixed::declared().manifest()[..20], b"\0", Told::declared().manifest()].concat();
+    let found: Vec<_> = crate::event::manifests(&damaged).map(|(_, name, _)| name).collect();
+    assert_eq!(found, [Told::declared().name()]);
+}

@@ -30,11 +30,11 @@ pub(super) fn take(host: &Host) -> Vec<Page> {
     for cpu in host.cpus() {
         while host.get_reader_page(cpu).expect("an undamaged buffer") != Handed::Nothing {
             let memory = host.read_only(cpu).expect("it has a buffer");
-            let meta = read(memory, 0, 80);
+            let meta = read(&memory, 0, 80);
             let (meta_len, subbuf_size) = (number(&meta, 0, 4), number(&meta, 8, 4));
             let at = meta_len + number(&meta, 24, 4) * subbuf_size;
             let len = usize::try_from(subbuf_size).expect("a page");
-            pages.push(Page { cpu, bytes: read(memory, at, len) });
+            pages.push(Page { cpu, bytes: read(&memory, at, len) });
         }
     }
     pages

@@ -283,7 +283,7 @@ struct Hot {
 impl Hot {
     fn new(ring: &Ring<'_>) -> Self {
         let (_, mapping) = crate::map::create(geometry(), 0).expect("a buffer");
-        let writer = Writer::new(vec![mapping.into()]);
+        let writer = Writer::new(vec![mapping.into()], None);
         // SAFETY: the assembly finds it in the same way.
         let number = unsafe { (&raw const writer).byte_add(Writer::NUMBER_OFFSET).cast::<u64>().read() };
         let page = ring.tail().expect("sane").page();

@@ -1,7 +1,8 @@
 //! Globs: `*`, `?`, `[a-z]`, `[!a-z]`, and `\` in front of any of them.
 
 /// Whether `text` matches `pattern`, both to their ends. Each `*` is tried at most once for each byte of the text.
-pub(super) fn matches(pattern: &[u8], text: &[u8]) -> bool {
+#[must_use]
+pub fn matches(pattern: &[u8], text: &[u8]) -> bool {
     let (mut pattern, mut text) = (pattern, text);
     // Where to go on with a longer text for the last `*`.
     let mut retry: Option<(&[u8], &[u8])> = None;

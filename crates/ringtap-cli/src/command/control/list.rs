@@ -1,0 +1,123 @@
+//! `ringtap list`: what a host has: events, options, clocks, formats.
+
+use crate::outcome::Outcome;
+use crate::output::{EVENT, FAINT, Output};
+use crate::remote::{self, Remote};
+use anyhow::{Result, bail};
+use serde::Serialize;
+use std::io::Write as _;
+
+const EXAMPLES: &str = "\
+Examples:
+  Declared events, and which are on:   ringtap list
+  The fields of some:                  ringtap list -F app:read
+  Settings:                            ringtap list -o
+  Clocks, the present one in brackets: ringtap list -C";
+
+/// What was typed.
+#[derive(Clone, Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+#[command(group = clap::ArgGroup::new("what").args(["options", "clocks", "formats"]))]
+pub struct Args {
+    #[command(flatten)]
+    host: remote::Args,
+    /// List the options and what they are set to
+    #[arg(short, long)]
+    options: bool,
+    /// List the clocks
+    #[arg(short = 'C', long)]
+    clocks: bool,
+    /// Print the format files of the events with this name, or of this system
+    #[arg(short = 'F', long = "format", value_name = "EVENT")]
+    formats: Option<String>,
+    /// Print one JSON object a line
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Serialize)]
+struct Event<'a> {
+    system: &'a str,
+    event: &'a str,
+    id: u32,
+    on: bool,
+    filter: Option<String>,
+}
+
+#[derive(Serialize)]
+struct Setting<'a> {
+    option: &'a str,
+    value: &'a str,
+}
+
+/// Prints the list.
+///
+/// # Errors
+/// There is no host or no such instance or event.
+pub fn run(args: &Args, output: &mut Output) -> Result<Outcome> {
+    let remote = args.host.open()?;
+    if args.clocks {
+        writeln!(output, "{}", remote.read("trace_clock")?.trim_end())?;
+    } else if args.options {
+        options(&remote, args.json, output)?;
+    } else if let Some(name) = &args.formats {
+        formats(&remote, name, output)?;
+    } else {
+        events(&remote, args.json, output)?;
+    }
+    Ok(Outcome::Done)
+}
+
+fn events(remote: &Remote, json: bool, output: &mut Output) -> Result<()> {
+    for (system, event) in remote.events()? {
+        let folder = format!("events/{system}/{event}");
+        let on = remote.read(&format!("{folder}/enable"))?.starts_with('1');
+        let filter = remote.read(&format!("{folder}/filter"))?;
+        let filter = Some(filter.trim_end().to_owned()).filter(|filter| filter != "none");
+        if json {
+            let id = remote.read(&format!("{folder}/id"))?.trim().parse()?;
+            output.json_line(&Event { system: &system, event: &event, id, on, filter })?;
+            continue;
+        }
+        let mark = if on { "on " } else { "off" };
+        write!(output, "{FAINT}{mark}{FAINT:#} {system}:{EVENT}{event}{EVENT:#}")?;
+        match filter {
+            Some(filter) => writeln!(output, " {FAINT}if{FAINT:#} {filter}")?,
+            None => writeln!(output)?,
+        }
+    }
+    for pattern in remote.read_if_there("awaited_events")?.unwrap_or_default().lines().filter(|_| !json) {
+        writeln!(output, "{FAINT}on  as soon as it is declared:{FAINT:#} {pattern}")?;
+    }
+    Ok(())
+}
+
+fn options(remote: &Remote, json: bool, output: &mut Output) -> Result<()> {
+    for option in remote.list("options")? {
+        let value = remote.read(&format!("options/{option}"))?;
+        let value = value.trim_end();
+        if json {
+            output.json_line(&Setting { option: &option, value })?;
+        } else {
+            writeln!(output, "options/{option}={value}")?;
+        }
+    }
+    Ok(())
+}
+
+fn formats(remote: &Remote, wanted: &str, output: &mut Output) -> Result<()> {
+    let pattern: ringtap::instance::Pattern = match wanted.parse() {
+        Ok(pattern) => pattern,
+        Err(error) => bail!("'{wanted}' names no event: {error}"),
+    };
+    let mut found = false;
+    for (system, event) in remote.events()?.iter().filter(|(system, event)| pattern.names(system, event)) {
+        found = true;
+        writeln!(output, "system: {system}")?;
+        writeln!(output, "{}", remote.read(&format!("events/{system}/{event}/format"))?)?;
+    }
+    if !found {
+        bail!("no event is called {wanted}; `ringtap list` shows which there are");
+    }
+    Ok(())
+}

@@ -1,0 +1,246 @@
+//! The files of a recording: one at a time is written, and whole at each moment.
+
+use anyhow::{Context, Result};
+use ringtap_format::trace_dat::{Descriptions, FilePlan, Move, Piece, TraceDatWriter, WriteError};
+use rustix::fd::{AsFd, BorrowedFd};
+use std::fs::File;
+use std::io;
+use std::mem;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+
+/// Room that each CPU has in a file, unless the file system cannot: files with holes take no more than what is
+/// written.
+const LANE_SIZE: u64 = 1 << 36;
+/// Less is no use.
+const MIN_LANE_SIZE: u64 = 1 << 24;
+/// Room of all CPUs together that every usual file system has.
+const MAX_FILE: u64 = 1 << 42;
+
+/// Where a recording goes.
+#[derive(Clone, Debug)]
+pub(super) struct Target {
+    /// The first file's name; the next ones' have a number behind it.
+    pub(super) path: PathBuf,
+    /// How each is written; the room of a CPU is found out.
+    pub(super) plan: FilePlan,
+    /// How much the compression tries, by its own scale.
+    pub(super) level: i32,
+    /// Most files that are kept.
+    pub(super) keep: Option<usize>,
+}
+
+/// What was written.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Written {
+    /// The files that are there, the oldest first.
+    pub(super) paths: Vec<PathBuf>,
+    /// Bytes of sub-buffers, in all files together.
+    pub(super) bytes: u64,
+}
+
+/// The files.
+#[derive(Debug)]
+pub(super) struct Files {
+    target: Target,
+    descriptions: Descriptions,
+    file: File,
+    path: PathBuf,
+    writer: TraceDatWriter,
+    /// Something was added that the table does not tell yet.
+    is_dirty: bool,
+    /// Files begun so far.
+    begun: usize,
+    written: Written,
+    packed: Vec<u8>,
+}
+
+impl Files {
+    /// Begins the first file.
+    ///
+    /// # Errors
+    /// It cannot be made.
+    pub(super) fn new(target: Target, descriptions: Descriptions) -> Result<Self> {
+        let path = target.path.clone();
+        let (file, writer) = begin(&path, &target.plan, &descriptions)?;
+        let written = Written { paths: vec![path.clone()], bytes: 0 };
+        let packed = Vec::new();
+        Ok(Self { target, descriptions, file, path, writer, is_dirty: false, begun: 1, written, packed })
+    }
+
+    /// The lane of a buffer's CPU.
+    pub(super) fn lane(&self, buffer: usize, cpu: u32) -> Result<usize> {
+        self.writer.lane(buffer, cpu).context("the file has no place for this CPU")
+    }
+
+    /// Bytes of sub-buffers in the file that is being written.
+    pub(super) fn len(&self) -> u64 {
+        self.writer.data_len()
+    }
+
+    /// Adds `len` bytes of whole sub-buffers that `write` puts where it is told.
+    ///
+    /// # Errors
+    /// The disk is full, or cannot be written to.
+    pub(super) fn add(
+        &mut self,
+        lane: usize,
+        len: u64,
+        write: impl FnOnce(BorrowedFd<'_>, u64) -> io::Result<()>,
+    ) -> Result<()> {
+        let place = match self.writer.place(lane, len) {
+            Err(WriteError::Full) => {
+                self.rotate()?;
+                self.writer.place(lane, len)?
+            }
+            place => place?,
+        };
+        if let Err(error) = write(self.file.as_fd(), place) {
+            // What was added before is to count. The table's place is there already, on a full disk, too.
+            let _ = self.commit();
+            return Err(error).with_context(|| self.trouble());
+        }
+        self.writer.added(lane, len);
+        self.is_dirty = true;
+        Ok(())
+    }
+
+    /// Adds sub-buffers, compressed.
+    ///
+    /// # Errors
+    /// As [`add`](Self::add).
+    pub(super) fn add_packed(&mut self, lane: usize, pages: &[u8]) -> Result<()> {
+        let mut packed = mem::take(&mut self.packed);
+        packed.clear();
+        self.writer.chunk(pages, self.target.level, &mut packed).context("cannot compress")?;
+        let len = u64::try_from(packed.len())?;
+        let added = self.add(lane, len, |file, place| write_at(file, &packed, place));
+        self.packed = packed;
+        added
+    }
+
+    /// Makes all that was added count.
+    ///
+    /// # Errors
+    /// The table cannot be written.
+    pub(super) fn commit(&mut self) -> Result<()> {
+        if mem::take(&mut self.is_dirty) {
+            self.write(&self.writer.table())?;
+        }
+        Ok(())
+    }
+
+    /// Tells of what was learnt meanwhile, in the place of what was told before: formats, tasks, counters, the clock.
+    ///
+    /// # Errors
+    /// It cannot be written.
+    pub(super) fn describe(&mut self, late: Descriptions) -> Result<()> {
+        let Descriptions { formats, tasks, cpu_stats, clock, .. } = late;
+        let head = mem::take(&mut self.descriptions);
+        self.descriptions = Descriptions { formats, tasks, cpu_stats, clock, ..head };
+        let pieces = self.writer.describe(&self.descriptions)?;
+        self.write(&pieces)
+    }
+
+    /// Ends this file and begins the next.
+    ///
+    /// # Errors
+    /// One of them cannot be written.
+    pub(super) fn rotate(&mut self) -> Result<()> {
+        self.end()?;
+        let mut path = self.target.path.clone().into_os_string();
+        path.push(format!(".{}", self.begun));
+        self.begun += 1;
+        self.path = path.into();
+        (self.file, self.writer) = begin(&self.path, &self.target.plan, &self.descriptions)?;
+        self.written.paths.push(self.path.clone());
+        if let Some(keep) = self.target.keep
+            && self.written.paths.len() > keep
+        {
+            let oldest = self.written.paths.remove(0);
+            std::fs::remove_file(&oldest).with_context(|| format!("cannot remove {}", oldest.display()))?;
+        }
+        Ok(())
+    }
+
+    /// Ends the last file.
+    ///
+    /// # Errors
+    /// It cannot be written.
+    pub(super) fn finish(mut self) -> Result<Written> {
+        self.end()?;
+        Ok(self.written)
+    }
+
+    /// Moves the data together and puts the last descriptions behind them.
+    fn end(&mut self) -> Result<()> {
+        self.commit()?;
+        self.written.bytes += self.len();
+        for moved in self.writer.moves() {
+            copy(&self.file, moved).with_context(|| self.trouble())?;
+            self.writer.moved(moved);
+            self.write(&self.writer.table())?;
+        }
+        self.writer.settle();
+        let pieces = self.writer.describe(&self.descriptions)?;
+        self.write(&pieces)?;
+        self.file.set_len(self.writer.end()).with_context(|| self.trouble())
+    }
+
+    fn write(&self, pieces: &[Piece]) -> Result<()> {
+        let mut pieces = pieces.iter();
+        pieces
+            .try_for_each(|piece| self.file.write_all_at(&piece.bytes, piece.offset))
+            .with_context(|| self.trouble())
+    }
+
+    fn trouble(&self) -> String {
+        format!("cannot write {}; what it holds can be read: see `ringtap report`", self.path.display())
+    }
+}
+
+pub(super) fn write_at(file: BorrowedFd<'_>, mut bytes: &[u8], mut place: u64) -> io::Result<()> {
+    while !bytes.is_empty() {
+        match rustix::io::pwrite(file, bytes, place) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(len) => (bytes, place) = (&bytes[len..], place + len as u64),
+            Err(rustix::io::Errno::INTR) => {}
+            Err(errno) => return Err(errno.into()),
+        }
+    }
+    Ok(())
+}
+
+/// Makes a file with its head, and as much room for each CPU as the file system allows.
+fn begin(path: &Path, plan: &FilePlan, descriptions: &Descriptions) -> Result<(File, TraceDatWriter)> {
+    let trouble = || format!("cannot write {}", path.display());
+    let mut options = File::options();
+    let file = options.read(true).write(true).create(true).truncate(true).open(path).with_context(trouble)?;
+    let lanes: usize = plan.buffers.iter().map(|buffer| buffer.cpus.len()).sum();
+    let lanes = u64::try_from(lanes.max(1))?;
+    let mut lane_size = LANE_SIZE.min(MAX_FILE / lanes.next_power_of_two()).max(MIN_LANE_SIZE);
+    while lane_size > MIN_LANE_SIZE && file.set_len(lane_size * (lanes + 1)).is_err() {
+        lane_size /= 2;
+    }
+    file.set_len(0).with_context(trouble)?;
+    let plan = FilePlan { lane_size, ..plan.clone() };
+    let (writer, head) = TraceDatWriter::new(plan, descriptions.clone())?;
+    file.write_all_at(&head.bytes, head.offset).with_context(trouble)?;
+    Ok((file, writer))
+}
+
+/// Copies within the file, where the file system can without moving a byte.
+fn copy(file: &File, Move { from, to, len, .. }: Move) -> io::Result<()> {
+    let (mut from, mut to, end) = (from, to, from + len);
+    while from < end {
+        let left = usize::try_from(end - from).unwrap_or(usize::MAX);
+        match rustix::fs::copy_file_range(file, Some(&mut from), file, Some(&mut to), left) {
+            // The last sub-buffer is not written behind its events.
+            Ok(0) => return Ok(()),
+            Ok(_) => {}
+            Err(rustix::io::Errno::INTR) => {}
+            Err(errno) => return Err(errno.into()),
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,243 @@
+//! `ringtap record`: events to a file.
+
+mod application;
+mod files;
+mod kernel;
+mod progress;
+mod session;
+mod sink;
+mod text;
+mod trigger;
+
+use crate::command::stream::kernel::KernelPlan;
+use crate::command::stream::{ApplicationPlan, Filter};
+use crate::outcome::Outcome;
+use crate::output::Output;
+use anyhow::{Result, bail};
+use ringtap::clock::{self, ClockId};
+use std::ffi::OsString;
+use std::fmt;
+use std::io::Write;
+use std::path::PathBuf;
+use std::time::Duration;
+use trigger::Trigger;
+
+const EXAMPLES: &str = "\
+Examples:
+  Task switches of the whole machine:      ringtap record --kernel -e sched:sched_switch
+  A program that uses ringtap:             ringtap record -o prog.dat -- ./program
+  It, and what the kernel does for it:     ringtap record --kernel -e sched -- ./program
+  An application that serves its buffers:  ringtap record --attach /run/app/ringtap.sock
+  The last 64 MB before a process dies:    ringtap record --kernel -e sched --last 64 \\
+                                             --snapshot-on oom:mark_victim
+  For days, in files of 1 GB, the last 8:  ringtap record --kernel -e irq --compress \\
+                                             --rotate-size 1024 --files 8
+
+FILE is a trace.dat, for `ringtap report`, trace-cmd and KernelShark. It can be read at each moment,
+also when the recorder was killed or the disk is full. Until the recording ends it has holes: it
+looks longer than the space it takes.
+
+COMMAND finds the socket of the application's host in RINGTAP_SOCKET: the one of --attach, or one
+that lasts as long as COMMAND. The recording ends when COMMAND ends, or with Ctrl-C.";
+
+const USAGE: &str = "\
+ringtap record [-o <FILE>] [--kernel] [--attach <SOCKET>] [-e <EVENT>]... [OPTIONS] [-- <COMMAND>...]";
+
+/// What was typed.
+#[derive(Clone, Debug, clap::Args)]
+#[command(after_help = EXAMPLES, override_usage = USAGE)]
+#[command(group = clap::ArgGroup::new("from").args(["kernel", "attach", "command"]).required(true).multiple(true))]
+pub struct Args {
+    /// Write to this file
+    #[arg(short, long, value_name = "FILE", default_value = "trace.dat")]
+    output: PathBuf,
+    /// Record the kernel's events, through a tracing instance of our own
+    #[arg(long)]
+    kernel: bool,
+    /// Record these events of the kernel's only; may be given more than once
+    #[arg(short, long = "event", value_name = "EVENT", requires = "kernel")]
+    events: Vec<String>,
+    /// Record the application that serves its buffers on this socket, and consume its events
+    #[arg(long, value_name = "SOCKET")]
+    attach: Option<PathBuf>,
+    /// With --kernel and COMMAND: events of all processes, not of COMMAND and its children only
+    #[arg(short, long, requires = "kernel", requires = "command")]
+    all: bool,
+    /// Version of the file: 7, or 6 for old programs
+    #[arg(long, value_name = "N", default_value_t = 7, value_parser = clap::value_parser!(u8).range(6..=7))]
+    file_version: u8,
+    /// Compress with zstd, in the background; LEVEL is its own, from 1 to 19
+    #[arg(long, value_name = "LEVEL", num_args = 0..=1, default_missing_value = "1",
+          value_parser = clap::value_parser!(i32).range(1..=19))]
+    compress: Option<i32>,
+    /// Size of each CPU's buffer, in KiB
+    #[arg(long, value_name = "KIB", default_value_t = 8192, value_parser = clap::value_parser!(u32).range(256..=1 << 20))]
+    buffer_size: u32,
+    /// Write when one of the kernel's buffers is this full
+    #[arg(long, value_name = "PERCENT", default_value_t = 50, value_parser = clap::value_parser!(u32).range(0..=100))]
+    buffer_percent: u32,
+    /// Begin another file, FILE.1 and so on, when one has this many MB
+    #[arg(long, value_name = "MB", value_parser = clap::value_parser!(u64).range(1..=1 << 24))]
+    rotate_size: Option<u64>,
+    /// Begin another file after this many seconds
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..))]
+    rotate_time: Option<u64>,
+    /// Keep only so many files
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    files: Option<u32>,
+    /// Keep all in memory, and write the file on a signal (USR1, USR2), the kernel's EVENT, or at `exit`
+    #[arg(long, value_name = "WHEN")]
+    snapshot_on: Vec<String>,
+    /// With --snapshot-on: how much is kept, in MB, of all CPUs together
+    #[arg(long, value_name = "MB", requires = "snapshot_on", value_parser = clap::value_parser!(u64).range(1..=1 << 20))]
+    last: Option<u64>,
+    /// Print the summary as a JSON object, on the standard output
+    #[arg(long)]
+    json: bool,
+    /// Show no progress
+    #[arg(short, long)]
+    quiet: bool,
+    /// Print what would happen, and do nothing
+    #[arg(long)]
+    dry_run: bool,
+    /// Run this command, and record until it ends
+    #[arg(last = true)]
+    command: Vec<OsString>,
+}
+
+/// In KiB: a swap of sub-buffers costs the same, however large they are.
+const SUBBUF_KIB: u32 = 64;
+
+/// What will happen.
+#[derive(Debug)]
+pub struct Plan {
+    path: PathBuf,
+    kernel: Option<KernelPlan>,
+    application: Option<ApplicationPlan>,
+    version: u8,
+    /// Of the compression, where there is one.
+    level: Option<i32>,
+    buffer_kib: u32,
+    subbuf_kib: u32,
+    percent: u32,
+    rotate_bytes: Option<u64>,
+    rotate_time: Option<Duration>,
+    keep: Option<usize>,
+    snapshot_on: Vec<Trigger>,
+    json: bool,
+    is_quiet: bool,
+    /// The command to run; empty where there is none.
+    command: Vec<OsString>,
+}
+
+impl Plan {
+    /// Finds all mistakes that can be found without changing anything.
+    ///
+    /// # Errors
+    /// No usable tracefs, a kernel that is too old, an unknown event, or options that exclude each other.
+    pub fn new(args: &Args) -> Result<Self> {
+        if args.file_version == 6 && args.compress.is_some() {
+            bail!("a file of version 6 cannot be compressed; leave out --file-version or --compress");
+        }
+        let snapshot_on: Vec<_> =
+            args.snapshot_on.iter().map(|when| Trigger::parse(when)).collect::<Result<_>>()?;
+        if !snapshot_on.is_empty() && (args.rotate_size.is_some() || args.rotate_time.is_some()) {
+            bail!("a flight recorder has nothing to rotate; leave out --rotate-size and --rotate-time");
+        }
+        let buffer_kib = match args.last {
+            Some(mb) => {
+                let cpus = u64::try_from(std::thread::available_parallelism()?.get())?;
+                u32::try_from((mb * 1000 / cpus).max(256))?
+            }
+            None => args.buffer_size,
+        };
+        let filter = Filter { patterns: args.events.clone() };
+        let follow = !args.command.is_empty() && !args.all;
+        let plan = || KernelPlan::new(&filter, buffer_kib, false, follow);
+        let kernel = args.kernel.then(plan).transpose()?;
+        for event in snapshot_on.iter().filter_map(Trigger::event) {
+            match &kernel {
+                Some(kernel) => drop(kernel.tracefs.resolve(&event.to_string())?),
+                None => bail!("{event} triggers a snapshot of the kernel's events only; add --kernel"),
+            }
+        }
+        let application = match &args.attach {
+            Some(socket) => {
+                Some(ApplicationPlan::Attach { socket: socket.clone(), consume: true, new: false })
+            }
+            None if args.command.is_empty() => None,
+            None => Some(ApplicationPlan::Embed {
+                subbuf_kib: SUBBUF_KIB,
+                buffer_kib,
+                clock: kernel.as_ref().map(common_clock).transpose()?,
+            }),
+        };
+        Ok(Self {
+            path: args.output.clone(),
+            kernel,
+            application,
+            version: args.file_version,
+            level: args.compress,
+            buffer_kib,
+            subbuf_kib: SUBBUF_KIB,
+            percent: args.buffer_percent,
+            rotate_bytes: args.rotate_size.map(|mb| mb * 1_000_000),
+            rotate_time: args.rotate_time.map(Duration::from_secs),
+            keep: args.files.map(usize::try_from).transpose()?,
+            snapshot_on,
+            json: args.json,
+            is_quiet: args.quiet,
+            command: args.command.clone(),
+        })
+    }
+}
+
+/// The cheapest clock of ours that the kernel has, too.
+fn common_clock(kernel: &KernelPlan) -> Result<ClockId> {
+    let cheapest = clock::cheapest();
+    let has = kernel.tracefs.clocks()?.iter().any(|name| name == cheapest.name());
+    Ok(if has { cheapest } else { ClockId::Mono })
+}
+
+/// Records.
+///
+/// # Errors
+/// What [`Plan::new`] finds, a host or the kernel refuses, or the file cannot be written. No instance stays behind.
+pub fn run(args: &Args, output: &mut Output) -> Result<Outcome> {
+    let plan = Plan::new(args)?;
+    if args.dry_run {
+        write!(output, "{plan}")?;
+        return Ok(Outcome::Done);
+    }
+    session::run(&plan, output)
+}
+
+impl fmt::Display for Plan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let kib = self.buffer_kib;
+        if let Some(kernel) = &self.kernel {
+            writeln!(f, "make a tracing instance in {}, {kib} KiB a CPU", kernel.tracefs.root().display())?;
+            for event in &kernel.events {
+                writeln!(f, "enable {event}")?;
+            }
+        }
+        match &self.application {
+            Some(ApplicationPlan::Attach { socket, .. }) => {
+                writeln!(f, "attach to {} and consume its events", socket.display())?;
+            }
+            Some(ApplicationPlan::Embed { .. }) => {
+                writeln!(f, "serve buffers, {kib} KiB a CPU, on a socket of our own")?;
+            }
+            None => {}
+        }
+        if let Some((program, arguments)) = self.command.split_first() {
+            write!(f, "run {}", program.display())?;
+            arguments.iter().try_for_each(|argument| write!(f, " {}", argument.display()))?;
+            let follow = self.kernel.as_ref().is_some_and(|kernel| kernel.follow);
+            writeln!(f, "{}", if follow { ", and record only its events" } else { "" })?;
+        }
+        let compressed = if self.level.is_some() { ", compressed" } else { "" };
+        let when = if self.snapshot_on.is_empty() { "" } else { ", when it is asked for" };
+        writeln!(f, "write {}, version {}{compressed}{when}", self.path.display(), self.version)
+    }
+}

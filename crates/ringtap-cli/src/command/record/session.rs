@@ -1,0 +1,421 @@
+//! A recording as it happens.
+//!
+//! One thread: it sleeps until a buffer is as full as was asked for, moves what is complete to the file, and
+//! writes the table that makes it count. The end, in order: the command is told the signal; the kernel stops to
+//! record; what is left goes to the file; the file is put in order; the instance and the host go; the command is
+//! waited for.
+
+use super::application::ApplicationSide;
+use super::files::{Files, Target, Written};
+use super::kernel::KernelSide;
+use super::progress::{Counts, Progress};
+use super::sink::Sink;
+use super::trigger::{Trigger, Triggers};
+use super::{Plan, text};
+use crate::child::Running;
+use crate::command::stream::follow::HostSide;
+use crate::outcome::Outcome;
+use crate::output::Output;
+use crate::signals::Signals;
+use anyhow::{Context, Result, bail};
+use ringtap::attach::SOCKET_VARIABLE;
+use ringtap::clock::ClockId;
+use ringtap_format::Target as Machine;
+use ringtap_format::trace_dat::{BufferPlan, Compression, Descriptions, FilePlan};
+use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::fd::OwnedFd;
+use std::mem;
+use std::process::ExitStatus;
+use std::time::{Duration, Instant};
+
+/// Longest sleep where something wakes us.
+const LONG: Duration = Duration::from_millis(500);
+/// Longest sleep where nothing does: a writer of the application's does not wake a poll.
+const SHORT: Duration = Duration::from_millis(100);
+/// A CPU that writes as fast as this does not fill its buffer while we sleep, in bytes a millisecond.
+const FAST: u64 = 160_000;
+/// How often it is looked at what is not urgent: names of tasks, new events, whether a host lives.
+const HEARTBEAT: Duration = Duration::from_millis(500);
+
+/// Records.
+pub(super) fn run(plan: &Plan, output: &mut Output) -> Result<Outcome> {
+    let signals = Signals::catch()?;
+    let triggers = Triggers::new(&plan.snapshot_on)?;
+    // Whatever ends this function drops these from the last to the first.
+    let host = plan.application.as_ref().map(HostSide::open).transpose()?;
+    let mut recording = Recording::open(plan, host.as_ref())?;
+    let mut command = match plan.command.as_slice() {
+        [] => None,
+        command => {
+            let socket = host.as_ref().map(|host| (SOCKET_VARIABLE, host.socket().into()));
+            Some(Running::start_held(command, socket.as_slice())?)
+        }
+    };
+    if let Some(kernel) = &recording.kernel {
+        let follow = plan.kernel.as_ref().is_some_and(|kernel| kernel.follow);
+        kernel.begin(command.as_ref().filter(|_| follow))?;
+    }
+    if let Some(command) = &command {
+        command.begin()?;
+    }
+    let ended = match triggers.is_empty() {
+        true => recording.follow(&signals, command.as_mut())?,
+        false => recording.wait(&signals, &triggers, command.as_mut())?,
+    };
+    if let (Some(signal), Some(command)) = (signals.caught(), &command) {
+        command.pass_on(signal);
+    }
+    if let Some(kernel) = &recording.kernel {
+        kernel.set_recording(false)?;
+    }
+    let is_wanted = triggers.is_empty() || triggers.contains(&Trigger::Exit);
+    let (counts, written) = recording.finish(is_wanted)?;
+    let progress = recording.progress;
+    progress.end(counts, &written, plan.json, output)?;
+    drop((recording.kernel, recording.application));
+    drop(host);
+    let status = match (ended, &mut command) {
+        (Some(status), _) => Some(status),
+        (None, Some(command)) => Some(command.reap()?),
+        (None, None) => None,
+    };
+    Ok(match (signals.caught(), status) {
+        // Asked to end, and ended: there is no other way to end a recording without a command.
+        (Some(_), None) => Outcome::Done,
+        (Some(signal), Some(_)) => Outcome::Stopped(signal),
+        (None, Some(status)) => Outcome::Command(status),
+        (None, None) => Outcome::Done,
+    })
+}
+
+/// What is recorded, and where to.
+struct Recording<'r> {
+    plan: &'r Plan,
+    host: Option<&'r HostSide>,
+    kernel: Option<KernelSide>,
+    application: Option<ApplicationSide>,
+    /// Where the next file goes.
+    target: Target,
+    /// What each file says of the machine and its events.
+    head: Descriptions,
+    sink: Option<Sink>,
+    progress: Progress,
+    written: Written,
+    bytes: u64,
+    /// The sleep that keeps up with the fastest writer of the application.
+    nap: Duration,
+    began: Instant,
+    looked: Instant,
+    /// An event that was asked for has happened.
+    is_triggered: bool,
+}
+
+impl<'r> Recording<'r> {
+    fn open(plan: &'r Plan, host: Option<&'r HostSide>) -> Result<Self> {
+        let mut application = host.map(ApplicationSide::open).transpose()?;
+        let subbuf_kib = application.as_ref().map_or(plan.subbuf_kib, ApplicationSide::subbuf_kib);
+        let clock = match (host, &plan.kernel) {
+            (Some(host), Some(kernel)) => shared_clock(host, kernel)?,
+            _ => ClockId::Mono,
+        };
+        let prepare = |kernel| KernelSide::prepare(kernel, clock, subbuf_kib, plan.percent);
+        let kernel = plan.kernel.as_ref().map(prepare).transpose()?;
+        if let Some(kernel) = &kernel {
+            for event in plan.snapshot_on.iter().filter_map(Trigger::event) {
+                kernel.stop_at(event)?;
+            }
+        }
+        let mut head = text::machine(subbuf_kib);
+        if let Some(kernel) = &kernel {
+            kernel.describe(&mut head)?;
+        }
+        if let Some(application) = &mut application {
+            application.learn()?;
+        }
+        let mut buffers = Vec::new();
+        let mut buffer = |name: &str, cpus: Vec<u32>| {
+            let name = if buffers.is_empty() { String::new() } else { name.to_owned() };
+            buffers.push(BufferPlan { name, clock: ClockId::Mono.name().to_owned(), cpus });
+        };
+        if let Some(kernel) = &kernel {
+            buffer("kernel", kernel.cpus());
+        }
+        if let Some(application) = &application {
+            buffer("application", application.cpus());
+        }
+        let compression = if plan.level.is_some() { Compression::Zstd } else { Compression::None };
+        let file = FilePlan {
+            version: plan.version,
+            target: Machine::HOST,
+            page_size: subbuf_kib * 1024,
+            compression,
+            lane_size: 0,
+            buffers,
+        };
+        let (path, level) = (plan.path.clone(), plan.level.unwrap_or(0));
+        let target = Target { path, plan: file, level, keep: plan.keep };
+        let nap = Duration::from_millis(u64::from(plan.buffer_kib) * 1024 / FAST).clamp(MIN_NAP, SHORT);
+        let now = Instant::now();
+        let mut recording = Self {
+            plan,
+            host,
+            kernel,
+            application,
+            target,
+            head,
+            sink: None,
+            progress: Progress::new(plan.json || plan.is_quiet),
+            written: Written::default(),
+            bytes: 0,
+            nap,
+            began: now,
+            looked: now,
+            is_triggered: false,
+        };
+        if plan.snapshot_on.is_empty() {
+            recording.begin_file(recording.target.path.clone())?;
+        }
+        Ok(recording)
+    }
+
+    /// Begins a file, and tells all sides where their sub-buffers go in it.
+    fn begin_file(&mut self, path: std::path::PathBuf) -> Result<()> {
+        let late = self.late();
+        let Descriptions { formats, tasks, cpu_stats, clock, ftrace_formats, .. } = late;
+        let mut head = Descriptions { formats, tasks, cpu_stats, clock, ..self.head.clone() };
+        if head.ftrace_formats.is_empty() {
+            head.ftrace_formats = ftrace_formats;
+        }
+        let files = Files::new(Target { path, ..self.target.clone() }, head)?;
+        if let Some(kernel) = &mut self.kernel {
+            kernel.place(&files, 0)?;
+        }
+        if let Some(application) = &mut self.application {
+            application.place(&files, usize::from(self.kernel.is_some()))?;
+        }
+        self.sink = Some(Sink::new(files, self.plan.level.is_some(), self.plan.rotate_bytes)?);
+        self.began = Instant::now();
+        Ok(())
+    }
+
+    /// What is known now and was not when the file was begun.
+    fn late(&self) -> Descriptions {
+        let mut late = Descriptions { formats: self.head.formats.clone(), ..Descriptions::default() };
+        let mut tasks = String::new();
+        if let Some(kernel) = &self.kernel {
+            tasks += &kernel.tasks();
+            late.cpu_stats = kernel.stats_texts();
+        }
+        if let Some(application) = &self.application {
+            application.describe(&mut late);
+            tasks += &application.tasks();
+            late.clock = application.clock();
+        }
+        late.tasks = tasks.into_bytes();
+        late
+    }
+
+    /// Records until the command ends, which is told, or a signal asks to stop, or nobody is left.
+    fn follow(&mut self, signals: &Signals, mut command: Option<&mut Running>) -> Result<Option<ExitStatus>> {
+        loop {
+            let bytes = self.drain(false)?;
+            if self.plan.rotate_time.is_some_and(|period| self.began.elapsed() >= period) {
+                self.began = Instant::now();
+                self.sink.as_mut().context("no file")?.rotate()?;
+            }
+            self.heartbeat(command.as_deref())?;
+            if self.progress.is_due() {
+                let room = u64::from(self.plan.buffer_kib) * 1024;
+                let fill = (bytes * 100).checked_div(room).unwrap_or(0).min(100);
+                self.progress.show(self.counts(), self.bytes, fill);
+            }
+            if signals.caught().is_some() {
+                return Ok(None);
+            }
+            if let Some(status) = command.as_mut().and_then(|command| command.ended().transpose()) {
+                return status.map(Some);
+            }
+            if self.is_alone() && command.is_none() {
+                return Ok(None);
+            }
+            let has_ended = self.sleep(command.as_deref())?;
+            if let (true, Some(command), Some(application)) = (has_ended, &command, &mut self.application) {
+                // Before it is reaped: then nobody knows its name any more.
+                application.note_threads(command.pid().as_raw_pid().unsigned_abs());
+            }
+        }
+    }
+
+    /// Lets the buffers run round until something asks for a snapshot.
+    fn wait(
+        &mut self,
+        signals: &Signals,
+        triggers: &Triggers,
+        mut command: Option<&mut Running>,
+    ) -> Result<Option<ExitStatus>> {
+        let mut number = 0;
+        loop {
+            if triggers.take_signal() {
+                self.set_recording(false)?;
+                self.snapshot(number)?;
+                number += 1;
+                self.set_recording(true)?;
+            }
+            self.heartbeat(command.as_deref())?;
+            let has_stopped = || self.kernel.as_ref().is_some_and(|kernel| !kernel.is_recording());
+            if !self.is_triggered && triggers.has_events() && has_stopped() {
+                self.is_triggered = true;
+                self.snapshot(number)?;
+                number += 1;
+            }
+            // The command goes on to its end, but nothing of it is of interest any more.
+            if self.is_triggered && command.is_none() {
+                return Ok(None);
+            }
+            if signals.caught().is_some() || (self.is_alone() && command.is_none()) {
+                return Ok(None);
+            }
+            if let Some(status) = command.as_mut().and_then(|command| command.ended().transpose()) {
+                return status.map(Some);
+            }
+            signals.sleep(SHORT / 5);
+        }
+    }
+
+    /// Writes what the buffers hold to a file of its own.
+    fn snapshot(&mut self, number: u32) -> Result<()> {
+        let mut path = self.target.path.clone().into_os_string();
+        if number > 0 {
+            path.push(format!(".{number}"));
+        }
+        self.begin_file(path.into())?;
+        self.drain(true)?;
+        self.end_file()
+    }
+
+    fn set_recording(&self, on: bool) -> Result<()> {
+        if let Some(kernel) = &self.kernel {
+            kernel.set_recording(on)?;
+        }
+        match self.host {
+            Some(host) => host.set_recording(on),
+            None => Ok(()),
+        }
+    }
+
+    /// Whether the only source was a host that has ended.
+    fn is_alone(&self) -> bool {
+        self.kernel.is_none() && self.application.as_ref().is_some_and(ApplicationSide::is_gone)
+    }
+
+    /// Moves what is complete to the file. Returns the most bytes that one buffer held.
+    fn drain(&mut self, is_last: bool) -> Result<u64> {
+        let Some(sink) = &mut self.sink else { return Ok(0) };
+        // Before the records that need it.
+        if let Some(application) = &mut self.application
+            && application.learn().unwrap_or(false)
+        {
+            let late = self.late();
+            self.sink.as_mut().context("no file")?.describe(late)?;
+            return self.drain(is_last);
+        }
+        let mut bytes = 0;
+        if let Some(kernel) = &self.kernel {
+            bytes += match sink {
+                Sink::Here(files) => kernel.drain(files, is_last)?,
+                Sink::Behind(behind) => kernel.drain_behind(behind, is_last)?,
+            };
+        }
+        if let Some(application) = &mut self.application {
+            bytes += match sink {
+                Sink::Here(files) => application.drain(files, is_last)?,
+                Sink::Behind(behind) => application.drain_behind(behind, is_last)?,
+            };
+        }
+        self.bytes += bytes;
+        if bytes > 0 {
+            sink.commit(self.plan.rotate_bytes)?;
+        }
+        Ok(bytes)
+    }
+
+    /// Looks at what is not urgent.
+    fn heartbeat(&mut self, command: Option<&Running>) -> Result<()> {
+        if self.looked.elapsed() < HEARTBEAT {
+            return Ok(());
+        }
+        self.looked = Instant::now();
+        if let (Some(application), Some(host)) = (&mut self.application, self.host) {
+            if let Some(command) = command {
+                application.note_threads(command.pid().as_raw_pid().unsigned_abs());
+            }
+            application.look_after(host);
+        }
+        Ok(())
+    }
+
+    fn counts(&self) -> Counts {
+        let kernel = self.kernel.iter().flat_map(KernelSide::stats);
+        let application = self.application.iter().zip(self.host).flat_map(|(side, host)| side.stats(host));
+        Counts::of(kernel.chain(application))
+    }
+
+    /// Sleeps until a buffer is full enough, the command ends, which is told, or a signal comes.
+    fn sleep(&self, command: Option<&Running>) -> Result<bool> {
+        let timeout = if self.application.is_some() { self.nap } else { LONG };
+        let child: Option<OwnedFd> = command.and_then(|command| {
+            rustix::process::pidfd_open(command.pid(), rustix::process::PidfdFlags::empty()).ok()
+        });
+        let pipes = self.kernel.iter().flat_map(KernelSide::pipes).chain(&child);
+        let mut polled: Vec<_> = pipes.map(|fd| PollFd::new(fd, PollFlags::IN)).collect();
+        let timeout = Timespec { tv_sec: 0, tv_nsec: timeout.subsec_nanos().into() };
+        // A signal ends it, too.
+        match rustix::event::poll(&mut polled, Some(&timeout)) {
+            Ok(_) => {
+                Ok(child.is_some() && polled.last().is_some_and(|fd| fd.revents().contains(PollFlags::IN)))
+            }
+            Err(rustix::io::Errno::INTR) => Ok(false),
+            Err(errno) => Err(errno).context("cannot wait for events"),
+        }
+    }
+
+    /// Writes what is left, unless nobody wants it.
+    fn finish(&mut self, is_wanted: bool) -> Result<(Counts, Written)> {
+        if is_wanted {
+            if self.sink.is_none() {
+                let number = u32::try_from(self.written.paths.len())?;
+                self.snapshot(number)?;
+            } else {
+                self.drain(true)?;
+                self.end_file()?;
+            }
+        }
+        Ok((self.counts(), mem::take(&mut self.written)))
+    }
+
+    fn end_file(&mut self) -> Result<()> {
+        let late = self.late();
+        let mut sink = self.sink.take().context("no file")?;
+        sink.describe(late)?;
+        let written = sink.finish()?;
+        self.written.paths.extend(written.paths);
+        self.written.bytes += written.bytes;
+        Ok(())
+    }
+}
+
+/// Shortest sleep between two looks at an application's buffers.
+const MIN_NAP: Duration = Duration::from_millis(2);
+
+/// The clock that both the host and the kernel can use.
+fn shared_clock(host: &HostSide, kernel: &crate::command::stream::kernel::KernelPlan) -> Result<ClockId> {
+    let clock = host.clock().context("the application's clock is not known")?;
+    if kernel.tracefs.clocks()?.iter().any(|name| name == clock.name()) {
+        return Ok(clock);
+    }
+    bail!(
+        "the kernel cannot stamp its events by the application's clock {}; record them to two files, which \
+         `ringtap report` merges",
+        clock.name()
+    )
+}

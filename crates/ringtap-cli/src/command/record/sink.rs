@@ -1,0 +1,158 @@
+//! Where sub-buffers go: to the file at once, or through a thread that compresses them.
+
+use super::files::{Files, Written};
+use anyhow::{Result, anyhow};
+use ringtap_format::trace_dat::Descriptions;
+use std::mem;
+use std::sync::mpsc::{self, Receiver, SyncSender};
+use std::thread::JoinHandle;
+
+/// Chunks under way to the thread: when it falls behind, the buffers fill up, and tell what they lose.
+const QUEUE: usize = 64;
+
+enum Message {
+    Pages(usize, Vec<u8>),
+    Commit,
+    Describe(Box<Descriptions>),
+    Rotate,
+}
+
+/// Takes sub-buffers.
+pub(super) enum Sink {
+    /// Writes them from where they lie.
+    Here(Box<Files>),
+    /// Copies them for the thread.
+    Behind(Behind),
+}
+
+/// The thread that compresses and writes.
+pub(super) struct Behind {
+    to: Option<SyncSender<Message>>,
+    /// Vectors to be used again.
+    spare: Receiver<Vec<u8>>,
+    thread: Option<JoinHandle<Result<Written>>>,
+    rotate_at: Option<u64>,
+    /// Bytes sent since the last rotation, before they are compressed.
+    sent: u64,
+}
+
+impl Sink {
+    /// Writes to `files`, here or behind.
+    ///
+    /// # Errors
+    /// There can be no thread.
+    pub(super) fn new(mut files: Files, compresses: bool, rotate_at: Option<u64>) -> Result<Self> {
+        if !compresses {
+            return Ok(Self::Here(Box::new(files)));
+        }
+        let (to, from) = mpsc::sync_channel(QUEUE);
+        let (back, spare) = mpsc::channel();
+        let work = move || {
+            for message in from {
+                match message {
+                    Message::Pages(lane, pages) => {
+                        files.add_packed(lane, &pages)?;
+                        // Nobody is left to use it again: then it goes.
+                        let _ = back.send(pages);
+                    }
+                    Message::Commit => files.commit()?,
+                    Message::Describe(descriptions) => files.describe(*descriptions)?,
+                    Message::Rotate => files.rotate()?,
+                }
+            }
+            files.finish()
+        };
+        let thread = std::thread::Builder::new().name("compress".into()).spawn(work)?;
+        let (to, thread) = (Some(to), Some(thread));
+        Ok(Self::Behind(Behind { to, spare, thread, rotate_at, sent: 0 }))
+    }
+
+    /// Makes all that was added count, and begins another file where this one is long enough.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub(super) fn commit(&mut self, rotate_at: Option<u64>) -> Result<()> {
+        match self {
+            Self::Here(files) => {
+                files.commit()?;
+                if rotate_at.is_some_and(|limit| files.len() >= limit) {
+                    files.rotate()?;
+                }
+                Ok(())
+            }
+            Self::Behind(behind) => {
+                behind.send(Message::Commit)?;
+                if behind.rotate_at.is_some_and(|limit| behind.sent >= limit) {
+                    behind.sent = 0;
+                    behind.send(Message::Rotate)?;
+                }
+                Ok(())
+            }
+        }
+    }
+
+    /// As [`Files::describe`].
+    ///
+    /// # Errors
+    /// As there.
+    pub(super) fn describe(&mut self, descriptions: Descriptions) -> Result<()> {
+        match self {
+            Self::Here(files) => files.describe(descriptions),
+            Self::Behind(behind) => behind.send(Message::Describe(Box::new(descriptions))),
+        }
+    }
+
+    /// As [`Files::rotate`].
+    ///
+    /// # Errors
+    /// As there.
+    pub(super) fn rotate(&mut self) -> Result<()> {
+        match self {
+            Self::Here(files) => files.rotate(),
+            Self::Behind(behind) => behind.send(Message::Rotate),
+        }
+    }
+
+    /// As [`Files::finish`].
+    ///
+    /// # Errors
+    /// As there.
+    pub(super) fn finish(self) -> Result<Written> {
+        match self {
+            Self::Here(files) => files.finish(),
+            Self::Behind(mut behind) => behind.finish(),
+        }
+    }
+}
+
+impl Behind {
+    /// An empty vector.
+    pub(super) fn vector(&self) -> Vec<u8> {
+        let mut vector = self.spare.try_recv().unwrap_or_default();
+        vector.clear();
+        vector
+    }
+
+    /// Gives sub-buffers of a lane to the thread.
+    ///
+    /// # Errors
+    /// It could not write the ones before.
+    pub(super) fn add(&mut self, lane: usize, pages: Vec<u8>) -> Result<()> {
+        self.sent += u64::try_from(pages.len())?;
+        self.send(Message::Pages(lane, pages))
+    }
+
+    fn send(&mut self, message: Message) -> Result<()> {
+        match &self.to {
+            Some(to) if to.send(message).is_ok() => Ok(()),
+            // It ended, and says why.
+            _ => self.finish().map(|_| ()),
+        }
+    }
+
+    fn finish(&mut self) -> Result<Written> {
+        drop(mem::take(&mut self.to));
+        let thread = self.thread.take().ok_or_else(|| anyhow!("the file cannot be written any more"))?;
+        thread.join().map_err(|_| anyhow!("the thread that compresses has failed"))?
+    }
+}

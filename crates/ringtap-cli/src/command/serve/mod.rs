@@ -1,0 +1,140 @@
+//! `ringtap serve`: a host that others attach to, and whose buffers are files.
+
+pub mod buffers;
+
+use crate::outcome::Outcome;
+use crate::signals::Signals;
+use anyhow::{Context, Result, bail};
+use ringtap_daemon::fs::{Mount, Ownership, Tree};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+const EXAMPLES: &str = "\
+Examples:
+  A tracefs of applications' events:   ringtap serve --mount /tmp/tracing
+  With a socket of its own:            ringtap serve --mount /tmp/tracing --socket /run/app/ringtap.sock
+  A socket only:                       ringtap serve --socket /run/app/ringtap.sock
+  Files that group 100 may read:       ringtap serve --mount /tmp/tracing -o gid=100,mode=750
+
+Applications find the socket in RINGTAP_SOCKET. It runs until Ctrl-C or SIGTERM, and leaves nothing
+mounted. Where it was killed, the next one on the same directory takes away what is left.";
+
+/// How often it is looked whether we are to stop, or were unmounted.
+const LOOK_AGAIN: Duration = Duration::from_millis(200);
+
+/// What was typed.
+#[derive(Clone, Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub struct Args {
+    /// Show the buffers as a tracefs under this directory
+    #[arg(long, value_name = "DIR")]
+    mount: Option<PathBuf>,
+    /// Let applications attach on this socket; without it, on `default.sock` of the user's runtime directory
+    #[arg(long, value_name = "PATH")]
+    socket: Option<PathBuf>,
+    /// Let the members of this group attach, and command, as this user does: a name or a number
+    #[arg(long, value_name = "GROUP")]
+    group: Option<String>,
+    /// Who owns the files, and the mode of the directory, as tracefs takes them: uid=, gid=, mode=
+    #[arg(short, long, value_name = "OPTIONS", default_value = "", value_parser = parse_ownership, hide_default_value = true)]
+    options: Ownership,
+    #[command(flatten)]
+    buffers: buffers::Args,
+}
+
+/// Parses tracefs's mount options. Who starts the program owns the files unless they say otherwise.
+///
+/// # Errors
+/// What is wrong, for the user.
+pub fn parse_ownership(text: &str) -> Result<Ownership, String> {
+    let mut ownership = Ownership {
+        uid: rustix::process::geteuid().as_raw(),
+        gid: rustix::process::getegid().as_raw(),
+        ..Ownership::default()
+    };
+    for option in text.split(',').filter(|option| !option.is_empty()) {
+        let (name, value) = option.split_once('=').ok_or_else(|| format!("'{option}' has no value"))?;
+        let number = || value.parse().map_err(|_| format!("'{value}' is no number"));
+        match name {
+            "uid" => ownership.uid = number()?,
+            "gid" => ownership.gid = number()?,
+            "mode" => {
+                let mode = u16::from_str_radix(value, 8).ok().filter(|mode| *mode <= 0o7777);
+                ownership.mode = mode.ok_or_else(|| format!("'{value}' is no octal mode"))?;
+            }
+            _ => return Err(format!("there is no option '{name}': use uid=, gid= and mode=")),
+        }
+    }
+    Ok(ownership)
+}
+
+/// Serves until we are asked to stop.
+///
+/// # Errors
+/// The directory, the socket or the memory cannot be had; or somebody unmounted the directory.
+pub fn run(args: &Args) -> Result<Outcome> {
+    let tree = args.buffers.tree(args.options)?;
+    until_stopped(&tree, args.mount.as_deref(), args.socket.as_deref(), args.group.as_deref())
+}
+
+/// Serves a tree until we are asked to stop.
+///
+/// # Errors
+/// As [`run`].
+pub fn until_stopped(
+    tree: &Tree,
+    directory: Option<&Path>,
+    socket: Option<&Path>,
+    group: Option<&str>,
+) -> Result<Outcome> {
+    let group = group.map(find_group).transpose()?;
+    let signals = Signals::catch().context("cannot catch signals")?;
+    let socket = match socket {
+        Some(socket) => socket.to_owned(),
+        None => ringtap::serve::default_path("default").context("cannot choose a socket")?,
+    };
+    let _server = tree.serve(&socket, group).context("cannot serve")?;
+    let mount = directory.map(|directory| mounted(tree, directory)).transpose()?;
+    anstream::eprintln!("ringtap: applications attach with RINGTAP_SOCKET={}", socket.display());
+    loop {
+        signals.sleep(LOOK_AGAIN);
+        if let Some(signal) = signals.caught() {
+            return Ok(Outcome::Stopped(signal));
+        }
+        if let Some(mount) = mount.as_ref().filter(|mount| !mount.is_mounted()) {
+            bail!("somebody unmounted {}", mount.path().display());
+        }
+    }
+}
+
+/// The number of a group, as `/etc/group` says it.
+fn find_group(group: &str) -> Result<u32> {
+    if let Ok(number) = group.parse() {
+        return Ok(number);
+    }
+    let groups = std::fs::read_to_string("/etc/group").context("cannot read /etc/group")?;
+    let number = groups.lines().find_map(|line| {
+        let mut parts = line.split(':');
+        (parts.next() == Some(group)).then(|| parts.nth(1)?.parse().ok()).flatten()
+    });
+    number.with_context(|| format!("there is no group {group}: see /etc/group, or use its number"))
+}
+
+/// Mounts a tree, and says what clients cannot do with it.
+///
+/// # Errors
+/// As [`Mount::new`].
+pub fn mounted(tree: &Tree, directory: &Path) -> Result<Mount> {
+    let mount = Mount::new(tree, directory)?;
+    warn_if_unmappable(&mount);
+    Ok(mount)
+}
+
+/// Says that clients must read, where they cannot map.
+pub fn warn_if_unmappable(mount: &Mount) {
+    if !mount.can_map() {
+        anstream::eprintln!(
+            "ringtap: clients read trace_pipe_raw and cannot map it: that needs root outside of user namespaces, and Linux 6.9"
+        );
+    }
+}

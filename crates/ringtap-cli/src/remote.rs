@@ -1,0 +1,259 @@
+//! A host's files, over its socket: what `trace-cmd` does with a tracefs, without one being mounted.
+
+use anyhow::{Context, Result, bail};
+use ringtap::attach::{AttachError, Connection, Role, SOCKET_VARIABLE};
+use ringtap::serve::TreeCall;
+use rustix::io::Errno;
+use std::path::PathBuf;
+
+/// Which host, and which of its instances: the same for all commands.
+#[derive(Clone, Debug, clap::Args)]
+#[group(id = "host")]
+pub struct Args {
+    /// The socket of the host; without it RINGTAP_SOCKET, else that of this user's `ringtap serve`
+    #[arg(long, value_name = "SOCKET")]
+    attach: Option<PathBuf>,
+    /// The instance; without it the top one
+    #[arg(short = 'B', long = "instance", value_name = "NAME", value_parser = parse_instance)]
+    pub instance: Option<String>,
+}
+
+/// Parses the name of an instance.
+///
+/// # Errors
+/// What is wrong with it, for the user.
+pub fn parse_instance(name: &str) -> Result<String, String> {
+    match name {
+        "" | "." | ".." => Err("is no name".to_owned()),
+        _ if name.contains('/') => Err("must not contain '/'".to_owned()),
+        _ => Ok(name.to_owned()),
+    }
+}
+
+impl Args {
+    /// The socket that is meant.
+    ///
+    /// # Errors
+    /// There is no place for one.
+    pub fn socket(&self) -> Result<PathBuf> {
+        match (&self.attach, std::env::var_os(SOCKET_VARIABLE)) {
+            (Some(socket), _) => Ok(socket.clone()),
+            (None, Some(socket)) if !socket.is_empty() => Ok(socket.into()),
+            _ => Ok(ringtap::serve::default_path("default")?),
+        }
+    }
+
+    /// Connects to the host. The instance need not be there.
+    ///
+    /// # Errors
+    /// There is no host, or it lets us not in.
+    pub fn connect(&self) -> Result<Remote> {
+        let connection = match Connection::connect(self.socket()?, Role::Reader) {
+            Err(error @ AttachError::NoSocket { .. }) if self.attach.is_none() => {
+                return Err(error).context("no host of this user runs; `ringtap serve` is one");
+            }
+            connection => connection?,
+        };
+        Ok(Remote { connection, instance: self.instance.clone() })
+    }
+
+    /// Connects to the host, whose instance is there.
+    ///
+    /// # Errors
+    /// As [`connect`](Self::connect); or there is no such instance.
+    pub fn open(&self) -> Result<Remote> {
+        let remote = self.connect()?;
+        remote.check_instance()?;
+        Ok(remote)
+    }
+}
+
+/// A connection to a host, seen from one of its instances.
+#[derive(Debug)]
+pub struct Remote {
+    connection: Connection,
+    instance: Option<String>,
+}
+
+impl Remote {
+    /// The instance's name; `None` for the top one.
+    #[must_use]
+    pub fn instance(&self) -> Option<&str> {
+        self.instance.as_deref()
+    }
+
+    /// The same host, from another instance.
+    #[must_use]
+    pub fn of(mut self, instance: Option<String>) -> Self {
+        self.instance = instance;
+        self
+    }
+
+    /// Whether the instance is there.
+    ///
+    /// # Errors
+    /// The host is gone.
+    pub fn has_instance(&self) -> Result<bool> {
+        let Some(name) = &self.instance else { return Ok(true) };
+        Ok(self.instances()?.contains(name))
+    }
+
+    fn check_instance(&self) -> Result<()> {
+        match &self.instance {
+            Some(name) if !self.has_instance()? => self.no_instance(name),
+            _ => Ok(()),
+        }
+    }
+
+    fn no_instance(&self, name: &str) -> Result<()> {
+        match self.instances()?.as_slice() {
+            [] => bail!(
+                "there is no instance {name}, and none but the top one; `ringtap instance add {name}` makes it"
+            ),
+            names => bail!("there is no instance {name}; there are {}", names.join(", ")),
+        }
+    }
+
+    /// The instances that have a name, sorted.
+    ///
+    /// # Errors
+    /// The host is gone.
+    pub fn instances(&self) -> Result<Vec<String>> {
+        self.list_from_top("instances")
+    }
+
+    /// Makes the instance.
+    ///
+    /// # Errors
+    /// There is one, or there are too many.
+    pub fn make_instance(&self, name: &str) -> Result<()> {
+        let made = self.connection.tree(&format!("instances/{name}"), TreeCall::Mkdir);
+        match made.map(drop).map_err(anyhow::Error::from) {
+            Err(error) if errno(&error) == Some(Errno::EXIST) => bail!("there is an instance {name} already"),
+            made => made.with_context(|| format!("cannot make the instance {name}")),
+        }
+    }
+
+    /// Removes the instance.
+    ///
+    /// # Errors
+    /// There is none, or it is in use.
+    pub fn remove_instance(&self, name: &str) -> Result<()> {
+        let removed = self.connection.tree(&format!("instances/{name}"), TreeCall::Rmdir);
+        match removed.map(drop).map_err(anyhow::Error::from) {
+            Err(error) if errno(&error) == Some(Errno::NOENT) => self.no_instance(name),
+            Err(error) if errno(&error) == Some(Errno::BUSY) => {
+                bail!(
+                    "the instance {name} is in use: somebody reads its buffers, or has one of its files open"
+                )
+            }
+            removed => removed.with_context(|| format!("cannot remove the instance {name}")),
+        }
+    }
+
+    fn path(&self, file: &str) -> String {
+        match &self.instance {
+            Some(name) => format!("instances/{name}/{file}"),
+            None => file.to_owned(),
+        }
+    }
+
+    /// Hands a file's bytes to `each`, piece by piece.
+    ///
+    /// # Errors
+    /// It cannot be read, or the error of `each`.
+    pub fn read_to(&self, file: &str, mut each: impl FnMut(&[u8]) -> Result<()>) -> Result<()> {
+        let (path, mut from) = (self.path(file), 0);
+        loop {
+            let bytes =
+                self.connection.tree(&path, TreeCall::Read(from)).context("cannot read from the host")?;
+            if bytes.is_empty() {
+                return Ok(());
+            }
+            from += u64::try_from(bytes.len())?;
+            each(&bytes)?;
+        }
+    }
+
+    /// A file's text.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub fn read(&self, file: &str) -> Result<String> {
+        let mut bytes = Vec::new();
+        self.read_to(file, |piece| {
+            bytes.extend_from_slice(piece);
+            Ok(())
+        })?;
+        Ok(String::from_utf8_lossy(&bytes).into_owned())
+    }
+
+    /// A file's text; `None` where there is no such file.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub fn read_if_there(&self, file: &str) -> Result<Option<String>> {
+        match self.read(file) {
+            Ok(text) => Ok(Some(text)),
+            Err(error) if errno(&error) == Some(Errno::NOENT) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Writes a text to a file, as a shell's `>>` does; an empty one empties it.
+    ///
+    /// # Errors
+    /// The host refuses it.
+    pub fn write(&self, file: &str, text: &str) -> Result<()> {
+        self.connection.tree(&self.path(file), TreeCall::Write(text.as_bytes())).map(drop).map_err(Into::into)
+    }
+
+    /// A directory's names.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub fn list(&self, directory: &str) -> Result<Vec<String>> {
+        self.list_from_top(&self.path(directory))
+    }
+
+    fn list_from_top(&self, path: &str) -> Result<Vec<String>> {
+        let mut text = Vec::new();
+        loop {
+            let from = u64::try_from(text.len())?;
+            let names =
+                self.connection.tree(path, TreeCall::List(from)).context("cannot list the host's files")?;
+            if names.is_empty() {
+                return Ok(String::from_utf8_lossy(&text).lines().map(str::to_owned).collect());
+            }
+            text.extend_from_slice(&names);
+        }
+    }
+
+    /// The events that can be switched: system and name.
+    ///
+    /// # Errors
+    /// The host is gone.
+    pub fn events(&self) -> Result<Vec<(String, String)>> {
+        let mut events = Vec::new();
+        for system in self.list("events")? {
+            // Files, and what every trace has.
+            if matches!(system.as_str(), "enable" | "header_event" | "header_page" | "ftrace") {
+                continue;
+            }
+            let names = self.list(&format!("events/{system}"))?;
+            let names = names.into_iter().filter(|name| name != "enable" && name != "filter");
+            events.extend(names.map(|name| (system.clone(), name)));
+        }
+        events.sort();
+        Ok(events)
+    }
+}
+
+/// The kernel's number for what went wrong, where the host gave one.
+#[must_use]
+pub fn errno(error: &anyhow::Error) -> Option<Errno> {
+    error.chain().find_map(|cause| match cause.downcast_ref::<AttachError>() {
+        Some(AttachError::Refused { errno, .. }) => Some(Errno::from_raw_os_error(*errno)),
+        _ => None,
+    })
+}

@@ -1,0 +1,325 @@
+//! Debian's trace-cmd, unchanged, on ringtap's buffers.
+
+mod support;
+
+use ringtap::attach::{Connection, Role, SOCKET_VARIABLE};
+use rustix::process::Signal;
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use support::{cannot_exec, ringtap, said, signal, until};
+
+/// How many processes write.
+const WRITERS: usize = 4;
+/// What a process of this test writes, and where: a number of events, and a `trace_marker` or nothing.
+const WRITER: &str = "RINGTAP_TEST_WRITER";
+
+/// Says why, once, and returns true where there is no trace-cmd, or nothing to run it on.
+fn cannot_record() -> bool {
+    let is_missing = Command::new("trace-cmd").arg("--version").output().is_err();
+    if is_missing {
+        println!("skipped, as trace-cmd is not installed");
+    }
+    is_missing || cannot_exec()
+}
+
+/// A directory of its own for each test.
+struct Place(PathBuf);
+
+impl Place {
+    fn new(name: &str) -> Self {
+        let path = std::env::temp_dir().join(format!("ringtap-exec-{name}-{}", std::process::id()));
+        fs::create_dir(&path).unwrap();
+        Self(path)
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+/// A shell script that starts the writers and waits for them: `marker` is where they write, by files; without it
+/// they attach to the socket, and write into the shared memory.
+fn writers(events: usize, marker: &str) -> String {
+    let exe = std::env::current_exe().unwrap();
+    let one = |number| {
+        format!(
+            "{WRITER}='{number} {events} {marker}' {} process --exact --ignored --nocapture >/dev/null & ",
+            exe.display()
+        )
+    };
+    (0..WRITERS).map(one).collect::<String>() + "wait"
+}
+
+/// One of the processes that write.
+#[test]
+#[ignore = "started by the other tests"]
+fn process() {
+    let task = std::env::var(WRITER).unwrap();
+    let mut words = task.split(' ');
+    let [number, events] = [(); 2].map(|()| words.next().unwrap().parse::<usize>().unwrap());
+    let text = |event| format!("writer {number} event {event}");
+    if let Some(marker) = words.next().filter(|marker| !marker.is_empty()) {
+        let mut file = fs::File::options().write(true).open(marker).unwrap();
+        (0..events).for_each(|event| std::io::Write::write_all(&mut file, text(event).as_bytes()).unwrap());
+        return;
+    }
+    let writer = Connection::from_environment(Role::Writer).unwrap().expect("exec serves").writer().unwrap();
+    for event in 0..events {
+        // Writers that share a lock may find it taken for too long.
+        while ringtap::event::marker::print(&writer, text(event)).is_err() {}
+    }
+}
+
+ringtap::event! {
+    /// What a program says that traces itself.
+    struct Said as exec_test:said { number: u32 }
+}
+
+/// A program that traces itself, as users write them.
+#[test]
+#[ignore = "started by the other tests"]
+fn typed_process() {
+    let attachment = ringtap::attach::Attachment::attach(std::env::var_os(SOCKET_VARIABLE).unwrap()).unwrap();
+    Said::register(&attachment).unwrap();
+    let writer = attachment.writer();
+    (0..1000).for_each(|number| Said { number }.write(&writer));
+}
+
+#[test]
+fn one_command_records_a_program_that_has_not_run_yet() {
+    if cannot_record() {
+        return;
+    }
+    let place = Place::new("one");
+    let program = std::env::current_exe().unwrap();
+    let mut command = ringtap();
+    command.args(["exec", "trace-cmd", "record", "-e", "exec_test:*"]).arg(program);
+    let output =
+        command.args(["--exact", "--ignored", "typed_process"]).current_dir(&place.0).output().unwrap();
+    assert!(output.status.success(), "{}", said(&output));
+    let report = report(&place.0);
+    let numbers: Vec<_> = report
+        .lines()
+        .filter_map(|line| line.split_once("said: ")?.1.trim().strip_prefix("number="))
+        .collect();
+    assert_eq!(numbers, (0..1000).map(|number| number.to_string()).collect::<Vec<_>>(), "{report}");
+}
+
+/// Each writer's events, in the order of a report's lines, and how many the report says were lost.
+fn events(report: &str) -> (BTreeMap<usize, Vec<usize>>, usize) {
+    let (mut seen, mut lost) = (BTreeMap::<_, Vec<_>>::new(), 0);
+    for line in report.lines() {
+        if let Some((_, written)) = line.split_once("writer ") {
+            let (writer, event) = written.split_once(" event ").unwrap();
+            seen.entry(writer.parse().unwrap()).or_default().push(event.trim().parse().unwrap());
+        } else if let Some((before, _)) = line.split_once(" EVENTS DROPPED]") {
+            lost += before.rsplit('[').next().unwrap().parse::<usize>().unwrap();
+        }
+    }
+    (seen, lost)
+}
+
+fn exec(place: &Path, options: &[&str], script: &str) -> Output {
+    ringtap().arg("exec").args(options).args(["--", "sh", "-c", script]).current_dir(place).output().unwrap()
+}
+
+fn report(place: &Path) -> String {
+    let output = Command::new("trace-cmd").arg("report").current_dir(place).output().unwrap();
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+#[test]
+fn every_event_is_recorded_once_and_in_order() {
+    if cannot_record() {
+        return;
+    }
+    const EVENTS: usize = 20_000 / WRITERS;
+    let marker = |instance: &str| format!("/sys/kernel/tracing/{instance}trace_marker");
+    for (subbuf, options, into) in [
+        ("4", "", String::new()),
+        ("8", "--nosplice", String::new()),
+        ("4", "--nosplice -B web", marker("instances/web/")),
+        ("8", "-B web", marker("instances/web/")),
+        ("4", "-d", marker("")),
+    ] {
+        let place = Place::new(&format!("record{subbuf}{}", options.replace(' ', "")));
+        fs::write(place.0.join("writers.sh"), writers(EVENTS, &into)).unwrap();
+        let script = format!("exec trace-cmd record {options} -p nop sh writers.sh");
+        let output = exec(&place.0, &["--subbuf-size", subbuf], &script);
+        assert!(output.status.success(), "{options}: {}", said(&output));
+        let report = report(&place.0);
+        let (seen, lost) = events(&report);
+        assert_eq!(seen.len(), WRITERS, "{options}: {report}");
+        assert_eq!(
+            seen.values().map(Vec::len).sum::<usize>() + lost,
+            WRITERS * EVENTS,
+            "{options}: {lost} lost"
+        );
+        for (writer, events) in &seen {
+            assert!(events.is_sorted_by(|a, b| a < b), "{options}: writer {writer}: {events:?}");
+        }
+    }
+}
+
+#[test]
+fn losses_are_counted() {
+    if cannot_record() {
+        return;
+    }
+    let place = Place::new("losses");
+    // The ring goes round many times while nobody reads.
+    let script = format!("trace-cmd start -p nop; {}; trace-cmd stop; trace-cmd extract", writers(5000, ""));
+    let output = exec(&place.0, &["--buffer-size", "16"], &script);
+    assert!(output.status.success(), "{}", said(&output));
+    let (seen, lost) = events(&report(&place.0));
+    assert!(lost > 10_000, "{lost}");
+    assert_eq!(seen.values().map(Vec::len).sum::<usize>() + lost, WRITERS * 5000);
+}
+
+#[test]
+fn all_verbs_run() {
+    if cannot_record() {
+        return;
+    }
+    let place = Place::new("verbs");
+    let script = "set -e
+        trace-cmd start -p nop
+        echo 'writer 0 event 0' > /sys/kernel/tracing/trace_marker
+        trace-cmd show | grep -q 'writer 0 event 0'
+        trace-cmd stat | grep -q 'Buffer size'
+        trace-cmd stop
+        test $(cat /sys/kernel/tracing/tracing_on) = 0
+        trace-cmd restart
+        echo 'writer 0 event 1' > /sys/kernel/debug/tracing/trace_marker
+        trace-cmd stop
+        trace-cmd extract > /dev/null
+        trace-cmd report > first.txt
+        trace-cmd split -o part.dat -i trace.dat 0.0 > /dev/null
+        trace-cmd report -i part.dat.1 > second.txt || trace-cmd report -i part.dat > second.txt
+        trace-cmd list -o | grep -q overwrite
+        trace-cmd list -C | grep -q mono
+        trace-cmd list -B > /dev/null
+        trace-cmd clear
+        ! trace-cmd show | grep writer
+        trace-cmd reset
+        trace-cmd snapshot > /dev/null || test $? = 2
+        mkdir /sys/kernel/tracing/instances/one
+        rmdir /sys/kernel/tracing/instances/one";
+    let output = exec(&place.0, &[], script);
+    assert!(output.status.success(), "{}", said(&output));
+    for name in ["first.txt", "second.txt"] {
+        let text = fs::read_to_string(place.0.join(name)).unwrap();
+        assert_eq!(events(&text).0.get(&0), Some(&vec![0, 1]), "{name}: {text}");
+    }
+}
+
+#[test]
+fn a_stream_is_live() {
+    if cannot_record() {
+        return;
+    }
+    let place = Place::new("stream");
+    fs::write(place.0.join("writers.sh"), writers(2000, "/sys/kernel/tracing/trace_marker")).unwrap();
+    let output = exec(&place.0, &["--buffer-size", "64"], "exec trace-cmd stream -p nop sh writers.sh");
+    assert!(output.status.success(), "{}", said(&output));
+    let (seen, _) = events(&String::from_utf8_lossy(&output.stdout));
+    let count = seen.values().map(Vec::len).sum::<usize>();
+    // What the buffers hold when the command ends, trace-cmd does not wait for.
+    assert!(count > WRITERS * 1000, "{}", said(&output));
+    // It prints CPU by CPU, so a writer that moved to another one is not in order; but no event comes twice.
+    for (writer, mut events) in seen {
+        events.sort_unstable();
+        let twice: Vec<_> = events.windows(2).filter(|pair| pair[0] == pair[1]).collect();
+        assert!(twice.is_empty(), "writer {writer}: {twice:?}");
+    }
+}
+
+#[test]
+fn the_status_is_passed_on_and_nothing_is_left() {
+    if cannot_exec() {
+        return;
+    }
+    let place = Place::new("status");
+    assert_eq!(exec(&place.0, &[], "exit 7").status.code(), Some(7));
+    assert_eq!(exec(&place.0, &[], "kill -9 $$").status.code(), Some(128 + 9));
+    assert_eq!(ringtap().args(["exec", "/no/such/program"]).output().unwrap().status.code(), Some(127));
+    let script = "test -S $RINGTAP_SOCKET && grep -c fuse.ringtap /proc/mounts && dirname $RINGTAP_SOCKET";
+    let output = exec(&place.0, &[], script);
+    let text = String::from_utf8(output.stdout).unwrap();
+    let mut lines = text.lines();
+    assert!(lines.next().is_some_and(|mounts| mounts != "0"), "{text}");
+    let folder = lines.next().unwrap();
+    assert!(!Path::new(folder).exists(), "{folder}");
+    assert!(
+        !fs::read_to_string("/proc/mounts").unwrap().contains("fuse.ringtap /sys"),
+        "the mounts were private"
+    );
+}
+
+#[test]
+fn a_killed_server_leaves_errors_and_the_next_one_serves() {
+    if cannot_exec() {
+        return;
+    }
+    let place = Place::new("killed");
+    let (directory, socket) = (place.0.join("tracing"), place.0.join("ringtap.sock"));
+    fs::create_dir(&directory).unwrap();
+    let serve = || {
+        let mut command = ringtap();
+        command.args(["serve", "--mount", directory.to_str().unwrap(), "--socket", socket.to_str().unwrap()]);
+        command.stderr(std::process::Stdio::null()).spawn().unwrap()
+    };
+    let raw = directory.join("per_cpu/cpu0/trace_pipe_raw");
+    let mut first = serve();
+    until("it is mounted", || raw.exists());
+    // One that waits for events that never come.
+    let mut blocked = Command::new("cat").arg(&raw).stderr(std::process::Stdio::null()).spawn().unwrap();
+    let is_asleep = |pid: u32| {
+        fs::read_to_string(format!("/proc/{pid}/wchan"))
+            .is_ok_and(|place| place.contains("fuse") || place.contains("request_wait"))
+    };
+    until("it waits", || is_asleep(blocked.id()));
+    signal(&first, Signal::KILL);
+    first.wait().unwrap();
+    assert_eq!(blocked.wait().unwrap().code(), Some(1), "an error, and no hang");
+    assert!(fs::read_dir(&directory).is_err());
+    let mut second = serve();
+    until("the next one is mounted", || raw.exists());
+    signal(&second, Signal::TERM);
+    assert_eq!(second.wait().unwrap().code(), Some(128 + 15));
+    assert!(!raw.exists() && fs::read_dir(&directory).unwrap().next().is_none(), "unmounted");
+}
+
+#[test]
+fn without_root_it_reads_and_says_so() {
+    if cannot_exec() {
+        return;
+    }
+    // In a view of its own, anybody may open /dev/fuse; nobody is who opens it.
+    let place = Place::new("nobody");
+    fs::set_permissions(&place.0, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    let device = place.0.join("fuse").display().to_string();
+    let program = env!("CARGO_BIN_EXE_ringtap");
+    let nobody = "setpriv --reuid 65534 --regid 65534 --clear-groups";
+    let inside = "set -e; cd /sys/kernel/tracing; echo a marker > trace_marker; grep marker trace
+        for cpu in per_cpu/*; do dd if=$cpu/trace_pipe_raw bs=4096 count=1 iflag=nonblock status=none || :; done | cat -v";
+    fs::write(place.0.join("inside.sh"), inside).unwrap();
+    let script = format!(
+        "set -e; mknod {device} c 10 229; chmod 666 {device}; mount --bind {device} /dev/fuse; cd /tmp
+        {nobody} test -x {program} || {{ echo cannot; exit 0; }}
+        exec {nobody} env TMPDIR=/tmp {program} exec sh {}",
+        place.0.join("inside.sh").display()
+    );
+    let output = Command::new("unshare").args(["-m", "sh", "-c", &script]).output().unwrap();
+    if said(&output).contains("cannot\n") {
+        return println!("skipped, as nobody may not run {program}");
+    }
+    assert!(output.status.success(), "{}", said(&output));
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert_eq!(text.matches("a marker").count(), 2, "{text}");
+    assert!(String::from_utf8_lossy(&output.stderr).contains("cannot map it"), "{}", said(&output));
+}

@@ -1,0 +1,280 @@
+//! The text of `trace`: what is in the rings, by time, without consuming it.
+
+use super::instance::{Instance, errno};
+use super::options::bit;
+use super::{Control, catalog::Catalog};
+use ringtap::{Cursor, Host, Item, ReadError, Reader, Start};
+use ringtap_format::text::{Columns, Entry, Sources, TraceText};
+use ringtap_format::{Formats, Strings, Symbols, Tasks};
+use rustix::io::Errno;
+use std::collections::{HashMap, VecDeque};
+use std::fmt;
+use std::sync::Arc;
+
+/// An item that was copied out of a ring.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Piece {
+    Record { ticks: u64, bytes: Vec<u8> },
+    Lost(Option<u64>),
+}
+
+impl Piece {
+    /// What is damaged counts as lost, nobody knows how much.
+    pub(super) fn of(item: Item<'_>) -> Self {
+        match item {
+            Item::Record(record) => {
+                let mut bytes = Vec::new();
+                record.payload.copy_to(&mut bytes);
+                Self::Record { ticks: record.ticks, bytes }
+            }
+            Item::Lost(lost) => Self::Lost(lost.count),
+            _ => Self::Lost(None),
+        }
+    }
+}
+
+/// One CPU's stream.
+pub(super) trait Stream {
+    /// Its next item; `None` when there is nothing now.
+    fn pull(&mut self) -> Result<Option<Piece>, ReadError>;
+}
+
+impl Stream for Reader {
+    fn pull(&mut self) -> Result<Option<Piece>, ReadError> {
+        Ok(self.next()?.map(Piece::of))
+    }
+}
+
+/// A cursor that goes as far as the ring was filled when it began.
+pub(super) struct Walk {
+    cursor: Cursor,
+    /// Events until there.
+    left: u64,
+}
+
+impl Stream for Walk {
+    fn pull(&mut self) -> Result<Option<Piece>, ReadError> {
+        if self.left == 0 {
+            return Ok(None);
+        }
+        let piece = self.cursor.next()?.map(Piece::of);
+        self.left = self.left.saturating_sub(match &piece {
+            Some(Piece::Lost(count)) => count.unwrap_or(0),
+            Some(Piece::Record { .. }) => 1,
+            None => self.left,
+        });
+        Ok(piece)
+    }
+}
+
+/// A stream, and what it holds ready.
+#[derive(Debug)]
+pub(super) struct Lane<S> {
+    pub(super) cpu: u32,
+    pub(super) stream: S,
+    /// Taken from the stream and not yet handed out: losses, then at most one record, unless somebody left more.
+    pub(super) ready: VecDeque<Piece>,
+    /// Whether a line of this CPU was printed.
+    begun: bool,
+}
+
+impl<S: Stream> Lane<S> {
+    pub(super) fn new(cpu: u32, stream: S, ready: VecDeque<Piece>) -> Self {
+        Self { cpu, stream, ready, begun: false }
+    }
+
+    /// The time of its next record, which it takes from the stream where it has none.
+    pub(super) fn next_time(&mut self) -> Result<Option<u64>, Errno> {
+        loop {
+            let time = self.ready.iter().find_map(|piece| match piece {
+                Piece::Record { ticks, .. } => Some(*ticks),
+                Piece::Lost(_) => None,
+            });
+            if time.is_some() {
+                return Ok(time);
+            }
+            match self.stream.pull().map_err(|_| Errno::IO)? {
+                Some(piece) => self.ready.push_back(piece),
+                None => return Ok(None),
+            }
+        }
+    }
+}
+
+/// The lane whose record is next.
+pub(super) fn earliest<S: Stream>(lanes: &mut [Lane<S>]) -> Result<Option<&mut Lane<S>>, Errno> {
+    let mut first = None;
+    for (at, lane) in lanes.iter_mut().enumerate() {
+        if let Some(time) = lane.next_time()?
+            && first.is_none_or(|(earliest, _)| time < earliest)
+        {
+            first = Some((time, at));
+        }
+    }
+    Ok(first.and_then(|(_, at)| lanes.get_mut(at)))
+}
+
+/// How an instance's entries are printed: what was known when a file was opened.
+pub(super) struct Printer {
+    formats: Arc<Formats>,
+    tasks: Tasks,
+    tgids: HashMap<i32, u32>,
+    columns: Columns,
+    in_ns: bool,
+    symbols: Symbols,
+    strings: Strings,
+}
+
+impl fmt::Debug for Printer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Printer").field("columns", &self.columns).finish_non_exhaustive()
+    }
+}
+
+impl Printer {
+    pub(super) fn new(control: &Control, instance: &Instance) -> Self {
+        let catalog: Arc<Catalog> = control.catalog();
+        let mut printer = Self {
+            formats: catalog.formats(),
+            tasks: Tasks::default(),
+            tgids: HashMap::new(),
+            columns: Columns {
+                context: instance.has(bit::CONTEXT_INFO),
+                irqs: instance.has(bit::IRQ_INFO),
+                tgids: instance.has(bit::RECORD_TGID),
+            },
+            in_ns: instance.clock().is_ns(),
+            symbols: Symbols::default(),
+            strings: Strings::default(),
+        };
+        for (tid, task) in control.tasks().iter() {
+            printer.tasks.set(tid.cast_signed(), task.name.as_bytes());
+            printer.tgids.insert(tid.cast_signed(), task.tgid);
+        }
+        printer
+    }
+
+    fn text(&self) -> TraceText<'_> {
+        let sources = Sources {
+            formats: &self.formats,
+            tasks: &self.tasks,
+            symbols: &self.symbols,
+            strings: &self.strings,
+        };
+        TraceText { sources, in_ns: self.in_ns }
+    }
+
+    /// Prints the lane's losses and its next record.
+    pub(super) fn print<S: Stream>(&self, lane: &mut Lane<S>, out: &mut Vec<u8>) {
+        let text = self.text();
+        while let Some(piece) = lane.ready.pop_front() {
+            match piece {
+                Piece::Lost(count) => text.lost(lane.cpu, count, out),
+                Piece::Record { ticks, bytes } => {
+                    let pid = ringtap_format::text::Common::of(&bytes, self.formats.target()).pid;
+                    let entry = Entry { cpu: lane.cpu, time: ticks, record: &bytes };
+                    text.entry_of(self.columns, self.tgids.get(&pid).copied(), &entry, out);
+                    return;
+                }
+            }
+        }
+    }
+}
+
+/// What `snapshot` shows where there is nothing to show.
+const SNAPSHOT_HELP: &str = "# tracer: nop\n#\n#\n# * Snapshot is STATE *\n#\n\
+    # Snapshot commands:\n\
+    # echo 0 > snapshot : frees the snapshot's memory\n\
+    # echo 1 > snapshot : takes a snapshot, in new memory where there is none yet\n\
+    # echo 2 > snapshot : empties the snapshot, as any other number does\n";
+
+/// An open `trace`, being read.
+#[derive(Debug)]
+pub(crate) struct Trace {
+    printer: Printer,
+    lanes: Vec<Lane<Walk>>,
+    /// Whether a CPU's first line is announced: events were lost, so that its beginning says nothing.
+    announces: bool,
+    /// Whether nothing was printed yet.
+    is_first: bool,
+    /// Text at hand, which begins at `start` of the file.
+    text: Vec<u8>,
+    start: u64,
+}
+
+impl fmt::Debug for Walk {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Walk").field("left", &self.left).finish_non_exhaustive()
+    }
+}
+
+impl Trace {
+    /// Begins to read what is in the ring of `cpu` (`None`: all) now.
+    pub(crate) fn new(control: &Control, instance: &Instance, cpu: Option<u32>) -> Result<Self, Errno> {
+        Self::of(&instance.host(), control, instance, cpu)
+    }
+
+    /// Begins to read the snapshot, likewise; where it holds nothing, what it is and how one is taken.
+    pub(crate) fn of_snapshot(
+        control: &Control,
+        instance: &Instance,
+        cpu: Option<u32>,
+    ) -> Result<Self, Errno> {
+        let snapshot = instance.host().snapshot();
+        let state = if snapshot.is_some() { "allocated" } else { "freed" };
+        let mut trace = Self::of(&snapshot.unwrap_or_else(|| instance.host()), control, instance, cpu)?;
+        if state == "freed" {
+            trace.lanes.clear();
+        }
+        if earliest(&mut trace.lanes)?.is_none() {
+            trace.text = SNAPSHOT_HELP.replace("STATE", state).into_bytes();
+        }
+        Ok(trace)
+    }
+
+    fn of(host: &Host, control: &Control, instance: &Instance, cpu: Option<u32>) -> Result<Self, Errno> {
+        let printer = Printer::new(control, instance);
+        let (mut entries, mut written, mut overrun) = (0u64, 0u64, 0u64);
+        let mut lanes = Vec::new();
+        for of in host.cpus() {
+            let stats = host.stats(of).map_err(|error| errno(&error))?;
+            if cpu.is_none_or(|cpu| cpu == of) {
+                let cursor = host.cursor(of, Start::Unread).map_err(|_| Errno::NOMEM)?;
+                lanes.push(Lane::new(of, Walk { cursor, left: stats.entries }, VecDeque::new()));
+            }
+            // As the kernel's, the header counts all CPUs in each file.
+            entries = entries.saturating_add(stats.entries);
+            // As the kernel: what was read is not counted.
+            written = written.saturating_add(stats.entries).saturating_add(stats.overrun);
+            overrun = overrun.saturating_add(stats.overrun);
+        }
+        let mut text = Vec::new();
+        printer.text().header_of(printer.columns, entries, written, instance.nr_cpus(), &mut text);
+        let announces = overrun > 0 && instance.has(bit::ANNOTATE);
+        Ok(Self { printer, lanes, announces, is_first: true, text, start: 0 })
+    }
+
+    /// Where the text at hand begins: what is before it cannot be read any more.
+    pub(crate) fn start(&self) -> u64 {
+        self.start
+    }
+
+    /// Up to `len` bytes from `offset` on, which is not before [`start`](Self::start).
+    pub(crate) fn read(&mut self, offset: u64, len: usize) -> Result<Vec<u8>, Errno> {
+        let skip = usize::try_from(offset.saturating_sub(self.start)).map_err(|_| Errno::INVAL)?;
+        let want = skip.saturating_add(len);
+        while self.text.len() < want {
+            let Some(lane) = earliest(&mut self.lanes)? else { break };
+            if self.announces && !lane.begun && !self.is_first {
+                let line = format!("##### CPU {} buffer started ####\n", lane.cpu);
+                self.text.extend_from_slice(line.as_bytes());
+            }
+            (lane.begun, self.is_first) = (true, false);
+            self.printer.print(lane, &mut self.text);
+        }
+        let skip = skip.min(self.text.len());
+        self.text.drain(..skip);
+        self.start = self.start.saturating_add(skip as u64);
+        Ok(self.text.iter().copied().take(len).collect())
+    }
+}

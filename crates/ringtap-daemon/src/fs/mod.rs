@@ -1,0 +1,20 @@
+//! The tree of files.
+
+mod fuse;
+mod handle;
+mod mount;
+mod namespace;
+mod node;
+mod raw;
+mod server;
+mod socket;
+mod table;
+mod tree;
+
+pub use crate::control::Mapped;
+pub use handle::{Access, Answer, Handle, RawPipe, Special, Wait};
+pub use mount::{Held, Mount, MountError};
+pub use namespace::Namespace;
+pub use node::Node;
+pub use socket::Socket;
+pub use tree::{Attributes, Entry, Kind, Ownership, Tree};

@@ -1,0 +1,162 @@
+//! The tree, mounted: what clients can do with `trace_pipe_raw`, and what they cannot.
+
+mod mounts;
+
+use mounts::{Mounted, drain, events_of, mounted, on_cpu_0, write_markers};
+use ringtap::Reader;
+use ringtap::clock::ClockId;
+use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::fd::OwnedFd;
+use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
+use rustix::pipe::SpliceFlags;
+use std::fs;
+
+fn reader(mounted: &Mounted) -> Reader {
+    Reader::open_kernel(mounted.open_raw(OFlags::RDONLY).unwrap(), 0, ClockId::Mono).unwrap()
+}
+
+fn polled(raw: &OwnedFd) -> bool {
+    let mut fds = [PollFd::new(raw, PollFlags::IN)];
+    rustix::event::poll(&mut fds, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })).unwrap() > 0
+}
+
+#[test]
+fn nobody_gets_write_access_to_the_memory() {
+    let Some(mounted) = mounted(64) else { return };
+    for flags in [OFlags::RDWR, OFlags::WRONLY, OFlags::RDWR | OFlags::TRUNC] {
+        assert_eq!(mounted.open_raw(flags).unwrap_err(), Errno::ACCESS, "{flags:?}");
+    }
+    let raw = mounted.open_raw(OFlags::RDONLY).unwrap();
+    let again = format!("/proc/self/fd/{}", rustix::fd::AsRawFd::as_raw_fd(&raw));
+    assert_eq!(rustix::fs::open(again, OFlags::RDWR, Mode::empty()).unwrap_err(), Errno::ACCESS);
+}
+
+#[test]
+fn reads_follow_the_kernels_rules() {
+    let Some(mounted) = mounted(64) else { return };
+    on_cpu_0();
+    let raw = mounted.open_raw(OFlags::RDONLY | OFlags::NONBLOCK).unwrap();
+    let read = |len: usize| {
+        let mut bytes = vec![0xee; len];
+        rustix::io::read(&raw, &mut bytes[..]).map(|read| bytes[..read].to_vec())
+    };
+    assert_eq!(read(4096), Err(Errno::AGAIN));
+    // Each takes 32 bytes.
+    write_markers(&mounted, 0..3);
+    assert_eq!(read(16 + 31), Ok(Vec::new()), "no room for the first");
+    let part = read(16 + 32 + 5).unwrap();
+    assert_eq!((part.len(), events_of(&part)), (53, vec![0]));
+    let zeros = read(65536).unwrap();
+    assert_eq!((zeros.len(), zeros.iter().all(|&byte| byte == 0)), (4096 - 53, true));
+    let rest = read(65536).unwrap();
+    assert_eq!((rest.len(), events_of(&rest)), (4096, vec![1, 2]));
+    assert_eq!(read(4096), Err(Errno::AGAIN));
+}
+
+#[test]
+fn poll_obeys_buffer_percent() {
+    let Some(mounted) = mounted(64) else { return };
+    on_cpu_0();
+    let raw = mounted.open_raw(OFlags::RDONLY).unwrap();
+    let percent = |percent: &str| fs::write(mounted.path("buffer_percent"), percent).unwrap();
+    percent("50");
+    write_markers(&mounted, 0..1);
+    assert!(!polled(&raw), "one event is not half of the buffer");
+    percent("0");
+    assert!(polled(&raw));
+    percent("50");
+    // 127 to a sub-buffer, 17 sub-buffers.
+    write_markers(&mounted, 1..127 * 6);
+    assert!(!polled(&raw));
+    write_markers(&mounted, 127 * 6..127 * 10);
+    assert!(polled(&raw));
+}
+
+#[test]
+fn splices_and_reads_together_bring_each_event_once() {
+    let Some(mounted) = mounted(256) else { return };
+    on_cpu_0();
+    let raw = mounted.open_raw(OFlags::RDONLY).unwrap();
+    let (out, into) = rustix::pipe::pipe().unwrap();
+    let (mut seen, mut spliced, mut written) = (Vec::new(), 0, 0);
+    for round in 0..60u64 {
+        let more = 100 + round * 97 % 1500;
+        write_markers(&mounted, written..written + more);
+        written += more;
+        if polled(&raw) && round % 5 != 4 {
+            let len = rustix::pipe::splice(&raw, None, &into, None, 65536, SpliceFlags::MOVE).unwrap();
+            let mut bytes = vec![0; len];
+            for part in bytes.chunks_mut(4096) {
+                assert_eq!(rustix::io::read(&out, &mut *part).unwrap(), 4096, "whole sub-buffers only");
+                seen.extend(events_of(part));
+                spliced += 1;
+            }
+        } else if round % 5 == 4 {
+            // One that was pushed for the splice that did not come, or else a fresh one.
+            let mut page = [0; 4096];
+            assert_eq!(rustix::io::read(&raw, &mut page).unwrap(), 4096);
+            seen.extend(events_of(&page));
+        }
+    }
+    seen.extend(drain(&raw));
+    assert!(spliced > 50, "{spliced}");
+    assert_eq!(seen, (0..written).collect::<Vec<_>>());
+}
+
+#[test]
+fn what_is_mapped_cannot_be_resized() {
+    let Some(mounted) = mounted(64) else { return };
+    let resize = |size: &str| {
+        let written = fs::write(mounted.path("buffer_size_kb"), size);
+        written.map_err(|error| error.raw_os_error())
+    };
+    let busy = Err(Some(Errno::BUSY.raw_os_error()));
+    let first = mounted.open_raw(OFlags::RDONLY).unwrap();
+    assert_eq!(resize("100"), Ok(()), "open is not mapped");
+    let mapped = reader(&mounted);
+    assert_eq!(resize("64"), busy);
+    assert_eq!(fs::write(mounted.path("buffer_subbuf_size_kb"), "8").map_err(|e| e.raw_os_error()), busy);
+    drop(first);
+    assert_eq!(resize("64"), busy);
+    drop(mapped);
+    assert_eq!(resize("64"), Ok(()));
+}
+
+#[test]
+fn a_mapping_outlives_its_file_and_holds_the_instance() {
+    let Some(mounted) = mounted(64) else { return };
+    let instance = mounted.path("instances/held");
+    fs::create_dir(&instance).unwrap();
+    let raw = instance.join("per_cpu/cpu0/trace_pipe_raw");
+    let raw = rustix::fs::open(raw, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).unwrap();
+    let (protection, flags) = (rustix::mm::ProtFlags::READ, rustix::mm::MapFlags::SHARED);
+    // SAFETY: a new mapping at a place of the kernel's choice touches nothing that exists.
+    let mapped = unsafe { rustix::mm::mmap(std::ptr::null_mut(), 4096, protection, flags, &raw, 0) }.unwrap();
+    drop(raw);
+    let remove = || fs::remove_dir(&instance).map_err(|error| error.raw_os_error());
+    let resize = || fs::write(instance.join("buffer_size_kb"), "32").map_err(|error| error.raw_os_error());
+    let busy = Err(Some(Errno::BUSY.raw_os_error()));
+    assert_eq!((remove(), resize()), (busy, busy));
+    // SAFETY: mapped above, and nobody refers to it.
+    unsafe { rustix::mm::munmap(mapped, 4096) }.unwrap();
+    assert_eq!((resize(), remove()), (Ok(()), Ok(())));
+}
+
+#[test]
+fn who_reads_mapped_sees_what_the_writers_write() {
+    let Some(mounted) = mounted(64) else { return };
+    on_cpu_0();
+    let mut mapped = reader(&mounted);
+    write_markers(&mounted, 0..1000);
+    let mut count = 0;
+    while let Some(item) = mapped.next().unwrap() {
+        assert!(matches!(item, ringtap::Item::Record(_)), "{item:?}");
+        count += 1;
+    }
+    assert_eq!(count, 1000);
+    // Meanwhile nobody else consumes what it was given.
+    let raw = mounted.open_raw(OFlags::RDONLY).unwrap();
+    write_markers(&mounted, 1000..1010);
+    assert_eq!(drain(&raw), (1000..1010).collect::<Vec<_>>());
+}

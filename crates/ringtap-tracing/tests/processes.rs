@@ -1,0 +1,293 @@
+//! Several processes, threads, signal handlers and forked children at once, and what a `kill -9` leaves: read back by the
+//! host, which is another process than those that write.
+
+mod common;
+
+use common::{Field, Line, read};
+use ringtap::{Config, Host, Instances};
+use ringtap_tracing::{Builder, Session};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitStatus};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::{Duration, Instant};
+use tracing::{info, info_span};
+use tracing_subscriber::layer::SubscriberExt;
+
+/// Tells a process of this test binary what to do.
+const ROLE: &str = "RINGTAP_TEST_ROLE";
+const SOCKET: &str = "RINGTAP_TEST_SOCKET";
+
+/// A path for a socket, in a directory that goes with it.
+struct Place(PathBuf);
+
+impl Place {
+    fn new(name: &str) -> Self {
+        Self(std::env::temp_dir().join(format!("ringtap-tracing-{name}-{}", std::process::id())))
+    }
+
+    fn socket(&self) -> PathBuf {
+        self.0.join("host.sock")
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+/// Room for all events on one CPU.
+fn large() -> Host {
+    Host::new(&Config { subbuf_size: 65536, ring_subbufs: 512, ..Config::default() }).expect("memory")
+}
+
+/// Runs the test `other_process` of this binary with a role.
+fn run(role: &str, socket: &Path) -> (ExitStatus, String) {
+    let mut command = Command::new(std::env::current_exe().expect("this binary"));
+    command.args(["--exact", "other_process", "--nocapture"]).env(ROLE, role).env(SOCKET, socket);
+    let output = command.output().expect("it runs");
+    (output.status, String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+#[test]
+fn other_process() {
+    let (Ok(role), Some(socket)) = (std::env::var(ROLE), std::env::var_os(SOCKET)) else { return };
+    let builder = Builder::new().attach(&socket).without_log();
+    match role.as_str() {
+        "killed-subscriber" => {
+            let _session = builder.init().expect("the host is there");
+            be_killed();
+        }
+        "killed-layer" => {
+            let (layer, _session) = builder.layer().expect("the host is there");
+            let registry = tracing_subscriber::registry().with(layer);
+            tracing::subscriber::set_global_default(registry).expect("the only one");
+            be_killed();
+        }
+        "torture" => torture(&builder.init().expect("the host is there")),
+        "forks" => {
+            forks(Builder::new().embedded().serve_at(socket).without_log().init().expect("memory"));
+        }
+        other => panic!("no such role: {other}"),
+    }
+}
+
+const EVENTS: u64 = 100_000;
+
+fn be_killed() {
+    for number in 0..EVENTS {
+        info!(name: "counted", number, square = number * number);
+    }
+    // SAFETY: ends this process, which is what is wanted.
+    unsafe { libc::raise(libc::SIGKILL) };
+}
+
+#[test]
+fn of_a_killed_program_each_event_is_readable() {
+    use std::os::unix::process::ExitStatusExt;
+    for role in ["killed-subscriber", "killed-layer"] {
+        let (place, host) = (Place::new(role), large());
+        let server = host.serve(place.socket()).expect("it can serve");
+        let (status, _) = run(role, server.path());
+        assert_eq!(status.signal(), Some(libc::SIGKILL), "{role}: {status}");
+        let (lines, lost) = read(&host);
+        assert_eq!(lost, 0);
+        let numbers: Vec<u64> = lines.iter().map(|line| line.number("number")).collect();
+        assert!(numbers.into_iter().eq(0..EVENTS), "{role}: {} of {EVENTS}", lines.len());
+    }
+}
+
+const THREADS: u64 = 4;
+const CHILDREN: u64 = 3;
+const ROUNDS: u64 = 5_000;
+/// Of these rounds' spans, one has a second handle that another thread drops.
+const CLONED: u64 = 50;
+
+static SIGNALS: AtomicU64 = AtomicU64::new(0);
+
+extern "C" fn on_signal(_: libc::c_int) {
+    let number = SIGNALS.fetch_add(1, Relaxed);
+    info!(name: "signal", number);
+}
+
+/// What each thread does.
+fn work(who: u64) {
+    let (send, receive) = std::sync::mpsc::channel::<tracing::Span>();
+    let dropper = std::thread::spawn(move || receive.into_iter().for_each(drop));
+    for number in 0..ROUNDS {
+        let span = info_span!("round", who, number);
+        if number % CLONED == 0 {
+            send.send(span.clone()).expect("it listens");
+        }
+        span.in_scope(|| info!(name: "done", who, number, text = "x".repeat((number % 50) as usize)));
+    }
+    drop(send);
+    dropper.join().expect("no panic");
+}
+
+/// What a forked child does: one thread, and a callsite that its parent never met.
+fn child(who: u64) -> ! {
+    for number in 0..ROUNDS {
+        info_span!("child_round", who, number).in_scope(|| info!(name: "done_in_child", who, number));
+    }
+    // SAFETY: ends the child without what its parent's threads left behind.
+    unsafe { libc::_exit(0) }
+}
+
+/// Waits for a child, which is to end well; signals may come in between.
+fn wait_for(child: libc::pid_t) {
+    let mut status = 0;
+    loop {
+        // SAFETY: our own child.
+        let waited = unsafe { libc::waitpid(child, &raw mut status, 0) };
+        if waited == child {
+            break;
+        }
+    }
+    assert_eq!(status, 0);
+}
+
+fn torture(session: &Session) {
+    // Each callsite is met before signals come: registering in a handler could only give up.
+    info!(name: "warm", n = 1);
+    on_signal(0);
+    let action = on_signal as extern "C" fn(libc::c_int);
+    // SAFETY: the handler does what handlers may.
+    unsafe { libc::signal(libc::SIGALRM, action as libc::sighandler_t) };
+    let every = libc::timeval { tv_sec: 0, tv_usec: 300 };
+    let timer = libc::itimerval { it_interval: every, it_value: every };
+    // SAFETY: a timer that is given.
+    unsafe { libc::setitimer(libc::ITIMER_REAL, &raw const timer, std::ptr::null_mut()) };
+    let children = std::thread::scope(|scope| {
+        (0..THREADS).for_each(|who| drop(scope.spawn(move || work(who))));
+        (0..CHILDREN)
+            .map(|who| {
+                // SAFETY: the child writes events, which it may, and ends.
+                let pid = unsafe { libc::fork() };
+                if pid == 0 {
+                    child(100 + who);
+                }
+                pid
+            })
+            .collect::<Vec<_>>()
+    });
+    for pid in children {
+        wait_for(pid);
+    }
+    let never = libc::timeval { tv_sec: 0, tv_usec: 0 };
+    let timer = libc::itimerval { it_interval: never, it_value: never };
+    // SAFETY: as above.
+    unsafe { libc::setitimer(libc::ITIMER_REAL, &raw const timer, std::ptr::null_mut()) };
+    println!("signals {} unwritten {}", SIGNALS.load(Relaxed), session.unwritten());
+}
+
+#[test]
+fn threads_children_and_signals_write_at_once() {
+    let (place, host) = (Place::new("torture"), large());
+    let server = host.serve(place.socket()).expect("it can serve");
+    let (status, said) = run("torture", server.path());
+    assert!(status.success(), "{said}");
+    let (lines, lost) = read(&host);
+    assert_eq!(lost, 0);
+    let mut events: BTreeMap<(&str, u64), Vec<&Line>> = BTreeMap::new();
+    for line in &lines {
+        if let Some(Field::Unsigned(who)) = line.fields.get("who") {
+            events.entry((&line.name, *who)).or_default().push(line);
+        }
+    }
+    let signals = lines.iter().filter(|line| line.name == "processes:signal").count();
+    assert!(said.contains(&format!("signals {signals} unwritten 0")), "{signals} signals; {said}");
+    let complete = |name: &str, who| {
+        let numbers = events[&(name, who)].iter().map(|line| line.number("number"));
+        assert!(numbers.eq(0..ROUNDS), "{name} of {who}");
+    };
+    for who in 0..THREADS {
+        complete("processes:done", who);
+        complete("processes:round", who);
+    }
+    for who in 100..100 + CHILDREN {
+        complete("processes:done_in_child", who);
+        complete("processes:child_round", who);
+    }
+    lives_are_whole(&lines);
+}
+
+/// Each span is made, entered and left once, in this order, and its events lie in between. Those that another thread dropped
+/// may be closed by themselves.
+fn lives_are_whole(lines: &[Line]) {
+    let mut lives: BTreeMap<u64, Vec<&str>> = BTreeMap::new();
+    for line in lines.iter().filter(|line| line.span() != 0) {
+        let name = line.name.split_once(':').expect("a system").1;
+        if name != "signal" {
+            lives.entry(line.span()).or_default().push(name);
+        }
+    }
+    assert_eq!(lives.len() as u64, (THREADS + CHILDREN) * ROUNDS);
+    for (span, life) in &lives {
+        let (kind, event) =
+            if life.contains(&"done") { ("round", "done") } else { ("child_round", "done_in_child") };
+        let expected = [kind, &format!("{kind}_enter"), event, &format!("{kind}_exit")];
+        let closed = life.iter().position(|name| name.ends_with("_close"));
+        let steps: Vec<_> = life.iter().copied().filter(|name| !name.ends_with("_close")).collect();
+        assert_eq!(steps, expected, "{span:#x}");
+        // By another thread, which may hold the last handle or not.
+        assert!(closed.is_none_or(|at| at == life.len() - 1), "{span:#x}: {life:?}");
+    }
+}
+
+/// A host that forks: the child meets callsites that its parent never met, and the parent's trace has them.
+fn forks(session: Session) {
+    // SAFETY: the child writes events, which it may, and ends.
+    let pid = unsafe { libc::fork() };
+    if pid == 0 {
+        child(7);
+    }
+    wait_for(pid);
+    let (lines, lost) = read(session.host().expect("it is embedded"));
+    let done = lines.iter().filter(|line| line.name == "processes:done_in_child").count() as u64;
+    println!("done {done} of {} lost {lost}", lines.len());
+}
+
+#[test]
+fn a_hosts_child_writes_into_its_parents_trace() {
+    let place = Place::new("forks");
+    let (status, said) = run("forks", &place.socket());
+    assert!(status.success() && said.contains(&format!("done {ROUNDS} of {} lost 0", 4 * ROUNDS)), "{said}");
+}
+
+/// Until something holds; the machine may be busy.
+fn until(what: &str, mut holds: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !holds() {
+        assert!(start.elapsed() < Duration::from_secs(60), "{what}");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+#[test]
+fn a_host_switches_the_callsites_of_a_running_program() {
+    let place = Place::new("switched");
+    let instances = Instances::new(&Config::default()).expect("memory");
+    instances.top().set_new_events(false);
+    let server = instances.serve(place.socket()).expect("it can serve");
+    // Of this process; the other tests here trace in others.
+    let _session = Builder::new().attach(server.path()).without_log().init().expect("a host");
+    let hit = || {
+        info!(name: "switched", n = 1);
+        let event = instances.event("processes", "switched").expect("it was met");
+        (event.id, read(&instances.top().host()).0.len())
+    };
+    let (id, written) = hit();
+    assert_eq!(written, 0, "new events are off");
+    instances.top().set_event(id, true);
+    until("it is on", || hit().1 == 1);
+    instances.top().set_event(id, false);
+    assert_eq!(hit().1, 0, "off at once");
+    let second = instances.create("second").expect("a name that is free");
+    second.set_event(id, true);
+    until("it goes to the second instance alone", || {
+        assert_eq!(hit().1, 0);
+        !read(&second.host()).0.is_empty()
+    });
+}

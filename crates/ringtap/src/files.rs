@@ -1,0 +1,98 @@
+//! The directory of a host with persistent buffers: one file for each CPU, one of events, and what the last host left.
+
+use crate::event::registry::Event;
+use crate::map::MapError;
+use crate::recover::{EVENTS, LAST, declaration};
+use rustix::fs::FlockOperation;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+
+#[derive(Debug)]
+pub(crate) struct Files {
+    folder: PathBuf,
+    /// Locked while the host lives.
+    _lock: File,
+    /// Appended to with each declaration.
+    events: Mutex<Appended>,
+}
+
+#[derive(Debug)]
+struct Appended {
+    file: File,
+    /// The highest id of the events in it.
+    last: Option<u16>,
+}
+
+impl Files {
+    /// Takes the directory, made where it does not exist, and moves aside what the last host left in it.
+    pub(crate) fn new(folder: &Path) -> Result<Self, MapError> {
+        let failed = |action, path: &Path| {
+            let path = path.to_owned();
+            move |source: io::Error| MapError::File { action, path, source }
+        };
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(folder)
+            .map_err(failed("make the directory", folder))?;
+        let lock = File::open(folder).map_err(failed("open", folder))?;
+        rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive)
+            .map_err(|_| MapError::InUse { path: folder.to_owned() })?;
+        move_aside(folder).map_err(failed("move the last host's files aside in", folder))?;
+        let path = folder.join(EVENTS);
+        let file = OpenOptions::new().append(true).create_new(true).mode(0o600).open(&path);
+        let file = file.map_err(failed("make the file", &path))?;
+        Ok(Self { folder: folder.to_owned(), _lock: lock, events: Mutex::new(Appended { file, last: None }) })
+    }
+
+    /// The file of a CPU's buffer.
+    pub(crate) fn buffer(&self, cpu: u32) -> PathBuf {
+        self.folder.join(format!("cpu{cpu}"))
+    }
+
+    /// Removes what was made, after a host could not be.
+    pub(crate) fn discard(&self) {
+        let names = fs::read_dir(&self.folder).into_iter().flatten().flatten().map(|entry| entry.file_name());
+        for name in names.filter(|name| name.to_str().is_some_and(is_ours)) {
+            let _ = fs::remove_file(self.folder.join(name));
+        }
+    }
+
+    /// Keeps the declarations of those events that are not kept yet; they come in the order of their ids.
+    pub(crate) fn keep(&self, events: impl Iterator<Item = impl AsRef<Event>>) -> io::Result<()> {
+        let mut appended = self.events.lock().unwrap_or_else(PoisonError::into_inner);
+        for event in events {
+            let event = event.as_ref();
+            if appended.last.is_none_or(|last| event.id > last) {
+                appended.file.write_all(declaration(event).as_bytes())?;
+                appended.last = Some(event.id);
+            }
+        }
+        Ok(())
+    }
+}
+
+fn is_ours(name: &str) -> bool {
+    name == EVENTS || name.strip_prefix("cpu").is_some_and(|number| number.parse::<u32>().is_ok())
+}
+
+/// Moves buffers and events to the folder of the last boot, whose files give way.
+fn move_aside(folder: &Path) -> io::Result<()> {
+    let names = fs::read_dir(folder)?.map(|entry| entry.map(|entry| entry.file_name()));
+    let names: Vec<_> = names.collect::<io::Result<_>>()?;
+    let ours: Vec<_> = names.into_iter().filter(|name| name.to_str().is_some_and(is_ours)).collect();
+    if ours.iter().all(|name| name == EVENTS) {
+        // No buffer: a host that could not be made left its events' file.
+        return ours.iter().try_for_each(|name| fs::remove_file(folder.join(name)));
+    }
+    let last = folder.join(LAST);
+    match fs::remove_dir_all(&last) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    fs::DirBuilder::new().mode(0o700).create(&last)?;
+    ours.iter().try_for_each(|name| fs::rename(folder.join(name), last.join(name)))
+}

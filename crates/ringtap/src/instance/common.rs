@@ -1,0 +1,212 @@
+//! What all instances of a host have in common: events, switchboard, this process's writers.
+
+use super::awaited::Awaited;
+use super::targets::Targets;
+use crate::board::Board;
+use crate::event::registry::{RegisterError, Registry};
+use crate::event::switch::Word;
+use crate::map::MapError;
+use crate::rules::{PidList, Publisher, Rules, RulesError};
+use ringtap_abi::control::split_event;
+use ringtap_abi::switchboard::RULES;
+use rustix::fd::OwnedFd;
+use std::sync::atomic::Ordering::{Relaxed, Release};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+
+#[derive(Debug)]
+pub(crate) struct Common {
+    registry: Mutex<Registry>,
+    board: Arc<Board>,
+    targets: Arc<Targets>,
+    rules: Publisher<Arc<Board>>,
+    awaited: Awaited,
+    /// Eventfds of those who tell the attached processes of changes.
+    tellers: Mutex<Vec<Weak<OwnedFd>>>,
+}
+
+impl Common {
+    /// A new host's. `new_events`: in which instances an event is on when it is declared.
+    pub(crate) fn new(new_events: u64) -> Result<Self, MapError> {
+        let board = Arc::new(Board::create()?);
+        let targets = Arc::new(Targets::new(Arc::clone(&board)));
+        board.head().new_events.store(new_events, Relaxed);
+        let rules = Publisher::new(Arc::clone(&board));
+        Ok(Self::of(Registry::default(), board, targets, rules))
+    }
+
+    /// A dead host's, from its switchboard: with all events that it declared, as they were switched, and their rules.
+    pub(crate) fn adopt(board: Board) -> Result<Self, RulesError> {
+        let mut registry = Registry::default();
+        for (id, text) in board.formats() {
+            if let Some((system, name, format)) = split_event(text.as_bytes()) {
+                // What it does not take cannot be a host's.
+                let _ = registry.restore(id, system, name, format);
+            }
+        }
+        let board = Arc::new(board);
+        let targets = Arc::new(Targets::new(Arc::clone(&board)));
+        let rules = Publisher::adopt(Arc::clone(&board))?;
+        Ok(Self::of(registry, board, targets, rules))
+    }
+
+    fn of(
+        registry: Registry,
+        board: Arc<Board>,
+        targets: Arc<Targets>,
+        rules: Publisher<Arc<Board>>,
+    ) -> Self {
+        let (awaited, tellers) = (Awaited::default(), Mutex::default());
+        Self { registry: Mutex::new(registry), board, targets, rules, awaited, tellers }
+    }
+
+    /// What is declared. A declaration is complete or absent, so a panic of another thread changes nothing.
+    pub(crate) fn registry(&self) -> MutexGuard<'_, Registry> {
+        self.registry.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn board(&self) -> &Arc<Board> {
+        &self.board
+    }
+
+    /// Who publishes the rules of events; [`set_rules`](Self::set_rules) and [`set_pids`](Self::set_pids) keep the
+    /// words in step with them.
+    pub(crate) fn rules(&self) -> &Publisher<Arc<Board>> {
+        &self.rules
+    }
+
+    /// Replaces an event's rules in an instance.
+    pub(crate) fn set_rules(&self, instance: usize, id: u16, rules: Rules) -> Result<(), RulesError> {
+        self.rules.set(instance, id, rules, |has_rules| self.mark(id, has_rules))
+    }
+
+    /// Replaces an instance's list of pids.
+    pub(crate) fn set_pids(
+        &self,
+        instance: usize,
+        list: PidList,
+        pids: Option<&[u32]>,
+    ) -> Result<(), RulesError> {
+        self.rules.set_pids(instance, list, pids)?;
+        for (id, word) in (0..=u16::MAX).zip(self.board.words()) {
+            if word.load(Relaxed) != 0 {
+                self.rules.mark(id, |has_rules| self.mark(id, has_rules));
+            }
+        }
+        Ok(())
+    }
+
+    /// Has the event's writers look at its rules, or look no more. Lists of pids count for all events.
+    fn mark(&self, id: u16, has_rules: bool) {
+        // Relaxed: a rule counts from whenever a writer sees it.
+        if has_rules || self.rules.region().has_pid_lists() {
+            self.board.word(id).fetch_or(RULES, Relaxed);
+        } else {
+            self.board.word(id).fetch_and(!RULES, Relaxed);
+        }
+    }
+
+    /// Takes an instance's rules away, and its lists of pids.
+    pub(crate) fn forget_rules(&self, instance: usize) {
+        for list in [PidList::Only, PidList::Not] {
+            // An instance that there is can have no list.
+            let _ = self.set_pids(instance, list, None);
+        }
+        for id in self.rules.events(instance) {
+            // Where there is no room even for the smaller block, the rules stay, and nothing is on that they are about.
+            let _ = self.set_rules(instance, id, Rules::default());
+        }
+    }
+
+    pub(crate) fn targets(&self) -> &Arc<Targets> {
+        &self.targets
+    }
+
+    /// Declares an event. A new one is on where new events are, and where it is awaited.
+    pub(crate) fn declare(&self, system: &str, name: &str, format: &str) -> Result<u16, RegisterError> {
+        let mut registry = self.registry();
+        if let Some(event) = registry.find(system, name) {
+            let id = event.id;
+            return registry.declare(system, name, format).map(|_| id);
+        }
+        let id = registry.declare(system, name, format)?;
+        if let Some(event) = registry.find(system, name) {
+            let text = format!("{system}\n{name}\n{}", event.format);
+            // The log has room for all that the registry takes.
+            self.board.log_format(id, &text);
+        }
+        self.switch(id, self.new_events() | self.awaited.word(system, name), true);
+        Ok(id)
+    }
+
+    /// An event's word, for a switch of this process.
+    pub(crate) fn word(&self, id: u16) -> Word {
+        Word::new(self.board.word_for_ever(id))
+    }
+
+    /// Sets or clears bits of an event's word: from now on, in all attached processes.
+    pub(crate) fn switch(&self, id: u16, bits: u64, on: bool) {
+        let word = self.board.word(id);
+        // Relaxed: an event about to be written while it is switched may be either.
+        if on {
+            let rules = if bits != 0 && self.rules.region().has_pid_lists() { RULES } else { 0 };
+            word.fetch_or(bits | rules, Relaxed)
+        } else {
+            word.fetch_and(!bits, Relaxed)
+        };
+    }
+
+    /// Takes an instance off the switchboard: no event goes there, and its place is free.
+    pub(crate) fn forget(&self, instance: usize) {
+        let bits = 1 << instance;
+        self.switch_new_events(bits, false);
+        for word in self.board.words().iter().filter(|word| word.load(Relaxed) & bits != 0) {
+            word.fetch_and(!bits, Relaxed);
+        }
+        let entry = self.board.entry(instance);
+        entry.name_len.store(0, Relaxed);
+        // The next instance in this place continues the count, so that nobody takes it for this one.
+        entry.epoch.fetch_add(1, Release);
+    }
+
+    /// Whether events that are declared from now on are on in an instance.
+    pub(crate) fn switch_new_events(&self, bits: u64, on: bool) {
+        let new_events = &self.board.head().new_events;
+        if on {
+            new_events.fetch_or(bits, Relaxed)
+        } else {
+            new_events.fetch_and(!bits, Relaxed)
+        };
+    }
+
+    /// Who awaits which events.
+    pub(crate) fn awaited(&self) -> &Awaited {
+        &self.awaited
+    }
+
+    pub(crate) fn new_events(&self) -> u64 {
+        self.board.head().new_events.load(Relaxed)
+    }
+
+    /// Has the eventfd signalled with each change that attached processes must hear of.
+    pub(crate) fn tell(&self, teller: &Arc<OwnedFd>) {
+        let mut tellers = self.tellers.lock().unwrap_or_else(PoisonError::into_inner);
+        tellers.retain(|teller| teller.strong_count() > 0);
+        tellers.push(Arc::downgrade(teller));
+    }
+
+    /// How many changes attached processes had to hear of.
+    pub(crate) fn generation(&self) -> u32 {
+        self.board.head().generation.load(Relaxed)
+    }
+
+    /// Tells the attached processes to look at the instances anew.
+    pub(crate) fn changed(&self) {
+        // S5: pairs with the Acquire of who looks at the entries: they are what the generation says.
+        self.board.head().generation.fetch_add(1, Release);
+        let tellers = self.tellers.lock().unwrap_or_else(PoisonError::into_inner);
+        for teller in tellers.iter().filter_map(Weak::upgrade) {
+            // A counter that is full will be read.
+            let _ = rustix::io::write(&*teller, &1u64.to_le_bytes());
+        }
+    }
+}

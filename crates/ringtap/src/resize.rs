@@ -1,0 +1,279 @@
+//! Resizing while writers and readers go on: new memory takes the old one's place, one CPU after the other.
+//!
+//! ```text
+//!   1. make      new, empty buffers; nothing has changed where this fails
+//!   2. tell      this process's writers, and by `announce` those of others, what follows
+//!   3. retire    the old ring: nothing is written to it any more (ring/retire.rs)
+//!   4. drain     readers and cursors read the old buffer to its end, and go on in the new one
+//! ```
+//!
+//! A writer uses what it was told of once it finds the old ring retired, so each event is in one of the two, and the
+//! order of a CPU's events holds across both. A process that was not told by then has its events refused, counted as
+//! dropped. `origin` in the new meta-page says how many events were written before, so whoever follows knows exactly what
+//! it missed, even across several resizes.
+
+use crate::clock::ClockId;
+use crate::host::{Buffer, Host, HostError};
+use crate::map::MapError;
+use crate::ring::{Corrupt, retire};
+use crate::rseq::lock;
+use crate::wake;
+use crate::writer::Pin;
+use ringtap_abi::Geometry;
+use ringtap_abi::geometry::{MIN_RING_SUBBUFS, MIN_SUBBUF_SIZE};
+use ringtap_abi::meta::WriterKind;
+use rustix::fd::BorrowedFd;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+
+/// How often the lock is asked for: each time its owner is waited for a while.
+const LOCK_TRIES: u32 = 100;
+
+/// A buffer that is about to take the place of a CPU's present one.
+#[derive(Clone, Copy, Debug)]
+pub struct Replacement<'a> {
+    /// The CPU.
+    pub cpu: u32,
+    /// The memory, to be mapped for writing.
+    pub descriptor: BorrowedFd<'a>,
+}
+
+impl Host {
+    /// Gives a CPU's ring, or with `None` all of them, this many sub-buffers, the reader page not counted. Events and
+    /// counters stay: readers and cursors come to the new memory behind the old one's end.
+    ///
+    /// # Errors
+    /// [`HostError`]: with [`Host::set_strict`], [`HostError::Claimed`] while a reader has the buffer.
+    pub fn set_size(&self, cpu: Option<u32>, ring_subbufs: u32) -> Result<(), HostError> {
+        self.set_size_with(cpu, ring_subbufs, |_| ())
+    }
+
+    /// As [`set_size`](Self::set_size), and tells of the new memory before the old one is retired: where `announce`
+    /// passes it on to other processes' writers ([`Writer::add_buffer`](crate::Writer::add_buffer)) and returns once they
+    /// have it, no event of theirs is refused.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn set_size_with(
+        &self,
+        cpu: Option<u32>,
+        ring_subbufs: u32,
+        announce: impl FnOnce(&[Replacement<'_>]),
+    ) -> Result<(), HostError> {
+        self.resize(cpu, |old| Geometry::new(old.subbuf_size(), ring_subbufs).ok(), announce)
+            .map_err(|error| or_geometry(error, MIN_SUBBUF_SIZE, ring_subbufs))
+    }
+
+    /// Gives all buffers sub-buffers of another size, in bytes, so many that the rings keep about their size.
+    ///
+    /// # Errors
+    /// As [`set_size`](Self::set_size).
+    pub fn set_subbuf_size(&self, subbuf_size: u32) -> Result<(), HostError> {
+        self.set_subbuf_size_with(subbuf_size, |_| ())
+    }
+
+    /// As [`set_subbuf_size`](Self::set_subbuf_size), and tells of the new memory as
+    /// [`set_size_with`](Self::set_size_with) does.
+    ///
+    /// # Errors
+    /// As [`set_size`](Self::set_size).
+    pub fn set_subbuf_size_with(
+        &self,
+        subbuf_size: u32,
+        announce: impl FnOnce(&[Replacement<'_>]),
+    ) -> Result<(), HostError> {
+        let fitted = |old: Geometry| {
+            let bytes = u64::from(old.ring_subbufs()) * u64::from(old.subbuf_size());
+            let subbufs = bytes.div_ceil(u64::from(subbuf_size.max(1))).max(MIN_RING_SUBBUFS.into());
+            Geometry::new(subbuf_size, u32::try_from(subbufs).unwrap_or(u32::MAX)).ok()
+        };
+        self.resize(None, fitted, announce).map_err(|error| or_geometry(error, subbuf_size, MIN_RING_SUBBUFS))
+    }
+
+    /// As the kernel: refuses to resize a buffer while a reader consumes it. Off where nothing is said.
+    pub fn set_strict(&self, strict: bool) {
+        self.strict().store(strict, Relaxed);
+    }
+
+    /// Resizes the buffers of one CPU or of all: `size` says what becomes of a size, `None` that it cannot be. Where it
+    /// fails nothing has changed, but where [`HostError::Busy`] names a CPU: those before it were resized.
+    fn resize(
+        &self,
+        cpu: Option<u32>,
+        size: impl Fn(Geometry) -> Option<Geometry>,
+        announce: impl FnOnce(&[Replacement<'_>]),
+    ) -> Result<(), HostError> {
+        let _turn = self.resizing();
+        if let Some(cpu) = cpu {
+            self.lane(cpu)?;
+        }
+        let olds = self.buffers().into_iter().filter(|buffer| cpu.is_none_or(|cpu| cpu == buffer.cpu()));
+        let mut pairs = Vec::new();
+        for old in olds {
+            self.check_resizable(&old)?;
+            let now = old.mapping().geometry();
+            let geometry = size(now).ok_or(MapError::Foreign(IMPOSSIBLE))?;
+            if geometry != now {
+                pairs.push((Arc::new(old.empty(geometry)?), old));
+            }
+        }
+        let (lanes, writers) = self.lanes();
+        for (new, _) in &pairs {
+            writers[new.cpu() as usize].add(Arc::clone(new.mapping()));
+        }
+        let news = pairs.iter().map(|(new, _)| Replacement { cpu: new.cpu(), descriptor: new.descriptor() });
+        announce(&news.collect::<Vec<_>>());
+        for (new, old) in pairs {
+            let lane = &lanes[new.cpu() as usize];
+            let mut chain = lane.chain();
+            old.hand_over_to(&new)?;
+            let has_consumer = lane.consumer.load(Relaxed) != 0;
+            chain.replace(new, has_consumer).map_err(|Corrupt| old.damaged())?;
+            drop(chain);
+            // Sleepers find out that it is over.
+            wake::send_away(&old.mapping().ring());
+        }
+        Ok(())
+    }
+
+    /// Whether a buffer can be resized now.
+    fn check_resizable(&self, buffer: &Buffer) -> Result<(), HostError> {
+        let cpu = buffer.cpu();
+        let pid = self.lane(cpu)?.consumer.load(Relaxed);
+        if self.strict().load(Relaxed) && pid != 0 {
+            return Err(HostError::Claimed { cpu, pid });
+        }
+        if self.is_persistent() {
+            return Err(HostError::Persistent);
+        }
+        if self.clock() == ClockId::Counter {
+            // Processes that come later would count in another place.
+            return Err(HostError::Counter);
+        }
+        if buffer.kind() == WriterKind::Rseq && is_online(cpu) && Pin::to(cpu).is_none() {
+            return Err(HostError::Unreachable(cpu));
+        }
+        Ok(())
+    }
+}
+
+const IMPOSSIBLE: &str = "no buffer has such sizes";
+
+/// What is wrong with these sizes, where that is what went wrong.
+fn or_geometry(error: HostError, subbuf_size: u32, ring_subbufs: u32) -> HostError {
+    match (error, Geometry::new(subbuf_size, ring_subbufs)) {
+        (HostError::Map(MapError::Foreign(IMPOSSIBLE)), Err(geometry)) => MapError::from(geometry).into(),
+        (error, _) => error,
+    }
+}
+
+/// Whether threads can run on a CPU. Where that is not known, they can.
+fn is_online(cpu: u32) -> bool {
+    std::fs::read_to_string(format!("/sys/devices/system/cpu/cpu{cpu}/online")).map_or_else(
+        // The first CPU often has no such file; one that does not exist has no directory.
+        |_| std::fs::exists(format!("/sys/devices/system/cpu/cpu{cpu}")).unwrap_or(true),
+        |text| text.trim_ascii() != "0",
+    )
+}
+
+impl Buffer {
+    fn kind(&self) -> WriterKind {
+        let kind = self.mapping().ring().meta().identity.writer_kind.load(Relaxed);
+        WriterKind::from_number(kind).unwrap_or(WriterKind::Locked)
+    }
+
+    /// Ends writing here, and lets `new` begin where this buffer ends.
+    fn hand_over_to(&self, new: &Self) -> Result<(), HostError> {
+        // Nobody resets the ring meanwhile.
+        let _reader = self.reader();
+        let (old, ring) = (self.mapping().ring(), new.mapping().ring());
+        let (from, to) = (&old.meta().switches.state, &ring.meta().switches.state);
+        // Before the old ring is retired: from then on the new one is written.
+        to.store(from.load(Relaxed), Relaxed);
+        self.retire()?;
+        let written = old.written().map_err(|Corrupt| self.damaged())?;
+        let origin = old.meta().host.origin.load(Relaxed).wrapping_add(written);
+        ring.meta().host.origin.store(origin, Relaxed);
+        if let Some(conversion) = old.meta().clock.load() {
+            ring.meta().clock.store(conversion);
+        }
+        Ok(())
+    }
+
+    /// Retires the ring: as one of its writers, on their CPU where they run sections.
+    fn retire(&self) -> Result<(), HostError> {
+        let ring = self.mapping().ring();
+        for _ in 0..LOCK_TRIES {
+            let pin = (self.kind() == WriterKind::Rseq).then(|| Pin::to(self.cpu()));
+            let pinned = match pin {
+                Some(Some(_)) => Some(self.cpu()),
+                // On a CPU that is offline no section is under way.
+                Some(None) if is_online(self.cpu()) => return Err(HostError::Unreachable(self.cpu())),
+                _ => None,
+            };
+            let Some(held) = lock::acquire(&ring.meta().writer.lock) else { continue };
+            let done = retire::retire(&ring, pinned);
+            drop(held);
+            if done.map_err(|Corrupt| self.damaged())? {
+                return Ok(());
+            }
+        }
+        Err(HostError::Busy(self.cpu()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::map::{self, Access};
+    use crate::{Config, Mode, Refused, Writer};
+    use std::sync::atomic::{AtomicBool, AtomicU64};
+
+    /// A writer that has mapped the buffers for itself, as one of another process has.
+    fn stranger(host: &Host) -> Writer {
+        let map = |cpu| map::open(host.read_write(cpu).expect("there"), Access::Write).expect("it maps");
+        Writer::new(host.cpus().into_iter().map(|cpu| Arc::new(map(cpu))).collect(), None)
+    }
+
+    #[test]
+    fn writers_that_were_told_ahead_lose_nothing() {
+        for mode in [Mode::Overwrite, Mode::Discard] {
+            let host = Host::new(&Config { ring_subbufs: 4, mode, ..Config::default() }).expect("memory");
+            let strangers = [stranger(&host), stranger(&host)];
+            let (stop, written, full) = (AtomicBool::new(false), AtomicU64::new(0), AtomicU64::new(0));
+            std::thread::scope(|scope| {
+                for writer in &strangers {
+                    scope.spawn(|| {
+                        let clone = writer.clone();
+                        while !stop.load(Relaxed) {
+                            match clone.write_array(&[7; 24]) {
+                                Ok(()) => written.fetch_add(1, Relaxed),
+                                Err(Refused::Full) => full.fetch_add(1, Relaxed),
+                                Err(Refused::Busy) => 0,
+                                Err(other) => panic!("{other}"),
+                            };
+                        }
+                    });
+                }
+                for round in 0..100 {
+                    let tell = |news: &[Replacement<'_>]| {
+                        for (writer, new) in
+                            strangers.iter().flat_map(|writer| news.iter().map(move |new| (writer, new)))
+                        {
+                            writer.add_buffer(new.cpu, new.descriptor).expect("it maps");
+                        }
+                    };
+                    if host.set_size_with(None, 2 + round % 5, tell).is_err() {
+                        stop.store(true, Relaxed);
+                        panic!("it cannot be resized");
+                    }
+                }
+                stop.store(true, Relaxed);
+            });
+            let stats = host.cpus().into_iter().map(|cpu| host.stats(cpu).expect("it counts"));
+            let (in_rings, dropped) =
+                stats.fold((0, 0), |(a, b), stats| (a + stats.written(), b + stats.dropped_events));
+            assert_eq!((in_rings, dropped), (written.into_inner(), full.into_inner()), "{mode:?}");
+        }
+    }
+}

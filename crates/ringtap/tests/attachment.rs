@@ -1,0 +1,368 @@
+//! Processes that stay attached: they follow the host's instances, outlive hosts, fork, and begin before there is one.
+
+mod attach_common;
+
+use attach_common::{Other, Place, become_nobody, eventually, format_of, role, say, wait_for_parent};
+use ringtap::attach::{Attachment, Connection, Early, Role};
+use ringtap::serve::{Options, Peer, Tree, TreeCall, TreeRefusal};
+use ringtap::{Config, Instance, Instances, Refused, Writer};
+use std::io::BufRead;
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+
+ringtap::event! {
+    /// Says which process wrote, and which of its events it is.
+    pub struct Step as attachment:step { process: u32, number: u32 }
+}
+
+/// What the other processes do.
+#[test]
+#[ignore = "a process of the other tests"]
+fn process() {
+    let (role, socket) = role();
+    match role.as_str() {
+        "obey" => {
+            let attachment = Attachment::attach(&socket).expect("it can attach");
+            Step::register(&attachment).expect("nothing refuses it");
+            say("ready");
+            obey(&attachment);
+        }
+        "obey early" => {
+            let attachment = Attachment::attach_early(&socket, Early::Off).expect("it needs no host");
+            Step::register(&attachment).expect("nothing refuses it");
+            say("ready");
+            obey(&attachment);
+        }
+        "keep early" => {
+            let config = Config { ring_subbufs: 8, ..Config::default() };
+            let attachment =
+                Attachment::attach_early(&socket, Early::Keep(config)).expect("it needs no host");
+            Step::register(&attachment).expect("nothing refuses it");
+            say("ready");
+            obey(&attachment);
+        }
+        "fork" => fork_and_obey(&socket),
+        "nobody of its group" => {
+            // SAFETY: changes what the process may do, and no memory.
+            let groups = unsafe { libc::setgroups(1, &65534) };
+            // SAFETY: as above.
+            let group = unsafe { libc::setgid(65534) };
+            assert!(groups == 0 && group == 0 && become_nobody(), "root may");
+            say(Connection::connect(&socket, Role::Writer).is_ok());
+        }
+        other => panic!("no role {other}"),
+    }
+}
+
+/// Does what the parent says, a line each: `write N`, `on`, `attached`, `early`.
+fn obey(attachment: &Attachment) {
+    let writer = attachment.writer();
+    for line in std::io::stdin().lock().lines() {
+        let line = line.expect("the pipe is sound");
+        match line.split_once(' ') {
+            Some(("write", count)) => say(write(&writer, count.parse().expect("a number"))),
+            _ if line == "on" => say(Step::is_on()),
+            _ if line == "attached" => say(attachment.is_attached()),
+            _ if line == "early" => {
+                let host = attachment.early().expect("it was asked for");
+                let stats =
+                    host.cpus().into_iter().map(|cpu| host.stats(cpu).expect("it is sound").written());
+                say(stats.sum::<u64>());
+            }
+            _ => panic!("no order {line}"),
+        }
+    }
+}
+
+/// How many of the events were taken, refused for being off, or refused otherwise.
+fn write(writer: &Writer, count: u32) -> String {
+    let (mut taken, mut off, mut busy) = (0, 0, 0);
+    for number in 0..count {
+        match (Step { process: std::process::id(), number }).try_write(writer) {
+            Ok(()) => taken += 1,
+            Err(Refused::Off) => off += 1,
+            Err(_) => busy += 1,
+        }
+    }
+    format!("{taken} {off} {busy}")
+}
+
+/// The child writes when its parent lets it, and both follow the host.
+fn fork_and_obey(socket: &Path) {
+    let attachment = Attachment::attach(socket).expect("it can attach");
+    Step::register(&attachment).expect("nothing refuses it");
+    let writer = attachment.writer();
+    write(&writer, 10);
+    // SAFETY: the child of a process whose other threads hold no lock that it needs.
+    let child = unsafe { libc::fork() };
+    if child == 0 {
+        // The instance is made after the fork: only the child's own link can hear of it.
+        eventually("the child knows the new instance", || {
+            write(&writer, 1);
+            ringtap::thread::id() == std::process::id() && said_go(socket)
+        });
+        write(&writer, 1000);
+        // SAFETY: ends the child without the parent's destructors.
+        unsafe { libc::_exit(0) };
+    }
+    say(child);
+    let mut status = 0;
+    // SAFETY: it is our own child.
+    unsafe { libc::waitpid(child, &raw mut status, 0) };
+    say(status);
+    wait_for_parent();
+}
+
+/// The parent's way to tell a forked child something.
+fn said_go(socket: &Path) -> bool {
+    socket.with_extension("go").exists()
+}
+
+fn instances() -> Instances {
+    let instances = Instances::new(&Config { ring_subbufs: 64, ..Config::default() });
+    instances.expect("buffers can be made")
+}
+
+fn written(instance: &Instance) -> u64 {
+    let host = instance.host();
+    host.cpus().iter().map(|&cpu| host.stats(cpu).expect("it is undamaged").written()).sum()
+}
+
+fn order(other: &mut Other, line: &str) -> String {
+    other.tell(line);
+    other.hear().expect("it answers")
+}
+
+#[test]
+fn instances_that_are_made_later_reach_attached_processes() {
+    let (instances, place) = (instances(), Place::new());
+    let _server = instances.serve(place.socket()).expect("it can serve");
+    let mut others: Vec<_> = (0..3).map(|_| Other::start("obey", &place.socket())).collect();
+    others.iter_mut().for_each(|other| other.expect("ready"));
+    let id = instances.event("attachment", "step").expect("they declared it").id;
+    for round in 0..3 {
+        let late = instances.create("late").expect("a new name");
+        late.set_event(id, true);
+        for other in &mut others {
+            eventually("it knows the instance", || order(other, "write 1") == "1 0 0");
+        }
+        let before = written(&late);
+        for other in &mut others {
+            assert_eq!(order(other, "write 100"), "100 0 0");
+        }
+        assert_eq!(written(&late), before + 300);
+        // Other buffers reach them as well.
+        late.set_size(None, 32).expect("possible");
+        for other in &mut others {
+            eventually("it knows the buffers", || order(other, "write 1") == "1 0 0");
+        }
+        let before = written(&late);
+        assert_eq!(order(&mut others[round], "write 100"), "100 0 0");
+        assert_eq!(written(&late), before + 100);
+        instances.remove("late").expect("it is there");
+        assert_eq!(order(&mut others[0], "on"), "false", "at once, without a message");
+    }
+    others.into_iter().for_each(Other::finish);
+}
+
+#[test]
+fn a_process_that_starts_before_the_host_attaches_when_it_comes() {
+    let place = Place::new();
+    let mut other = Other::start("obey early", &place.socket());
+    other.expect("ready");
+    assert_eq!(order(&mut other, "attached"), "false");
+    assert_eq!(order(&mut other, "write 10"), "0 10 0", "nothing is kept");
+    let instances = instances();
+    // Another event first, so that the process's own ids are not the host's.
+    instances.register_event("app", "first", &format_of("first", "u64 a")).expect("new");
+    let _server = instances.serve(place.socket()).expect("it can serve");
+    eventually("it has attached", || order(&mut other, "attached") == "true");
+    let id = instances.event("attachment", "step").expect("its link declared it").id;
+    assert_eq!(order(&mut other, "write 10"), "0 10 0", "events are off at first");
+    instances.top().set_event(id, true);
+    assert_eq!(order(&mut other, "write 10"), "10 0 0");
+    assert_eq!(written(&instances.top()), 10);
+    other.finish();
+}
+
+#[test]
+fn what_was_written_before_the_host_is_kept_where_that_was_asked() {
+    let place = Place::new();
+    let mut other = Other::start("keep early", &place.socket());
+    other.expect("ready");
+    assert_eq!(order(&mut other, "write 10"), "10 0 0");
+    assert_eq!(order(&mut other, "early"), "10");
+    let instances = instances();
+    instances.top().set_new_events(true);
+    let _server = instances.serve(place.socket()).expect("it can serve");
+    eventually("it has attached", || order(&mut other, "attached") == "true");
+    assert_eq!(order(&mut other, "write 5"), "5 0 0");
+    assert_eq!((written(&instances.top()), order(&mut other, "early")), (5, "10".into()));
+    other.finish();
+}
+
+#[test]
+fn a_new_host_in_a_dead_ones_place_gets_the_processes() {
+    let place = Place::new();
+    let first = instances();
+    let server = first.serve(place.socket()).expect("it can serve");
+    first.top().set_new_events(true);
+    let mut other = Other::start("obey", &place.socket());
+    other.expect("ready");
+    assert_eq!(order(&mut other, "write 10"), "10 0 0");
+    drop(server);
+    eventually("it has noticed", || order(&mut other, "attached") == "false");
+    assert_eq!(order(&mut other, "write 10"), "10 0 0", "writers need no host");
+    assert_eq!(written(&first.top()), 20);
+    let second = instances();
+    second.register_event("app", "first", &format_of("first", "u64 a")).expect("new");
+    second.top().set_new_events(true);
+    let _server = second.serve(place.socket()).expect("it can serve");
+    eventually("it has attached", || order(&mut other, "attached") == "true");
+    assert_eq!(order(&mut other, "write 10"), "10 0 0");
+    assert_eq!((written(&first.top()), written(&second.top())), (20, 10));
+    other.finish();
+}
+
+#[test]
+fn a_forked_child_follows_the_host_by_itself() {
+    let (instances, place) = (instances(), Place::new());
+    instances.top().set_new_events(true);
+    let _server = instances.serve(place.socket()).expect("it can serve");
+    let mut parent = Other::start("fork", &place.socket());
+    let child: u32 = parent.hear().expect("its child").parse().expect("a number");
+    let late = instances.create("late").expect("a new name");
+    late.set_event(instances.event("attachment", "step").expect("declared").id, true);
+    eventually("the child writes into the new instance", || written(&late) > 0);
+    std::fs::write(place.socket().with_extension("go"), "").expect("the directory is there");
+    parent.expect("0");
+    assert!(written(&late) >= 1000);
+    let task = instances.task(child).expect("the child is noted by its own id");
+    assert_eq!(task.tgid, child);
+    parent.finish();
+}
+
+#[test]
+fn a_hundred_processes_attach_are_switched_and_leave_nothing() {
+    const PROCESSES: usize = 100;
+    let (instances, place) = (instances(), Place::new());
+    let server = instances.serve(place.socket()).expect("it can serve");
+    let sockets = || {
+        let fds = std::fs::read_dir("/proc/self/fd").expect("/proc is mounted");
+        fds.filter(|fd| {
+            let target = fd.as_ref().map(|fd| std::fs::read_link(fd.path()));
+            matches!(target, Ok(Ok(target)) if target.to_string_lossy().starts_with("socket:"))
+        })
+        .count()
+    };
+    let mut others: Vec<_> = (0..PROCESSES).map(|_| Other::start("obey", &place.socket())).collect();
+    others.iter_mut().for_each(|other| other.expect("ready"));
+    let id = instances.event("attachment", "step").expect("they declared it").id;
+    for on in [true, false, true] {
+        instances.top().set_event(id, on);
+        for other in &mut others {
+            assert_eq!(order(other, "on"), on.to_string(), "the first look behind the switch sees it");
+        }
+    }
+    // Some are killed; it is nothing to the others.
+    others.drain(..PROCESSES / 4).for_each(Other::kill);
+    for other in &mut others {
+        assert_eq!(order(other, "write 10"), "10 0 0");
+    }
+    assert_eq!(written(&instances.top()), 10 * others.len() as u64);
+    assert!(sockets() >= others.len(), "each has its link");
+    others.into_iter().for_each(Other::finish);
+    drop(server);
+    // Other tests of this process have sockets, too, but not as many.
+    eventually("the host has let go of them", || sockets() < PROCESSES / 4);
+}
+
+/// Notes what it is asked.
+#[derive(Default)]
+struct Notes(Mutex<Vec<String>>);
+
+impl Tree for Notes {
+    fn call(&self, peer: Peer, path: &str, call: TreeCall<'_>) -> Result<Vec<u8>, TreeRefusal> {
+        assert_eq!((peer.uid, peer.pid), (rustix::process::geteuid().as_raw(), std::process::id()));
+        self.0.lock().expect("no panic").push(format!("{path} {call:?}"));
+        match call {
+            TreeCall::Read(from) => {
+                Ok(b"0123456789".repeat(10_000)[usize::try_from(from).expect("small")..].to_vec())
+            }
+            TreeCall::List(_) => Ok(b"a\nb\n".to_vec()),
+            TreeCall::Mkdir => Err(TreeRefusal { errno: 17, reason: format!("{path} exists") }),
+            TreeCall::Write(_) | TreeCall::Rmdir => Ok(Vec::new()),
+        }
+    }
+}
+
+#[test]
+fn calls_on_files_reach_the_tree() {
+    let (instances, place, notes) = (instances(), Place::new(), Arc::new(Notes::default()));
+    let options = Options { tree: Some(Arc::clone(&notes) as Arc<dyn Tree>), ..Options::default() };
+    let server = instances.serve_with(place.socket(), options).expect("it can serve");
+    let connection = Connection::connect(place.socket(), Role::Reader).expect("it can attach");
+    let mut text = Vec::new();
+    loop {
+        let part = connection.tree("trace", TreeCall::Read(text.len() as u64)).expect("it answers");
+        if part.is_empty() {
+            break;
+        }
+        text.extend(part);
+    }
+    assert_eq!(text, b"0123456789".repeat(10_000));
+    assert_eq!(connection.tree("", TreeCall::List(0)).expect("it answers"), b"a\nb\n");
+    assert_eq!(connection.tree("tracing_on", TreeCall::Write(b"1\0\n")).expect("it answers"), b"");
+    let error = connection.tree("instances/x", TreeCall::Mkdir).expect_err("refused");
+    assert_eq!((error.is_missing(), error.to_string().as_str()), (false, "instances/x exists"));
+    let notes = notes.0.lock().expect("no panic");
+    assert!(notes.contains(&"tracing_on Write([49, 0, 10])".to_owned()), "{notes:?}");
+    drop(server);
+    let (other, place) = (self::instances(), Place::new());
+    let _server = other.serve(place.socket()).expect("it can serve");
+    let connection = Connection::connect(place.socket(), Role::Reader).expect("it can attach");
+    assert!(
+        connection.tree("trace", TreeCall::Read(0)).expect_err("no tree").to_string().contains("no tree")
+    );
+}
+
+#[test]
+fn readers_name_the_instance_that_they_mean() {
+    let (instances, place) = (instances(), Place::new());
+    let _server = instances.serve(place.socket()).expect("it can serve");
+    let net = instances.create("net").expect("a new name");
+    net.set_buffer_percent(7).expect("possible");
+    net.host().writer().write(&[7; 12]).expect("an overwriting ring takes it");
+    let connect = || Connection::connect(place.socket(), Role::Reader).expect("it can attach");
+    assert_eq!(connect().instances().expect("it answers"), ["net"]);
+    assert!(connect().of_instance("none").expect("it answers").is_none());
+    let connection = connect().of_instance("net").expect("it answers").expect("it is there");
+    assert_eq!(connection.buffer_percent(), 7);
+    let sum = |connection: &Connection| -> u64 {
+        connection.cpus().iter().map(|&cpu| connection.stats(cpu).expect("it answers").entries).sum()
+    };
+    assert_eq!((sum(&connection), sum(&connect())), (1, 0));
+    let connection = Arc::new(connection);
+    let handles: Vec<_> =
+        connection.cpus().iter().map(|&cpu| connection.consume(cpu).expect("nobody else")).collect();
+    assert!(instances.remove("net").is_err(), "it is being read");
+    drop(handles);
+    eventually("the host has its claims back", || instances.remove("net").is_ok());
+}
+
+#[test]
+fn a_group_may_be_let_in() {
+    const NOGROUP: u32 = 65534;
+    if !rustix::process::geteuid().is_root() {
+        return println!("skipped: only root can become another user");
+    }
+    for (group, may) in [(Some(0), false), (Some(NOGROUP), true)] {
+        let (instances, place) = (instances(), Place::new());
+        let options = Options { group, ..Options::default() };
+        let _server = instances.serve_with(place.socket(), options).expect("it can serve");
+        let open = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+        std::fs::set_permissions(place.directory(), open).expect("it is ours");
+        let mut other = Other::start("nobody of its group", &place.socket());
+        assert_eq!(other.hear().as_deref(), Some(if may { "true" } else { "false" }));
+    }
+}

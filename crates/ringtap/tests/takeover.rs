@@ -1,0 +1,229 @@
+//! Hosts are killed, and others take their place.
+
+mod attach_common;
+
+use attach_common::{Other, Place, eventually, role, say, wait_for_parent};
+use ringtap::attach::{Attachment, Connection, Role};
+use ringtap::serve::{Options, take_over};
+use ringtap::{Config, Instance, Instances, Mode, Refused};
+use std::io::BufRead;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+ringtap::event! {
+    /// Counts.
+    pub struct Step as takeover:step { process: u32, number: u32 }
+}
+
+/// What the other processes do.
+#[test]
+#[ignore = "a process of the other tests"]
+fn process() {
+    let (role, socket) = role();
+    match role.as_str() {
+        "host" => host(&socket),
+        "host that reads" => host_that_reads(&socket),
+        "write until told" => write_until_told(&socket),
+        "die writing" => {
+            let attachment = Attachment::attach(&socket).expect("it can attach");
+            ringtap::event! { struct Last as takeover:last { number: u64 } }
+            let id = Last::register(&attachment).expect("nothing refuses it");
+            say(id);
+            let writer = attachment.writer();
+            while Last::is_on() || !writer.is_off() {
+                Last { number: 1 }.write(&writer);
+            }
+        }
+        other => panic!("no role {other}"),
+    }
+}
+
+fn config() -> Config {
+    Config { ring_subbufs: 32, ..Config::default() }
+}
+
+fn start(socket: &Path) -> (Instances, ringtap::serve::Server) {
+    take_over(socket, &config(), Options::default()).expect("it can serve")
+}
+
+/// Serves until it is killed; the first of its kind makes an instance.
+fn host(socket: &Path) {
+    let (instances, _server) = start(socket);
+    if instances.saved_settings().is_none() {
+        instances.top().set_new_events(true);
+        let net = instances.create("net").expect("a new name");
+        net.set_new_events(true);
+        net.set_mode(Mode::Discard);
+        net.set_buffer_percent(7).expect("possible");
+        instances.create("gone").expect("a new name");
+        instances.remove("gone").expect("it is there");
+        assert!(instances.save_settings(b"first"));
+        say("new");
+    } else {
+        say("taken over");
+    }
+    wait_for_parent();
+}
+
+/// Consumes its own buffers as fast as it can, until it is killed somewhere in that.
+fn host_that_reads(socket: &Path) {
+    let (instances, _server) = start(socket);
+    instances.top().set_new_events(true);
+    say(if instances.saved_settings().is_none() { "new" } else { "taken over" });
+    assert!(instances.save_settings(b"first"));
+    let host = instances.top().host();
+    loop {
+        host.cpus().into_iter().for_each(|cpu| host.get_reader(cpu).expect("it is sound"));
+    }
+}
+
+fn write_until_told(socket: &Path) {
+    let attachment = Attachment::attach(socket).expect("it can attach");
+    Step::register(&attachment).expect("nothing refuses it");
+    let writer = attachment.writer();
+    say("writing");
+    let stop = Arc::new(AtomicBool::new(false));
+    let told = Arc::clone(&stop);
+    std::thread::spawn(move || {
+        let _ = std::io::stdin().lock().lines().next();
+        told.store(true, Ordering::Relaxed);
+    });
+    let (mut tried, mut off) = (0u32, 0);
+    while !stop.load(Ordering::Relaxed) {
+        tried += 1;
+        let written = (Step { process: std::process::id(), number: tried }).try_write(&writer);
+        off += u32::from(written == Err(Refused::Off));
+        // Some hundred thousand a second are enough, and the others get a turn.
+        if tried.is_multiple_of(256) {
+            std::thread::yield_now();
+        }
+    }
+    say(format!("{tried} {off}"));
+    wait_for_parent();
+}
+
+/// Events of an instance, as its counters say, and as a reader finds them: read and lost.
+fn counted(instance: &Instance) -> (u64, u64) {
+    let host = instance.host();
+    let stats: Vec<_> = host.cpus().iter().map(|&cpu| host.stats(cpu).expect("it is undamaged")).collect();
+    let written = stats.iter().map(|stats| stats.written()).sum();
+    for cpu in host.cpus() {
+        let mut before = u64::MAX;
+        loop {
+            host.get_reader(cpu).expect("it is sound");
+            let read = host.stats(cpu).expect("it is undamaged").read_events;
+            if read == before {
+                break;
+            }
+            before = read;
+        }
+    }
+    let stats = host.cpus().into_iter().map(|cpu| host.stats(cpu).expect("it is undamaged"));
+    (written, stats.map(|stats| stats.read_events + stats.overrun).sum())
+}
+
+/// Events that could not wait for a lock: of writers without restartable sequences.
+fn refused(instance: &Instance) -> u64 {
+    let host = instance.host();
+    host.cpus().iter().map(|&cpu| host.stats(cpu).expect("it is undamaged").commit_overrun).sum()
+}
+
+#[test]
+fn a_host_that_was_killed_is_replaced_and_nothing_is_lost() {
+    let place = Place::new();
+    let mut host = Other::start("host", &place.socket());
+    host.expect("new");
+    let mut writers: Vec<_> = (0..3).map(|_| Other::start("write until told", &place.socket())).collect();
+    writers.iter_mut().for_each(|writer| writer.expect("writing"));
+    for _ in 0..3 {
+        host.kill();
+        host = Other::start("host", &place.socket());
+        host.expect("taken over");
+    }
+    // The last one is this process.
+    host.kill();
+    let (instances, _server) = start(&place.socket());
+    assert_eq!(instances.saved_settings().as_deref(), Some(&b"first"[..]));
+    let names: Vec<_> = instances.list().iter().map(|each| each.name().to_owned()).collect();
+    assert_eq!(names, ["net"]);
+    let (top, net) = (instances.top(), instances.get("net").expect("it was made"));
+    assert_eq!((net.mode(), net.buffer_percent(), net.new_events()), (Mode::Discard, 7, true));
+    let event = instances.event("takeover", "step").expect("its declaration outlives hosts");
+    assert!(event.format.contains("field:u32 number;") && top.event_state(event.id));
+    // The new host's changes reach them: they are attached to it.
+    let late = instances.create("late").expect("a new name");
+    late.set_event(event.id, true);
+    eventually("the writers know the new instance", || counted(&late).0 > 0);
+    writers.iter_mut().for_each(|writer| writer.tell("stop"));
+    let mut written = 0;
+    for writer in &mut writers {
+        let said = writer.hear().expect("it counts");
+        let (its, off) = said.split_once(' ').expect("two numbers");
+        assert_eq!(off, "0", "writers never knew");
+        written += its.parse::<u64>().expect("a number");
+    }
+    let refused = refused(&top);
+    let (counted, found) = counted(&top);
+    assert_eq!((counted + refused, found), (written, counted));
+    assert!(instances.tasks().iter().any(|task| task.tgid == writers[0].pid()));
+    writers.into_iter().for_each(Other::finish);
+}
+
+#[test]
+fn hosts_that_are_killed_while_they_read_lose_nothing() {
+    let place = Place::new();
+    let mut host = Other::start("host that reads", &place.socket());
+    host.expect("new");
+    let mut writers: Vec<_> = (0..2).map(|_| Other::start("write until told", &place.socket())).collect();
+    writers.iter_mut().for_each(|writer| writer.expect("writing"));
+    for round in 0..10u64 {
+        // Somewhere in its reading; where is chance.
+        std::thread::sleep(std::time::Duration::from_micros(977 * round));
+        host.kill();
+        host = Other::start("host that reads", &place.socket());
+        host.expect("taken over");
+    }
+    host.kill();
+    let (instances, _server) = start(&place.socket());
+    writers.iter_mut().for_each(|writer| writer.tell("stop"));
+    let mut written = 0;
+    for writer in &mut writers {
+        let said = writer.hear().expect("it counts");
+        let (its, off) = said.split_once(' ').expect("two numbers");
+        assert_eq!(off, "0", "writers never knew");
+        written += its.parse::<u64>().expect("a number");
+    }
+    let refused = refused(&instances.top());
+    let (counted, found) = counted(&instances.top());
+    assert_eq!((counted + refused, found), (written, counted));
+    writers.into_iter().for_each(Other::finish);
+}
+
+#[test]
+fn a_writer_that_was_killed_leaves_its_events_and_declarations() {
+    let place = Place::new();
+    let (instances, _server) = start(&place.socket());
+    instances.top().set_new_events(true);
+    let mut writer = Other::start("die writing", &place.socket());
+    let id: u16 = writer.hear().expect("its id").parse().expect("a number");
+    eventually("it writes", || counted(&instances.top()).0 > 100);
+    let pid = writer.pid();
+    writer.kill();
+    let event = instances.event("takeover", "last").expect("its declaration outlives it");
+    assert_eq!(event.id, id);
+    let (counted, found) = counted(&instances.top());
+    assert!(counted > 100 && counted == found);
+    assert!(instances.tasks().iter().any(|task| task.tgid == pid), "its name is known");
+}
+
+#[test]
+fn where_nobody_lives_a_host_begins_anew() {
+    let place = Place::new();
+    let mut host = Other::start("host", &place.socket());
+    host.expect("new");
+    host.kill();
+    let (instances, _server) = start(&place.socket());
+    assert!(instances.list().is_empty() && instances.saved_settings().is_none());
+    assert!(Connection::connect(place.socket(), Role::Reader).is_ok());
+}
