@@ -51,7 +51,7 @@ fn text() -> Result<String> {
     fields!(text, SubbufHeader { time_stamp, commit });
     fields!(text, Header { kind, cpu, value });
     fields!(text, Head { magic, version, generation, host_id, formats_len, settings, new_events });
-    fields!(text, Entry { epoch, name_len, name, buffer_percent });
+    fields!(text, Entry { epoch, name_len, name, buffer_percent, lineage });
     fields!(text, Task { ids, comm });
     fields!(text, FormatHead { len, id });
     writeln!(text, "\nswitchboard ({} bytes, version {})", switchboard::LEN, switchboard::VERSION)?;

@@ -65,7 +65,9 @@ pub mod request {
     /// Opens a connection. `cpu`: [`super::PROTOCOL`]. `value`: a [`super::role`]. The answer's body is a
     /// [`super::HostInfo`] and the CPUs that have a buffer, as a bitmap: CPU n is bit n % 8 of byte n / 8.
     pub const HELLO: u32 = 1;
-    /// Asks for a buffer's descriptor. The answer carries it; its `value` is the bytes of its mapping.
+    /// Asks for a buffer's descriptor. The answer carries it; its `value` is the bytes of its mapping. `value`: for
+    /// writers, the inode of the last buffer of this place that they know, or 0. Where that is the one being written and
+    /// another is about to follow it, that one is given.
     pub const GET_BUFFER: u32 = 2;
     /// Becomes the consuming reader of a CPU's buffer, until RELEASE or the end of the connection. Refused with
     /// EBUSY where there is one.
@@ -110,6 +112,11 @@ pub mod request {
     pub const OFFER_BUFFER: u32 = 18;
     /// That was all. The answer says whether the host goes on with it; the connection ends.
     pub const OFFER_END: u32 = 19;
+    /// Carries a buffer that the client wrote before there was a host, and that nobody writes any more; its CPU in `cpu`.
+    /// Writers alone.
+    pub const HAND_OVER: u32 = 20;
+    /// That was all. The host makes an instance of them, whose name is the body. Answer: its bit.
+    pub const HAND_OVER_END: u32 = 21;
     /// Reads a file of the host's tree, from byte `value` on. The body is its path; the answer's the bytes, none behind
     /// the end.
     pub const TREE_READ: u32 = 32;

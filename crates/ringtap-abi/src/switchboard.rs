@@ -92,7 +92,8 @@ pub struct Head {
 #[derive(Debug)]
 #[repr(C, align(64))]
 pub struct Entry {
-    /// Counts the sets of buffers that were in this place; 0 while there is no instance. Stored last, with Release.
+    /// Counts what became of the buffers in this place: each resize, and each new set of them; 0 while there is no
+    /// instance. Stored last, with Release.
     pub epoch: AtomicU64,
     /// Bytes of the name.
     pub name_len: AtomicU64,
@@ -100,7 +101,9 @@ pub struct Entry {
     pub name: [AtomicU64; 32],
     /// How full a buffer is when readers are woken, in percent.
     pub buffer_percent: AtomicU64,
-    reserved: [AtomicU64; 5],
+    /// Counts the sets of buffers that were in this place. Within one, each buffer follows another by a resize.
+    pub lineage: AtomicU64,
+    reserved: [AtomicU64; 4],
 }
 
 impl Entry {
@@ -246,7 +249,8 @@ mod tests {
             name_len: zero(),
             name: [const { AtomicU64::new(0) }; 32],
             buffer_percent: zero(),
-            reserved: [const { AtomicU64::new(0) }; 5],
+            lineage: zero(),
+            reserved: [const { AtomicU64::new(0) }; 4],
         }
     }
 

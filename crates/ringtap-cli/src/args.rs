@@ -2,7 +2,7 @@
 
 use crate::command::control::{instance, list, reset, set, show, snapshot, start, stop};
 use crate::command::{
-    completions, demo, exec, export, held, man, mount, record, report, serve, stat, stream,
+    completions, demo, exec, export, held, man, mount, record, recover, report, serve, stat, stream,
 };
 use clap::{ColorChoice, Parser, Subcommand};
 
@@ -60,6 +60,8 @@ pub enum Command {
     Snapshot(snapshot::Args),
     /// Make, remove and list instances
     Instance(instance::Args),
+    /// Print what persistent buffers hold after a crash
+    Recover(recover::Args),
     /// Convert a trace for other programs: Perfetto, babeltrace2, Chrome
     Export(export::Args),
     /// Print a shell's completion script

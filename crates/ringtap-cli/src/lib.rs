@@ -63,6 +63,7 @@ fn run(command: Command, output: &mut Output) -> anyhow::Result<Outcome> {
         Command::Show(args) => command::control::show::run(&args, output),
         Command::Snapshot(args) => command::control::snapshot::run(&args, output),
         Command::Instance(args) => command::control::instance::run(&args, output),
+        Command::Recover(args) => command::recover::run(&args, output),
         Command::Export(args) => command::export::run(&args),
         Command::Completions(args) => command::completions::run(&args, output),
         Command::Man(args) => command::man::run(&args, output),

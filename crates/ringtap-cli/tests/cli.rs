@@ -18,6 +18,7 @@ fn help_texts() {
     insta::assert_snapshot!("help-report", said(&run(&["report", "--help"])));
     insta::assert_snapshot!("help-stat", said(&run(&["stat", "--help"])));
     insta::assert_snapshot!("help-serve", said(&run(&["serve", "--help"])));
+    insta::assert_snapshot!("help-recover", said(&run(&["recover", "--help"])));
     insta::assert_snapshot!("help-mount", said(&run(&["mount", "--help"])));
     insta::assert_snapshot!("help-exec", said(&run(&["exec", "--help"])));
     insta::assert_snapshot!("help-completions", said(&run(&["completions", "--help"])));
@@ -39,14 +40,23 @@ fn completions_and_manual_name_every_command() {
         let script = run(&["completions", shell]);
         assert!(script.status.success() && script.stderr.is_empty());
         let script = String::from_utf8(script.stdout).unwrap();
-        for word in
-            ["demo", "stream", "report", "stat", "completions", "man", "interval", "attach", "consume"]
-        {
+        for word in [
+            "demo",
+            "stream",
+            "report",
+            "recover",
+            "stat",
+            "completions",
+            "man",
+            "interval",
+            "attach",
+            "consume",
+        ] {
             assert!(script.contains(word), "{shell}: {word}");
         }
     }
     let page = String::from_utf8(run(&["man"]).stdout).unwrap();
-    for command in ["demo", "stream", "report", "stat", "completions", "man"] {
+    for command in ["demo", "stream", "report", "recover", "stat", "completions", "man"] {
         assert!(page.contains(&format!("ringtap\\-{command}(1)")), "{command}: {page}");
     }
     assert!(!page.contains("demo\\-worker"), "hidden commands stay hidden");

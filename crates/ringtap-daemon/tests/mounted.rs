@@ -117,10 +117,104 @@ fn what_is_mapped_cannot_be_resized() {
     let mapped = reader(&mounted);
     assert_eq!(resize("64"), busy);
     assert_eq!(fs::write(mounted.path("buffer_subbuf_size_kb"), "8").map_err(|e| e.raw_os_error()), busy);
+    let snapshot =
+        |file: &str, command| fs::write(mounted.path(file), command).map_err(|error| error.raw_os_error());
+    let files = ["snapshot", "per_cpu/cpu0/snapshot"];
+    files.iter().for_each(|file| assert_eq!(snapshot(file, "1"), busy, "{file}"));
     drop(first);
     assert_eq!(resize("64"), busy);
     drop(mapped);
+    files.iter().for_each(|file| assert_eq!(snapshot(file, "1"), Ok(()), "{file}"));
     assert_eq!(resize("64"), Ok(()));
+}
+
+/// The meta-page of CPU 0's buffer, mapped as the kernel's map_test does it.
+struct Meta {
+    raw: OwnedFd,
+    at: *const u8,
+    len: usize,
+}
+
+impl Meta {
+    fn map(mounted: &Mounted) -> Self {
+        let raw = mounted.open_raw(OFlags::RDONLY | OFlags::NONBLOCK).unwrap();
+        let (protection, flags) = (rustix::mm::ProtFlags::READ, rustix::mm::MapFlags::SHARED);
+        let map = |len| {
+            // SAFETY: a new mapping at a place of the kernel's choice touches nothing that exists.
+            unsafe { rustix::mm::mmap(std::ptr::null_mut(), len, protection, flags, &raw, 0) }.unwrap().cast()
+        };
+        let mut meta = Self { at: map(4096), len: 4096, raw };
+        let len = meta.word(META_PAGE_SIZE);
+        if len > 4096 {
+            // The whole of it, beside the first page, which is dropped.
+            let raw = meta.raw.try_clone().unwrap();
+            // SAFETY: as above.
+            let at =
+                unsafe { rustix::mm::mmap(std::ptr::null_mut(), len as usize, protection, flags, &raw, 0) };
+            drop(std::mem::replace(
+                &mut meta,
+                Self { at: at.unwrap().cast_const().cast(), len: len as usize, raw },
+            ));
+        }
+        meta
+    }
+
+    fn word(&self, offset: usize) -> u32 {
+        assert!(offset + 4 <= self.len);
+        // SAFETY: within the mapping, as asserted.
+        let word = unsafe { self.at.add(offset) }.cast::<std::sync::atomic::AtomicU32>();
+        // SAFETY: the mapping lives as long as this does, and others write there as to an atomic.
+        unsafe { &*word }.load(std::sync::atomic::Ordering::Acquire)
+    }
+
+    fn get_reader(&self) {
+        // SAFETY: the command takes no argument; what it changes is read as atomics.
+        let done = unsafe { libc::ioctl(rustix::fd::AsRawFd::as_raw_fd(&self.raw), 0x5220) };
+        assert_eq!(done, 0);
+    }
+
+    /// Reader's page and bytes read of it; events in the buffer, read, and overwritten.
+    fn state(&self) -> [u32; 5] {
+        [READER_ID, READER_READ, ENTRIES, READ, OVERRUN].map(|offset| self.word(offset))
+    }
+}
+
+impl Drop for Meta {
+    fn drop(&mut self) {
+        // SAFETY: mapped in `map`, and nobody refers to it.
+        unsafe { rustix::mm::munmap(self.at.cast_mut().cast(), self.len) }.unwrap();
+    }
+}
+
+/// Places in `struct trace_buffer_meta`.
+const META_PAGE_SIZE: usize = 0;
+const SUBBUF_SIZE: usize = 8;
+const READER_ID: usize = 24;
+const READER_READ: usize = 28;
+const ENTRIES: usize = 40;
+const OVERRUN: usize = 48;
+const READ: usize = 56;
+
+#[test]
+fn ids_begin_at_0_as_the_kernels_map_test_wants_it() {
+    let Some(mounted) = mounted(64) else { return };
+    on_cpu_0();
+    for kib in ["4", "8", "4"] {
+        fs::write(mounted.path("buffer_subbuf_size_kb"), kib).unwrap();
+        fs::File::create(mounted.path("trace")).unwrap();
+        let meta = Meta::map(&mounted);
+        let size = kib.parse::<u32>().unwrap() * 1024;
+        assert_eq!([META_PAGE_SIZE, SUBBUF_SIZE].map(|offset| meta.word(offset)), [size; 2]);
+        assert_eq!(meta.state(), [0; 5]);
+        meta.get_reader();
+        assert_eq!(meta.state(), [0; 5], "nothing new, the same page");
+        fs::write(mounted.path("trace_marker"), "16").unwrap();
+        meta.get_reader();
+        // Four bytes of head, eight common ones, the address, and "16\n" with its NUL.
+        assert_eq!(meta.state(), [1, 24, 1, 1, 0]);
+        assert_eq!(u32::try_from(meta.len), Ok(size));
+        assert!((4096..meta.len).step_by(4).all(|at| meta.word(at) == 0), "zeros behind the first 4 KiB");
+    }
 }
 
 #[test]

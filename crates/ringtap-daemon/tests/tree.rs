@@ -2,7 +2,7 @@
 
 use ringtap::{Config, Host, Instances};
 use ringtap_daemon::control::{Caller, Control};
-use ringtap_daemon::fs::{Access, Answer, Entry, Kind, Mapped, Node, Ownership, Tree};
+use ringtap_daemon::fs::{Access, Answer, Entry, Handle, Kind, Mapped, Node, Ownership, Tree};
 use rustix::io::Errno;
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -261,6 +261,72 @@ fn snapshots() {
         std::thread::yield_now();
     }
     assert!(events(&tree, "snapshot").iter().any(|line| line.starts_with("tracing_mark_write: after")));
+}
+
+#[test]
+fn snapshots_are_read_raw() {
+    let tree = tree();
+    let raw = || {
+        let node = tree.resolve("per_cpu/cpu0/snapshot_raw").unwrap();
+        tree.open(node, Access { read: true, ..Access::default() }, &Caller::of_thread()).unwrap()
+    };
+    let next = |handle: &mut Handle, len| match handle.read(0, len)? {
+        Answer::Bytes(bytes) => Ok::<_, Errno>(bytes),
+        Answer::Wait(_) => panic!("a copy is not waited for"),
+    };
+    let has = |page: &[u8], text: &str| page.windows(text.len()).any(|part| part == text.as_bytes());
+    let write_on_cpu_0 = |text: &str| {
+        let mut only = rustix::thread::CpuSet::new();
+        only.set(0);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                rustix::thread::sched_setaffinity(None, &only).unwrap();
+                write(&tree, "trace_marker", text).unwrap();
+            });
+        });
+    };
+    assert_eq!(tree.attributes(tree.resolve("per_cpu/cpu0/snapshot_raw").unwrap()).unwrap().mode, 0o440);
+    let mut first = raw();
+    assert_eq!(next(&mut first, 4096), Ok(Vec::new()), "there is no snapshot");
+    write_on_cpu_0("in the first");
+    write(&tree, "snapshot", "1").unwrap();
+    write_on_cpu_0("in the second alone");
+    // A sub-buffer in two parts.
+    let mut page = next(&mut first, 4000).unwrap();
+    page.extend(next(&mut first, 4096).unwrap());
+    assert_eq!((page.len(), has(&page, "in the first"), has(&page, "alone")), (4096, true, false));
+    assert_eq!(next(&mut first, 4096), Ok(Vec::new()));
+    let mut second = raw();
+    assert_eq!(next(&mut second, 4096), Err(Errno::BUSY), "one consumer a buffer");
+    // The next snapshot has all that the buffer has, and takes nothing from it.
+    write(&tree, "snapshot", "1").unwrap();
+    let page = next(&mut first, 4096).unwrap();
+    assert!(has(&page, "in the first") && has(&page, "alone"));
+    assert_eq!(events(&tree, "per_cpu/cpu0/trace").len(), 2);
+    drop(first);
+    assert_eq!(next(&mut second, 4096), Ok(Vec::new()), "it was consumed");
+}
+
+#[test]
+fn the_mask_of_cpus_keeps_markers_out() {
+    let tree = tree();
+    let instances = tree.control().instances();
+    Work::register(instances).unwrap();
+    write(&tree, "events/tree/work/enable", "1").unwrap();
+    let mut only = rustix::thread::CpuSet::new();
+    only.set(0);
+    rustix::thread::sched_setaffinity(None, &only).unwrap();
+    if tree.list(tree.resolve("per_cpu").unwrap()).unwrap().len() < 2 {
+        println!("skipped, as there is one CPU");
+        return;
+    }
+    write(&tree, "tracing_cpumask", "2").unwrap();
+    assert_eq!(write(&tree, "trace_marker", "kept out"), Err(Errno::BADF));
+    Work { number: 1, name: "written" }.write(&instances.writer());
+    assert_eq!(events(&tree, "trace").len(), 1, "events look at no mask");
+    write(&tree, "tracing_cpumask", "3").unwrap();
+    write(&tree, "trace_marker", "let in").unwrap();
+    assert_eq!(events(&tree, "trace").len(), 2);
 }
 
 #[test]

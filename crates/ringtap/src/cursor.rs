@@ -290,7 +290,7 @@ impl Host {
         // One that begins with the newest event begins where events are written.
         let fd = match start {
             Start::Oldest | Start::Unread => self.read_only(cpu)?,
-            Start::Newest => self.read_write(cpu)?,
+            Start::Newest => self.read_write(cpu, 0)?,
         };
         let mut cursor = Cursor::open(fd.as_fd(), start)?;
         cursor.host = Some(self.clone());

@@ -1,8 +1,9 @@
 //! The directory of a host with persistent buffers: one file for each CPU, one of events, and what the last host left.
 
 use crate::event::registry::Event;
-use crate::map::MapError;
-use crate::recover::{EVENTS, LAST, declaration};
+use crate::map::{self, MapError};
+use crate::recover::{self, EVENTS, LAST, declaration};
+use rustix::fd::AsFd;
 use rustix::fs::FlockOperation;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
@@ -46,6 +47,26 @@ impl Files {
         let file = OpenOptions::new().append(true).create_new(true).mode(0o600).open(&path);
         let file = file.map_err(failed("make the file", &path))?;
         Ok(Self { folder: folder.to_owned(), _lock: lock, events: Mutex::new(Appended { file, last: None }) })
+    }
+
+    /// Takes the directory of a host that was killed, to go on with the buffers that are in it. `None` where these files
+    /// are not there, or somebody else has them.
+    pub(crate) fn resume(folder: &Path, buffers: &[map::File]) -> Option<Self> {
+        let lock = File::open(folder).ok()?;
+        rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive).ok()?;
+        let path = folder.join(EVENTS);
+        let file = OpenOptions::new().append(true).open(&path).ok()?;
+        // Without what the last host wrote half before it was killed.
+        let (events, whole) = recover::whole_events(&fs::read_to_string(&path).ok()?);
+        file.set_len(whole as u64).ok()?;
+        let last = events.iter().map(|event| event.id).max();
+        let files =
+            Self { folder: folder.to_owned(), _lock: lock, events: Mutex::new(Appended { file, last }) };
+        let is_there = |(cpu, buffer): (u32, &map::File)| {
+            File::open(files.buffer(cpu))
+                .is_ok_and(|file| map::File::of(file.as_fd()).is_ok_and(|it| it == *buffer))
+        };
+        (0..).zip(buffers).all(is_there).then_some(files)
     }
 
     /// The file of a CPU's buffer.

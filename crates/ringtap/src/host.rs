@@ -20,7 +20,7 @@ use ringtap_abi::Geometry;
 use ringtap_abi::meta::{Switches, WriterKind, state};
 use ringtap_abi::switchboard::TOP;
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
 use std::sync::atomic::{AtomicBool, AtomicU8};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -311,6 +311,7 @@ impl Host {
         common: &Arc<Common>,
         buffer_percent: u8,
         is_top: bool,
+        directory: Option<&Path>,
     ) -> Result<Self, HostError> {
         fds.sort_by_key(|&(cpu, _)| cpu);
         let last = cpus::possible().map_err(HostError::Cpus)?.into_iter().max().unwrap_or(0);
@@ -323,6 +324,8 @@ impl Host {
         let clock = first.and_then(ClockId::from_number).ok_or(HostError::Damaged(0))?;
         let calibrated = Mutex::new(Some((Pair::now(clock), Instant::now())));
         let (common, buffer_percent) = (Arc::clone(common), AtomicU8::new(buffer_percent));
+        let places: Vec<_> = buffers.iter().map(|buffer| buffer.file()).collect();
+        let files = directory.and_then(|directory| Files::resume(directory, &places));
         let (lanes, writers) = lanes(buffers);
         let instance = Instance {
             lanes,
@@ -334,10 +337,12 @@ impl Host {
             is_top,
             snapshot: snapshot::Slot::default(),
             strict: AtomicBool::new(false),
-            files: None,
+            files,
             resizing: Mutex::default(),
         };
-        Ok(Self { instance: Arc::new(instance) })
+        let host = Self { instance: Arc::new(instance) };
+        host.keep_events().map_err(MapError::events)?;
+        Ok(host)
     }
 
     /// How buffers like these are made.
@@ -370,6 +375,7 @@ impl Host {
         Writer::of_lanes(Arc::clone(&self.instance.writers), None)
     }
 
+    #[cfg(test)]
     pub(crate) fn mappings(&self) -> Vec<Arc<Mapping>> {
         self.buffers().iter().map(|buffer| Arc::clone(&buffer.mapping)).collect()
     }
@@ -391,10 +397,11 @@ impl Host {
 
     /// Tells writers that these buffers were replaced, and readers that nothing more will come.
     pub(crate) fn retire(&self) {
-        for buffer in self.buffers() {
-            let ring = buffer.mapping.ring();
-            ring.meta().switches.state.fetch_or(state::RETIRED | state::OFF, Relaxed);
-            wake::send_away(&ring);
+        for (lane, writers) in self.instance.lanes.iter().zip(self.instance.writers.iter()) {
+            writers.retire_all();
+            for buffer in [lane.front(), lane.newest()] {
+                wake::send_away(&buffer.mapping.ring());
+            }
         }
     }
 
@@ -555,8 +562,20 @@ impl Host {
     /// # Errors
     /// [`RegisterError`] names what is wrong, or what differs from an event declared under this name.
     pub fn register_event(&self, system: &str, name: &str, format: &str) -> Result<u16, RegisterError> {
+        self.declare_kept(&[], system, name, format)
+    }
+
+    /// As [`register_event`](Self::register_event), also written down beside the others' persistent buffers.
+    pub(crate) fn declare_kept(
+        &self,
+        others: &[Self],
+        system: &str,
+        name: &str,
+        format: &str,
+    ) -> Result<u16, RegisterError> {
         let id = self.instance.common.declare(system, name, format)?;
-        self.keep_events().map_err(|_| RegisterError::Full {
+        let kept = std::iter::once(self).chain(others).try_for_each(Self::keep_events);
+        kept.map_err(|_| RegisterError::Full {
             event: format!("{system}:{name}"),
             what: "blocks on the disk of its persistent buffers",
         })?;
@@ -605,9 +624,10 @@ impl Host {
         Ok(Arc::clone(&self.lane(cpu)?.chain().tell().read_only))
     }
 
-    /// A descriptor of the buffer that is written, which can be mapped read-write.
-    pub(crate) fn read_write(&self, cpu: u32) -> Result<Arc<OwnedFd>, HostError> {
-        Ok(Arc::clone(&self.lane(cpu)?.newest().fd))
+    /// A descriptor of the buffer that is written, which can be mapped read-write; or of the one that is about to follow
+    /// it, for a writer who knows it by this inode.
+    pub(crate) fn read_write(&self, cpu: u32, known: u64) -> Result<Arc<OwnedFd>, HostError> {
+        Ok(Arc::clone(&self.lane(cpu)?.chain().for_writer(known).fd))
     }
 
     /// A descriptor as [`read_only`](Self::read_only)'s of the buffer that replaced this one, if any did.

@@ -36,6 +36,8 @@ pub(crate) struct Chain {
     spent: VecDeque<Spent>,
     older: VecDeque<Arc<Buffer>>,
     newest: Arc<Buffer>,
+    /// What is about to take its place.
+    pending: Option<Arc<Buffer>>,
     /// The one whose memory the consuming reader has, where it asked for it: nothing is handed out of another.
     told: Option<Arc<Buffer>>,
 }
@@ -75,6 +77,7 @@ impl Lane {
             spent: VecDeque::new(),
             older: VecDeque::new(),
             newest,
+            pending: None,
             told: None,
         };
         Self { consumer: AtomicU32::new(0), chain: Mutex::new(chain) }
@@ -104,6 +107,11 @@ impl Lane {
     }
 }
 
+/// Whether a retired buffer has nothing that is unread.
+fn is_empty(buffer: &Buffer) -> Result<bool, Corrupt> {
+    Ok(stats::of(&buffer.mapping().ring(), &buffer.reader(), 0)?.entries == 0)
+}
+
 impl Chain {
     pub(crate) fn front(&self) -> &Arc<Buffer> {
         self.older.front().unwrap_or(&self.newest)
@@ -111,6 +119,20 @@ impl Chain {
 
     pub(crate) fn newest(&self) -> &Arc<Buffer> {
         &self.newest
+    }
+
+    /// Says what is about to take the newest one's place, or that nothing is.
+    pub(crate) fn set_pending(&mut self, buffer: Option<Arc<Buffer>>) {
+        self.pending = buffer;
+    }
+
+    /// The buffer that a writer needs whose last one is the file of this inode: what is about to follow the newest is for
+    /// those who know that.
+    pub(crate) fn for_writer(&self, known: u64) -> &Arc<Buffer> {
+        match &self.pending {
+            Some(next) if [self.newest.file().inode(), next.file().inode()].contains(&known) => next,
+            _ => &self.newest,
+        }
     }
 
     /// The oldest buffer to be read that was made after the one of this memory; `None` where that is the newest.
@@ -163,7 +185,13 @@ impl Chain {
         for given_up in unread {
             self.spend(given_up, has_consumer)?;
         }
-        self.older.push_back(std::mem::replace(&mut self.newest, buffer));
+        self.pending = None;
+        let old = std::mem::replace(&mut self.newest, buffer);
+        // Whoever comes next need not be led through a ring that nobody reads and that has nothing to read.
+        if !has_consumer && is_empty(&old)? {
+            return self.spend(old, false);
+        }
+        self.older.push_back(old);
         Ok(())
     }
 

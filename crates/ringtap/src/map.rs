@@ -191,6 +191,11 @@ impl File {
         let stat = rustix::fs::fstat(fd).map_err(failed("look at the buffer's descriptor"))?;
         Ok(Self { device: stat.st_dev, inode: stat.st_ino })
     }
+
+    /// Its number, which no other file in memory has at the same time.
+    pub(crate) fn inode(self) -> u64 {
+        self.inode
+    }
 }
 
 impl Mapping {

@@ -409,17 +409,23 @@ pub(crate) fn declaration(event: &Event) -> String {
 }
 
 /// The declarations up to the first that is not whole.
-fn parse_events(mut text: &str) -> Vec<Event> {
-    let mut events = Vec::new();
+fn parse_events(text: &str) -> Vec<Event> {
+    whole_events(text).0
+}
+
+/// The declarations up to the first that is not whole, and how many bytes they have.
+pub(crate) fn whole_events(all: &str) -> (Vec<Event>, usize) {
+    let (mut events, mut text) = (Vec::new(), all);
     while let Some((head, rest)) = text.split_once('\n') {
         let mut words = head.split(' ');
         let fields = [words.next(), words.next(), words.next(), words.next(), words.next()];
         let [Some("event"), Some(id), Some(system), Some(name), Some(len)] = fields else { break };
         let (Ok(id), Ok(len)) = (id.parse(), len.parse::<usize>()) else { break };
         let Some((format, behind)) = rest.split_at_checked(len) else { break };
+        let Some(behind) = behind.strip_prefix('\n') else { break };
         let (system, name, format) = (system.to_owned(), name.to_owned(), format.to_owned());
         events.push(Event { id, system, name, format });
-        text = behind.strip_prefix('\n').unwrap_or(behind);
+        text = behind;
     }
-    events
+    (events, all.len() - text.len())
 }

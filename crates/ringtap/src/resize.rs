@@ -95,6 +95,21 @@ impl Host {
         self.strict().store(strict, Relaxed);
     }
 
+    /// Ends writing to the buffers for good.
+    pub(crate) fn end(&self) -> Result<(), HostError> {
+        let _turn = self.resizing();
+        self.buffers().iter().try_for_each(|buffer| buffer.retire())
+    }
+
+    /// Whether nothing is written to the buffers any more.
+    pub(crate) fn check_ended(&self) -> Result<(), HostError> {
+        let is_ended = |buffer: &Arc<Buffer>| retire::is_retired(&buffer.mapping().ring()) == Ok(true);
+        self.buffers()
+            .iter()
+            .find(|buffer| !is_ended(buffer))
+            .map_or(Ok(()), |buffer| Err(HostError::Busy(buffer.cpu())))
+    }
+
     /// Resizes the buffers of one CPU or of all: `size` says what becomes of a size, `None` that it cannot be. Where it
     /// fails nothing has changed, but where [`HostError::Busy`] names a CPU: those before it were resized.
     fn resize(
@@ -120,20 +135,30 @@ impl Host {
         let (lanes, writers) = self.lanes();
         for (new, _) in &pairs {
             writers[new.cpu() as usize].add(Arc::clone(new.mapping()));
+            lanes[new.cpu() as usize].chain().set_pending(Some(Arc::clone(new)));
         }
         let news = pairs.iter().map(|(new, _)| Replacement { cpu: new.cpu(), descriptor: new.descriptor() });
         announce(&news.collect::<Vec<_>>());
+        let mut done = Ok(());
         for (new, old) in pairs {
             let lane = &lanes[new.cpu() as usize];
             let mut chain = lane.chain();
-            old.hand_over_to(&new)?;
+            if done.is_ok() {
+                done = old.hand_over_to(&new);
+            }
+            if done.is_err() {
+                // Nobody writes there, and whoever was told of it goes on to what follows it.
+                chain.set_pending(None);
+                let _ = new.retire();
+                continue;
+            }
             let has_consumer = lane.consumer.load(Relaxed) != 0;
-            chain.replace(new, has_consumer).map_err(|Corrupt| old.damaged())?;
+            done = chain.replace(new, has_consumer).map_err(|Corrupt| old.damaged());
             drop(chain);
             // Sleepers find out that it is over.
             wake::send_away(&old.mapping().ring());
         }
-        Ok(())
+        done
     }
 
     /// Whether a buffer can be resized now.
@@ -231,7 +256,7 @@ mod tests {
 
     /// A writer that has mapped the buffers for itself, as one of another process has.
     fn stranger(host: &Host) -> Writer {
-        let map = |cpu| map::open(host.read_write(cpu).expect("there"), Access::Write).expect("it maps");
+        let map = |cpu| map::open(host.read_write(cpu, 0).expect("there"), Access::Write).expect("it maps");
         Writer::new(host.cpus().into_iter().map(|cpu| Arc::new(map(cpu))).collect(), None)
     }
 

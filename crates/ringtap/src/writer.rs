@@ -91,6 +91,13 @@ impl Lane {
         self.chain().map(|buffer| &buffer.ring.meta().switches)
     }
 
+    /// Sends this process's writers, and all who began with the same buffers, to those in these ones' place.
+    pub(crate) fn retire_all(&self) {
+        for switches in self.switches() {
+            switches.state.fetch_or(state::RETIRED | state::OFF, Relaxed);
+        }
+    }
+
     fn chain(&self) -> impl Iterator<Item = &Buffer> {
         std::iter::successors(Some(&*self.oldest), |buffer| buffer.next.get().map(|next| &**next))
     }

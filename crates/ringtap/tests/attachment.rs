@@ -5,14 +5,20 @@ mod attach_common;
 use attach_common::{Other, Place, become_nobody, eventually, format_of, role, say, wait_for_parent};
 use ringtap::attach::{Attachment, Connection, Early, Role};
 use ringtap::serve::{Options, Peer, Tree, TreeCall, TreeRefusal};
-use ringtap::{Config, Instance, Instances, Refused, Writer};
+use ringtap::{Config, Instance, Instances, Item, Mode, Refused, Stats, Writer};
 use std::io::BufRead;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 
 ringtap::event! {
     /// Says which process wrote, and which of its events it is.
     pub struct Step as attachment:step { process: u32, number: u32 }
+}
+
+ringtap::event! {
+    /// Declared before the step, so that the step's id is not the first.
+    pub struct Before<'t> as attachment:before { text: &'t str }
 }
 
 /// What the other processes do.
@@ -38,6 +44,18 @@ fn process() {
             let attachment =
                 Attachment::attach_early(&socket, Early::Keep(config)).expect("it needs no host");
             Step::register(&attachment).expect("nothing refuses it");
+            say("ready");
+            obey(&attachment);
+        }
+        "write at full speed" => write_until_told(&socket),
+        "read until told" => read_until_told(&socket),
+        "hand over early" => {
+            let config = Config { ring_subbufs: 64, ..Config::default() };
+            let attachment =
+                Attachment::attach_early(&socket, Early::HandOver(config)).expect("it needs no host");
+            Before::register(&attachment).expect("nothing refuses it");
+            Step::register(&attachment).expect("nothing refuses it");
+            Before { text: "early" }.write(&attachment.writer());
             say("ready");
             obey(&attachment);
         }
@@ -85,6 +103,63 @@ fn write(writer: &Writer, count: u32) -> String {
         }
     }
     format!("{taken} {off} {busy}")
+}
+
+/// Whether the parent has closed the pipe.
+fn watch_parent() -> Arc<AtomicBool> {
+    let over = Arc::new(AtomicBool::new(false));
+    let told = Arc::clone(&over);
+    std::thread::spawn(move || {
+        wait_for_parent();
+        told.store(true, Relaxed);
+    });
+    over
+}
+
+/// Says how many events were written, how many dropped, and how many refused otherwise.
+fn write_until_told(socket: &Path) {
+    let attachment = Attachment::attach(socket).expect("it can attach");
+    Step::register(&attachment).expect("nothing refuses it");
+    let (writer, process, over) = (attachment.writer(), std::process::id(), watch_parent());
+    say("ready");
+    let (mut written, mut dropped, mut busy, mut number) = (0u64, 0u64, 0u64, 0);
+    while !over.load(Relaxed) {
+        match (Step { process, number }).try_write(&writer) {
+            Ok(()) => written += 1,
+            Err(Refused::Retired | Refused::Full) => dropped += 1,
+            Err(Refused::Busy) => busy += 1,
+            Err(other) => panic!("{other}"),
+        }
+        number += 1;
+    }
+    say(format!("{written} {dropped} {busy}"));
+}
+
+/// Says how many events were read, and how many were told as lost.
+fn read_until_told(socket: &Path) {
+    let connection = Arc::new(Connection::connect(socket, Role::Reader).expect("it can attach"));
+    let mut readers = connection.readers().expect("nobody else reads");
+    let over = watch_parent();
+    say("ready");
+    let (mut read, mut lost) = (0, 0);
+    loop {
+        let was_over = over.load(Relaxed);
+        let mut found = false;
+        for reader in &mut readers {
+            while let Some(item) = reader.next().expect("the ring is sound") {
+                found = true;
+                match item {
+                    Item::Record(_) => read += 1,
+                    Item::Lost(some) => lost += some.count.expect("ringtap knows how many"),
+                    other => panic!("{other:?}"),
+                }
+            }
+        }
+        if was_over && !found {
+            break;
+        }
+    }
+    say(format!("{read} {lost}"));
 }
 
 /// The child writes when its parent lets it, and both follow the host.
@@ -165,6 +240,67 @@ fn instances_that_are_made_later_reach_attached_processes() {
     others.into_iter().for_each(Other::finish);
 }
 
+fn numbers<const N: usize>(other: &mut Other) -> [u64; N] {
+    let said = other.hear().expect("it says how many");
+    let numbers = said.split(' ').map(|number| number.parse().expect("a number")).collect::<Vec<_>>();
+    numbers.try_into().expect("as many")
+}
+
+fn sum(instance: &Instance, count: impl Fn(&Stats) -> u64) -> u64 {
+    let host = instance.host();
+    host.cpus().iter().map(|&cpu| count(&host.stats(cpu).expect("it is undamaged"))).sum()
+}
+
+/// Processes that write as fast as they can, a process that reads, and sizes that change all the while.
+#[test]
+fn sizes_change_while_processes_write_and_read() {
+    for mode in [Mode::Overwrite, Mode::Discard] {
+        let (instances, place) = (instances(), Place::new());
+        let _server = instances.serve(place.socket()).expect("it can serve");
+        let top = instances.top();
+        top.set_new_events(true);
+        let mut reader = Other::start("read until told", &place.socket());
+        reader.expect("ready");
+        let mut writers: Vec<_> =
+            (0..3).map(|_| Other::start("write at full speed", &place.socket())).collect();
+        writers.iter_mut().for_each(|other| other.expect("ready"));
+        let cpus = top.host().cpus();
+        for round in 0u32..30 {
+            let before = written(&top);
+            match round % 5 {
+                0 => top.set_subbuf_size(4096 << (round / 5 % 3)).expect("possible"),
+                1 => top.set_size(Some(cpus[round as usize % cpus.len()]), 7).expect("possible"),
+                _ => top.set_size(None, [500, 3, 64][round as usize % 3]).expect("possible"),
+            }
+            // Full rings in discard mode wait for the reader.
+            eventually("they write on", || written(&top) > before);
+            if round == 10 {
+                top.set_mode(mode);
+            }
+        }
+        top.set_mode(Mode::Overwrite);
+        let mut all = [0; 3];
+        for mut writer in writers {
+            writer.go_on();
+            let said = numbers::<3>(&mut writer);
+            (0..3).for_each(|what| all[what] += said[what]);
+            writer.finish();
+        }
+        reader.go_on();
+        let [read, lost] = numbers(&mut reader);
+        reader.finish();
+        let [ok, dropped, busy] = all;
+        println!("{mode:?}: {ok} written, {read} read, {lost} lost, {dropped} dropped, {busy} busy");
+        assert_eq!(sum(&top, Stats::written), ok);
+        assert_eq!(sum(&top, |stats| stats.dropped_events), dropped);
+        assert_eq!(sum(&top, |stats| stats.commit_overrun), busy);
+        assert_eq!(sum(&top, |stats| stats.entries), 0, "all was read");
+        assert_eq!(sum(&top, |stats| stats.read_events), read);
+        assert_eq!(read + sum(&top, |stats| stats.overrun), ok);
+        assert!(lost <= ok - read, "{lost}");
+    }
+}
+
 #[test]
 fn a_process_that_starts_before_the_host_attaches_when_it_comes() {
     let place = Place::new();
@@ -198,6 +334,52 @@ fn what_was_written_before_the_host_is_kept_where_that_was_asked() {
     eventually("it has attached", || order(&mut other, "attached") == "true");
     assert_eq!(order(&mut other, "write 5"), "5 0 0");
     assert_eq!((written(&instances.top()), order(&mut other, "early")), (5, "10".into()));
+    other.finish();
+}
+
+#[test]
+fn what_was_written_before_the_host_is_handed_over_where_that_was_asked() {
+    const EVENTS: u32 = 5000;
+    let place = Place::new();
+    let mut other = Other::start("hand over early", &place.socket());
+    other.expect("ready");
+    let order_to_write = format!("write {EVENTS}");
+    assert_eq!(order(&mut other, &order_to_write), format!("{EVENTS} 0 0"));
+    let instances = instances();
+    instances.top().set_new_events(true);
+    // Among the host's events, the process's own ids are others', and exchanged.
+    let first = instances.register_event("app", "first", &format_of("first", "u64 a")).expect("new");
+    let _server = instances.serve(place.socket()).expect("it can serve");
+    eventually("it has handed over", || !instances.list().is_empty());
+    assert_eq!(order(&mut other, "write 5"), "5 0 0");
+    assert_eq!(written(&instances.top()), 5);
+    let early = instances.get(&format!("early-{}", other.pid())).expect("it is named after the process");
+    assert_eq!(written(&early), u64::from(EVENTS) + 1);
+    let id = |name| instances.event("attachment", name).expect("it was declared").id;
+    let (step, before) = (id("step"), id("before"));
+    assert!(first != step && first != before);
+    let connection = Connection::connect(place.socket(), Role::Reader).expect("it can attach");
+    let connection = connection.of_instance(early.name()).expect("it answers").expect("it is there");
+    let (mut numbers, mut texts, mut lost) = (Vec::new(), 0, 0);
+    for mut reader in Arc::new(connection).readers().expect("nobody else reads") {
+        while let Some(item) = reader.next().expect("the ring is sound") {
+            match item {
+                Item::Record(record) if record.payload.u16_at(0) == Some(step) => {
+                    assert_eq!(record.payload.u32_at(8), Some(other.pid()));
+                    numbers.push(record.payload.u32_at(12).expect("it is there"));
+                }
+                Item::Record(record) if record.payload.u16_at(0) == Some(before) => texts += 1,
+                Item::Lost(some) => lost += some.count.expect("ringtap knows how many"),
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+    // The thread may have been moved between CPUs.
+    numbers.sort_unstable();
+    assert_eq!((numbers, texts, lost), ((0..EVENTS).collect(), 1, 0));
+    // The host goes on as if it had been an ordinary instance.
+    instances.remove(early.name()).expect("nobody reads it any more");
+    assert_eq!(order(&mut other, "write 5"), "5 0 0");
     other.finish();
 }
 

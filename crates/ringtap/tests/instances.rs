@@ -186,6 +186,41 @@ fn buffers_are_replaced_and_writers_follow() {
 }
 
 #[test]
+fn a_resize_keeps_events_and_readers() {
+    let instances = instances();
+    let (top, writer) = (instances.top(), instances.writer());
+    let mut readers = top.host().readers().expect("nobody else reads");
+    let mut read = || -> usize {
+        let count = |reader: &mut ringtap::Reader| {
+            let mut count = 0;
+            while let Some(item) = reader.next().expect("the ring is sound") {
+                assert!(matches!(item, ringtap::Item::Record(_)), "{item:?}");
+                count += 1;
+            }
+            count
+        };
+        readers.iter_mut().map(count).sum()
+    };
+    let write = |count: u32| (0..count).for_each(|_| writer.write(&[7; 16]).expect("there is room"));
+    write(20);
+    top.set_size(None, 16).expect("it may be read meanwhile");
+    write(20);
+    assert_eq!((read(), written(&top)), (40, 40));
+    write(20);
+    top.set_subbuf_size(8192).expect("it may be read meanwhile");
+    assert_eq!((top.config().subbuf_size, top.size(0)), (8192, Some(8)));
+    write(20);
+    assert_eq!((read(), written(&top)), (40, 80));
+    // Only another set of buffers will do for another clock, and that no reader follows.
+    assert!(matches!(top.set_clock(ClockId::Mono), Err(InstanceError::InUse { .. })));
+    drop(readers);
+    top.set_clock(ClockId::Counter).expect("nobody reads");
+    write(20);
+    top.set_size(None, 4).expect("possible");
+    assert_eq!((written(&top), top.size(0), top.clock()), (0, Some(4), ClockId::Counter));
+}
+
+#[test]
 fn the_mode_and_the_percentage_change_in_place() {
     let instances = instances();
     let (top, writer) = (instances.top(), instances.writer());

@@ -269,6 +269,9 @@ fn check(snapshot: &Host, cpu: u32) {
     assert_eq!(after.read_events, before.read_events + seen.records);
     assert_eq!((after.entries, after.written()), (0, before.written()), "CPU {cpu}: {before:?} {after:?}");
     if let Some(next) = next.filter(|&next| next != u64::MAX) {
-        assert_eq!(next, before.written(), "CPU {cpu}: the copy ends with the moment's newest event");
+        // The moment's newest event is the last one, unless writers went round the ring before it was copied: that is
+        // a loss with no record behind it, which the counters alone can tell, and did above.
+        assert!(next <= before.written(), "CPU {cpu}: {next} {before:?}");
+        assert!(next == before.written() || before.overrun > 0, "CPU {cpu}: {next} {before:?}");
     }
 }

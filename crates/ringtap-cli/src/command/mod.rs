@@ -9,6 +9,7 @@ pub mod held;
 pub mod man;
 pub mod mount;
 pub mod record;
+pub mod recover;
 pub mod report;
 pub mod serve;
 pub mod stat;

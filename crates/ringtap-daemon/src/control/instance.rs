@@ -5,6 +5,7 @@ use super::clocks::Clock;
 use super::errors::ErrorLog;
 use super::options::{self, bit};
 use super::pipe::Left;
+use super::saved::Saver;
 use super::{Control, mask, number, pids, rules, set_event, sizes};
 use ringtap::instance::{InstanceError, Pattern};
 use ringtap::rules::{PidList, RulesError};
@@ -19,6 +20,7 @@ pub(crate) struct Instance {
     /// 0 for the top one; never used twice.
     pub(crate) number: u32,
     pub(super) inner: ringtap::Instance,
+    saver: Arc<Saver>,
     /// A writer into the buffers that there were at a generation of the host's.
     writer: Mutex<Option<(u32, Writer)>>,
     settings: Mutex<Settings>,
@@ -104,6 +106,7 @@ pub(crate) fn errno(error: &HostError) -> Errno {
         HostError::NoSuchCpu(_) => Errno::NODEV,
         HostError::Percent(_) => Errno::INVAL,
         HostError::Busy(_) | HostError::Claimed { .. } => Errno::BUSY,
+        HostError::Persistent => Errno::OPNOTSUPP,
         _ => Errno::IO,
     }
 }
@@ -125,17 +128,20 @@ pub(crate) fn instance_errno(error: &InstanceError) -> Errno {
 }
 
 impl Instance {
-    pub(super) fn new(number: u32, inner: ringtap::Instance) -> Self {
+    pub(super) fn new(number: u32, inner: ringtap::Instance, saver: &Arc<Saver>) -> Self {
+        let pids = |list| inner.pids(list).unwrap_or_default().into_iter().collect();
         let settings = Settings {
             clock: Clock::of(inner.clock()),
             options: options::defaults(inner.is_top()) & !bit::OVERWRITE,
             cpus: inner.host().cpus().into_iter().collect(),
-            pids: BTreeSet::new(),
-            notrace_pids: BTreeSet::new(),
+            // Those of a host that was killed are in force still.
+            pids: pids(PidList::Only),
+            notrace_pids: pids(PidList::Not),
         };
         Self {
             number,
             inner,
+            saver: Arc::clone(saver),
             writer: Mutex::default(),
             settings: Mutex::new(settings),
             rules: Mutex::default(),
@@ -211,13 +217,59 @@ impl Instance {
         let patterns = text.split_ascii_whitespace().map(str::parse);
         let patterns = patterns.collect::<Result<Vec<Pattern>, _>>().map_err(|_| Errno::INVAL)?;
         let mut patterns = patterns.into_iter();
-        patterns
-            .try_for_each(|pattern| self.inner.await_events(&pattern))
-            .map_err(|error| instance_errno(&error))
+        let done = patterns.try_for_each(|pattern| self.inner.await_events(&pattern));
+        self.save();
+        done.map_err(|error| instance_errno(&error))
     }
 
     pub(crate) fn await_none(&self) {
         self.inner.await_none();
+        self.save();
+    }
+
+    /// Keeps what is set for the daemon that may have to take this one's place. Not while a lock is held.
+    pub(super) fn save(&self) {
+        self.saver.keep(self.name(), || {
+            let (clock, options, cpus) = {
+                let settings = self.settings();
+                (settings.clock, settings.options, mask::text(&settings.cpus, self.nr_cpus()))
+            };
+            let words = String::from_utf8(options::text(options)).unwrap_or_default();
+            let words = words.split_whitespace().collect::<Vec<_>>().join(" ");
+            let cpus = String::from_utf8(cpus).unwrap_or_default();
+            let mut text = format!("clock {}\noptions {words}\ncpus {cpus}", clock.name);
+            text.extend(self.inner.awaited().iter().map(|pattern| format!("awaited {pattern}\n")));
+            text + &self.rules_saved()
+        });
+    }
+
+    /// Sets again what was kept under a key of [`saved`](super::saved).
+    pub(super) fn restore_setting(&self, key: &str, value: &str) -> Result<(), Errno> {
+        match key {
+            "clock" => {
+                let clock = Clock::parse(value.as_bytes())?;
+                if clock.id != self.inner.clock() {
+                    return Err(Errno::INVAL);
+                }
+                self.settings().clock = clock;
+            }
+            "options" => {
+                for word in value.split(' ') {
+                    let (place, on) = options::parse(word.as_bytes())?;
+                    // The buffers' own mode says it.
+                    if 1 << place != bit::OVERWRITE {
+                        self.set_flag(place, on)?;
+                    }
+                }
+            }
+            "cpus" => self.write_cpumask(value.as_bytes())?,
+            "awaited" => {
+                let pattern: Pattern = value.parse().map_err(|_| Errno::INVAL)?;
+                self.inner.await_new_events(&pattern).map_err(|error| instance_errno(&error))?;
+            }
+            _ => return Err(Errno::INVAL),
+        }
+        Ok(())
     }
 
     /// Whether any file is open.
@@ -421,6 +473,8 @@ impl Instance {
             self.inner.set_clock(clock.id).map_err(|error| instance_errno(&error))?;
         }
         settings.clock = clock;
+        drop(settings);
+        self.save();
         Ok(())
     }
 
@@ -467,6 +521,8 @@ impl Instance {
         }
         let mut settings = self.settings();
         settings.options = if on { settings.options | flag } else { settings.options & !flag };
+        drop(settings);
+        self.save();
         Ok(())
     }
 
@@ -475,7 +531,9 @@ impl Instance {
     }
 
     pub(crate) fn write_cpumask(&self, bytes: &[u8]) -> Result<(), Errno> {
-        self.settings().cpus = mask::parse(bytes, self.nr_cpus())?;
+        let cpus = mask::parse(bytes, self.nr_cpus())?;
+        self.settings().cpus = cpus;
+        self.save();
         Ok(())
     }
 

@@ -17,6 +17,7 @@ mod pids;
 pub(crate) mod pipe;
 pub(crate) mod readme;
 pub(crate) mod rules;
+mod saved;
 mod set_event;
 mod sizes;
 pub(crate) mod stats;
@@ -27,6 +28,7 @@ use catalog::Catalog;
 use instance::Instance;
 use ringtap::Host;
 use rustix::io::Errno;
+use saved::Saver;
 use std::collections::BTreeMap;
 use std::fs;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak};
@@ -87,6 +89,9 @@ pub struct Control {
     catalog: RwLock<Arc<Catalog>>,
     tasks: Mutex<Tasks>,
     mapped: RwLock<Option<Arc<dyn Mapped>>>,
+    saver: Arc<Saver>,
+    /// What could not be restored, after a daemon was killed.
+    not_restored: Vec<String>,
     /// Ends the thread that takes snapshots when it is dropped.
     _alive: Arc<()>,
 }
@@ -107,27 +112,38 @@ impl std::fmt::Debug for Control {
 }
 
 impl Control {
-    /// The control plane of these instances.
+    /// The control plane of these instances. Where they were a daemon's that was killed, its settings are restored.
     #[must_use]
     pub fn new(instances: ringtap::Instances) -> Self {
-        let top = Arc::new(Instance::new(0, instances.top()));
+        let saver = Arc::new(Saver::new(instances.clone()));
+        let top = Arc::new(Instance::new(0, instances.top(), &saver));
         let generation = instances.generation();
         let mut table = Table { generation, by_number: BTreeMap::from([(0, top)]), last: 0 };
-        table.follow(&instances);
+        table.follow(&instances, &saver);
         let alive = Arc::new(());
         let (asked, host) = (Arc::downgrade(&alive), instances.clone());
         // Where no thread is to be had, triggers take no snapshots; everything else works.
         let _ = thread::Builder::new()
             .name("ringtap-snapshot".to_owned())
             .spawn(move || take_snapshots(&host, &asked));
-        Self {
+        let mut control = Self {
             instances,
             table: RwLock::new(table),
             catalog: RwLock::default(),
             tasks: Mutex::default(),
             mapped: RwLock::default(),
+            saver,
+            not_restored: Vec::new(),
             _alive: alive,
-        }
+        };
+        control.not_restored = control.restore();
+        control
+    }
+
+    /// What could not be restored of the settings of a daemon that was killed, a sentence each.
+    #[must_use]
+    pub fn not_restored(&self) -> &[String] {
+        &self.not_restored
     }
 
     /// The instances.
@@ -155,7 +171,7 @@ impl Control {
         }
         drop(table);
         let mut table = self.table.write().unwrap_or_else(PoisonError::into_inner);
-        table.follow(&self.instances);
+        table.follow(&self.instances, &self.saver);
         with(&table)
     }
 
@@ -255,14 +271,16 @@ fn take_snapshots(instances: &ringtap::Instances, alive: &Weak<()>) {
 
 impl Table {
     /// Takes over what the host made and removed meanwhile.
-    fn follow(&mut self, instances: &ringtap::Instances) {
+    fn follow(&mut self, instances: &ringtap::Instances, saver: &Arc<Saver>) {
         // Before the look, so that what changes during it is seen next time.
         self.generation = instances.generation();
-        self.by_number.retain(|_, instance| !instance.inner.is_removed());
+        for (_, removed) in self.by_number.extract_if(.., |_, instance| instance.inner.is_removed()) {
+            saver.forget(removed.name());
+        }
         for inner in instances.list() {
             let is_known = self.named().any(|known| known.name() == inner.name());
             let Some(number) = self.last.checked_add(1).filter(|_| !is_known) else { continue };
-            self.by_number.insert(number, Arc::new(Instance::new(number, inner)));
+            self.by_number.insert(number, Arc::new(Instance::new(number, inner, saver)));
             self.last = number;
         }
     }

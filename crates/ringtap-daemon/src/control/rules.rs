@@ -4,7 +4,9 @@
 //! all or nothing.
 
 use super::Control;
+use super::catalog::Catalog;
 use super::instance::{Instance, instance_errno};
+use super::saved::{Texts, escaped};
 use crate::limits::WRITE_LEN;
 use ringtap::event::registry::Event;
 use ringtap::rules::{self, Counter, Hist};
@@ -44,6 +46,8 @@ pub(super) struct Entry {
 #[derive(Clone, Debug)]
 struct Armed {
     trigger: Trigger,
+    /// As it was written.
+    text: String,
     counter: Option<Counter>,
     hist: Option<Hist>,
     /// The event that it switches.
@@ -128,6 +132,13 @@ fn complaint(error: &FilterError) -> String {
     text
 }
 
+/// The event that a trigger switches, if it is of that kind.
+fn switched(catalog: &Catalog, trigger: &Trigger) -> Result<Option<u16>, Errno> {
+    let Action::Switch { system, event, .. } = &trigger.action else { return Ok(None) };
+    let other = catalog.switchable().find(|it| it.system == *system && it.name == *event);
+    Ok(Some(other.ok_or(Errno::INVAL)?.id))
+}
+
 impl Instance {
     /// Puts a filter in an event's entry, or takes it out, and in force; else everything stays.
     fn set_filter(&self, event: &Event, text: Option<String>, filter: Option<Vec<u64>>) -> Result<(), Errno> {
@@ -158,6 +169,12 @@ impl Instance {
     /// Sets an event's filter; `0` removes it. A bad one leaves the event without a filter, as in the kernel, and the file
     /// says why.
     pub(crate) fn write_filter(&self, event: &Event, formats: &Formats, bytes: &[u8]) -> Result<(), Errno> {
+        let done = self.change_filter(event, formats, bytes);
+        self.save();
+        done
+    }
+
+    fn change_filter(&self, event: &Event, formats: &Formats, bytes: &[u8]) -> Result<(), Errno> {
         let text = command(bytes)?;
         if text.trim() == "0" {
             return self.set_filter(event, None, None);
@@ -180,18 +197,17 @@ impl Instance {
         bytes: &[u8],
     ) -> Result<(), Errno> {
         let text = command(bytes)?;
-        for event in events {
-            match parse(text, event, formats) {
-                _ if text.trim() == "0" => self.set_filter(event, None, None)?,
-                Ok(filter) => self.set_filter(event, Some(text.to_owned()), Some(program(&filter)?))?,
-                Err(_) => {
-                    self.log(PARSER, NOT_THIS_EVENT, text, 0);
-                    let text = format!("{text}\n^\nparse_error: {NOT_THIS_EVENT}\n");
-                    self.set_filter(event, Some(text), None)?;
-                }
+        let done = events.iter().try_for_each(|event| match parse(text, event, formats) {
+            _ if text.trim() == "0" => self.set_filter(event, None, None),
+            Ok(filter) => self.set_filter(event, Some(text.to_owned()), Some(program(&filter)?)),
+            Err(_) => {
+                self.log(PARSER, NOT_THIS_EVENT, text, 0);
+                let text = format!("{text}\n^\nparse_error: {NOT_THIS_EVENT}\n");
+                self.set_filter(event, Some(text), None)
             }
-        }
-        Ok(())
+        });
+        self.save();
+        done
     }
 
     pub(crate) fn trigger_text(&self, control: &Control, id: u16) -> Vec<u8> {
@@ -206,6 +222,12 @@ impl Instance {
 
     /// Adds, changes or removes a trigger.
     pub(crate) fn write_trigger(&self, control: &Control, event: &Event, bytes: &[u8]) -> Result<(), Errno> {
+        let done = self.change_trigger(control, event, bytes);
+        self.save();
+        done
+    }
+
+    fn change_trigger(&self, control: &Control, event: &Event, bytes: &[u8]) -> Result<(), Errno> {
         let catalog = control.catalog();
         let formats = catalog.formats();
         let decoded = formats.by_id(event.id).ok_or(Errno::INVAL)?;
@@ -222,13 +244,7 @@ impl Instance {
             return Ok(());
         };
         let (Command::Add(trigger) | Command::Remove(trigger)) = &command;
-        let other = match &trigger.action {
-            Action::Switch { system, event, .. } => {
-                let other = catalog.switchable().find(|it| it.system == *system && it.name == *event);
-                Some(other.ok_or(Errno::INVAL)?.id)
-            }
-            _ => None,
-        };
+        let other = switched(&catalog, trigger)?;
         let mut entries = self.rules();
         let entry = entries.entry(event.id).or_default();
         let known = entry.triggers.iter().position(|armed| armed.trigger.is_same(trigger));
@@ -247,7 +263,7 @@ impl Instance {
                     }
                     (Some(_), None) => Err(Errno::EXIST),
                     (None, Some(Change::Continue | Change::Clear)) => Err(wrong(HistErrorKind::NotThere)),
-                    (None, _) => self.arm(control, event.id, entry, *trigger, other),
+                    (None, _) => self.arm(control, event.id, entry, (*trigger, text), other),
                 }
             }
         }
@@ -258,10 +274,11 @@ impl Instance {
         control: &Control,
         id: u16,
         entry: &mut Entry,
-        trigger: Trigger,
+        (trigger, text): (Trigger, &str),
         other: Option<u16>,
     ) -> Result<(), Errno> {
-        let mut armed = Armed { counter: None, hist: None, other, is_paused: false, trigger };
+        let mut armed =
+            Armed { counter: None, hist: None, other, is_paused: false, trigger, text: text.to_owned() };
         if let Some(count) = armed.trigger.count {
             let count = u32::try_from(count).unwrap_or(u32::MAX);
             let counter = control.instances().new_counter(count);
@@ -345,6 +362,72 @@ impl Instance {
             table.print(&Symbols::default(), &mut out);
         }
         out
+    }
+
+    /// The texts of all rules, as [`saved`](super::saved) keeps them.
+    pub(super) fn rules_saved(&self) -> String {
+        let mut lines = String::new();
+        for (id, entry) in self.rules().iter() {
+            let texts = entry.text.iter().map(|text| ("filter", text));
+            let triggers = entry.triggers.iter().map(|armed| ("trigger", &armed.text));
+            for (key, text) in texts.chain(triggers) {
+                // To a string, which takes all.
+                let _ = writeln!(lines, "{key} {id} {}", escaped(text));
+            }
+        }
+        lines
+    }
+
+    /// Takes an event's rules over from a daemon that was killed. Where they are in force as the texts say, they stay as
+    /// they are, with all that was counted; else they are set anew.
+    pub(super) fn restore_rules(
+        &self,
+        control: &Control,
+        event: &Event,
+        texts: Texts,
+        complain: &mut dyn FnMut(&str),
+    ) {
+        if let Some(entry) = self.entry_in_force(control, event, &texts) {
+            self.rules().insert(event.id, entry);
+            return;
+        }
+        let name = format!("{}:{}", event.system, event.name);
+        if self.inner.set_rules(event.id, rules::Rules::default()).is_err() {
+            return complain(&format!("the filter and triggers of {name}"));
+        }
+        let formats = control.catalog().formats();
+        if let Some(text) = &texts.filter
+            && self.change_filter(event, &formats, text.as_bytes()).is_err()
+        {
+            complain(&format!("the filter of {name}: {text}"));
+        }
+        for text in texts.triggers.iter().rev() {
+            if self.change_trigger(control, event, text.as_bytes()).is_err() {
+                complain(&format!("a trigger of {name}: {text}"));
+            }
+        }
+    }
+
+    /// The entry of these texts, where just that is in force.
+    fn entry_in_force(&self, control: &Control, event: &Event, texts: &Texts) -> Option<Entry> {
+        let (catalog, in_force) = (control.catalog(), self.inner.rules(event.id));
+        let formats = catalog.formats();
+        let filter = texts.filter.as_ref().and_then(|text| program(&parse(text, event, &formats).ok()?).ok());
+        if filter != in_force.filter || texts.triggers.len() != in_force.triggers.len() {
+            return None;
+        }
+        let armed = |(text, rule): (&String, &rules::Trigger)| {
+            let command = Command::parse(text, formats.by_id(event.id)?, &Symbols::default()).ok()??;
+            let Command::Add(trigger) = command else { return None };
+            let hist = if let rules::Action::Hist(hist) = rule.action { Some(hist) } else { None };
+            let other = switched(&catalog, &trigger).ok()?;
+            let (counter, is_paused, text) = (rule.counter, rule.is_paused, text.clone());
+            let armed = Armed { trigger: *trigger, text, counter, hist, other, is_paused };
+            (armed.trigger.count.is_some() == counter.is_some() && armed.rule().as_ref() == Ok(rule))
+                .then_some(armed)
+        };
+        let triggers = texts.triggers.iter().zip(&in_force.triggers).map(armed).collect::<Option<_>>()?;
+        Some(Entry { text: texts.filter.clone(), filter, triggers })
     }
 
     /// Takes all triggers of the instance away: it goes.

@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 use super::node::{Node, Place};
+use super::raw::RawSnapshot;
 use super::table::{File, Read, Write};
 use super::tree::Tree;
 use crate::control::Caller;
@@ -51,7 +52,7 @@ pub struct Wait {
 pub enum Special {
     /// Text of this open: reads of any offset see the same.
     Text,
-    /// A consumed stream of text (`trace_pipe`): offsets mean nothing.
+    /// A consumed stream (`trace_pipe`, `snapshot_raw`): offsets mean nothing.
     Pipe,
     /// A place to write to that has no offsets (`trace_marker`, `free_buffer`).
     Stream,
@@ -85,6 +86,7 @@ enum State {
     Trace(Hold, Option<Trace>),
     Pipe(Pipe),
     Raw(RawPipe),
+    RawSnapshot(Hold, RawSnapshot),
 }
 
 impl RawPipe {
@@ -133,6 +135,10 @@ impl Handle {
                 let hold = instance.hold(Use::RawPipe)?;
                 State::Raw(RawPipe { cpu: cpu.ok_or(Errno::NODEV)?, hold })
             }
+            Read::RawSnapshot => {
+                let snapshot = RawSnapshot::new(cpu.ok_or(Errno::NODEV)?);
+                State::RawSnapshot(instance.hold(Use::Plain)?, snapshot)
+            }
             _ => State::Plain(instance.hold(Use::Plain)?),
         };
         // Gone between the look-up and the hold: nobody could remove it from now on.
@@ -147,7 +153,7 @@ impl Handle {
 
     fn hold(&self) -> &Hold {
         match &self.state {
-            State::Plain(hold) | State::Trace(hold, _) => hold,
+            State::Plain(hold) | State::Trace(hold, _) | State::RawSnapshot(hold, _) => hold,
             State::Pipe(pipe) => pipe.hold(),
             State::Raw(raw) => &raw.hold,
         }
@@ -157,7 +163,7 @@ impl Handle {
     #[must_use]
     pub fn special(&self) -> Special {
         match self.file.read {
-            Read::Pipe => Special::Pipe,
+            Read::Pipe | Read::RawSnapshot => Special::Pipe,
             Read::Raw => Special::Raw,
             Read::No => Special::Stream,
             Read::Text(_) | Read::Trace | Read::Snapshot => Special::Text,
@@ -190,6 +196,10 @@ impl Handle {
                     Some(trace) => trace.read(offset, len).map(Answer::Bytes),
                     None => Err(Errno::IO),
                 }
+            }
+            (State::RawSnapshot(hold, snapshot), _) => {
+                // A copy gets no more events, so nobody waits for them.
+                snapshot.read(hold.instance.host().snapshot(), len).map(Answer::Bytes)
             }
             (State::Plain(hold), Read::Text(say)) => {
                 if self.text.is_none() || offset == 0 {

@@ -43,6 +43,8 @@ pub(super) enum Read {
     Pipe,
     /// `trace_pipe_raw`: sub-buffers.
     Raw,
+    /// `snapshot_raw`: the sub-buffers of a copy.
+    RawSnapshot,
 }
 
 /// What writing a file does.
@@ -99,7 +101,7 @@ impl File {
     }
 }
 
-use Read::{Pipe, Raw, Snapshot, Text as Say, Trace};
+use Read::{Pipe, Raw, RawSnapshot, Snapshot, Text as Say, Trace};
 use Write::{No, Set, Take};
 
 /// An instance's directory.
@@ -152,6 +154,7 @@ pub(super) const INSTANCE: &[File] = &[
 pub(super) const CPU: &[File] = &[
     file("buffer_size_kb",        0o640, Say(|at| at.instance.buffer_size_kb(at.cpu)), Set(resize)),
     file("snapshot",              0o640, Snapshot,                                    Set(snapshot)),
+    file("snapshot_raw",          0o440, RawSnapshot,                                 No),
     file("stats",                 0o440, Say(|at| at.instance.stats(at.cpu.ok_or(Errno::NODEV)?)), No),
     file("trace",                 0o640, Trace,                                       Set(|_, _| Ok(())))
         .truncated(|at| at.instance.reset(at.cpu)),

@@ -13,18 +13,17 @@
 
 use super::error::AttachError;
 use super::link::Link;
-use super::{Connection, Role, TIMEOUT, fork, place, request};
+use super::mapped::Mapped;
+use super::{Connection, Role, TIMEOUT, early, fork, place, request};
 use crate::board::Board;
 use crate::event::registry::RegisterError;
 use crate::event::switch::{Switch, Word};
 use crate::host::{Config, Host};
 use crate::instance::common::Common;
 use crate::instance::targets::Targets;
-use crate::map::Mapping;
 use crate::serve::spawn_without_signals;
 use crate::writer::Writer;
 use ringtap_abi::control::PROTOCOL;
-use ringtap_abi::meta::state;
 use ringtap_abi::switchboard::{MAX_INSTANCES, TOP};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec};
 use rustix::fd::{AsFd, AsRawFd, OwnedFd};
@@ -51,6 +50,9 @@ pub enum Early {
     /// All events are on, and go to buffers of the process's own, made like this. The host's buffers replace them when
     /// it comes; [`Attachment::early`] still has them.
     Keep(Config),
+    /// As with `Keep`; and when the host comes, it is given the buffers: as the instance `early-PID`, in which all those
+    /// events are read as others are. It takes no more events. What a forked child wrote early is its parent's to give.
+    HandOver(Config),
 }
 
 /// A process's attachment to a host. Clones are handles of the same; with the last one it ends, and writers go on
@@ -81,6 +83,8 @@ pub(super) struct Shared {
     targets: Arc<Targets>,
     /// The process's own buffers, where it began without a host.
     early: Option<Host>,
+    /// What the host is to be given of that; `None` where it is not, or not any more.
+    to_hand_over: fork::Lock<Option<early::Ids>>,
     /// Declarations for which there was no host to ask.
     local: OnceLock<Common>,
     /// An eventfd: the last handle is gone.
@@ -94,6 +98,8 @@ pub(super) struct Shared {
 #[derive(Debug, Default)]
 struct State {
     known: Option<Known>,
+    has_host: bool,
+    /// And the events that were declared before look at its switchboard.
     is_attached: bool,
     trouble: Option<String>,
 }
@@ -114,7 +120,7 @@ impl Known {
         }
         link.ask_with(&request(request::OFFER_SWITCHBOARD, 0, 0), &[], Some(self.board.fd()))?;
         for (bit, mapped) in (0u16..).zip(&self.instances) {
-            let descriptors = mapped.iter().flat_map(|mapped| &mapped.descriptors);
+            let descriptors = mapped.iter().flat_map(Mapped::descriptors);
             for (cpu, descriptor) in (0u32..).zip(descriptors) {
                 let epoch = mapped.as_ref().map_or(0, |mapped| mapped.epoch);
                 let header = request(request::OFFER_BUFFER, place(bit, cpu), epoch);
@@ -122,28 +128,6 @@ impl Known {
             }
         }
         link.ask(&request(request::OFFER_END, 0, 0), &[]).map(|_| ())
-    }
-}
-
-/// An instance's buffers.
-#[derive(Debug)]
-struct Mapped {
-    epoch: u64,
-    mappings: Vec<Arc<Mapping>>,
-    /// What can be offered to a host in this one's place. The index is the CPU.
-    descriptors: Vec<OwnedFd>,
-}
-
-impl Mapped {
-    /// Sends this process's writers to the buffers in these ones' place.
-    fn retire(&self) {
-        retire(&self.mappings);
-    }
-}
-
-fn retire(mappings: &[Arc<Mapping>]) {
-    for mapping in mappings {
-        mapping.ring().meta().switches.state.fetch_or(state::RETIRED | state::OFF, Relaxed);
     }
 }
 
@@ -188,10 +172,11 @@ impl Attachment {
     /// [`AttachError`] where the process cannot make what it needs itself.
     pub fn attach_early(path: impl AsRef<Path>, early: Early) -> Result<Self, AttachError> {
         let failed = |source| AttachError::Early { source };
+        let hands_over = matches!(early, Early::HandOver(_));
         let (config, on) = match early {
             // Memory that writers can look at, and that no event is written to.
             Early::Off => (Config { ring_subbufs: 2, off: true, ..Config::default() }, 0),
-            Early::Keep(config) => (config, TOP),
+            Early::Keep(config) | Early::HandOver(config) => (config, TOP),
         };
         let common = Arc::new(Common::new(on).map_err(|error| failed(error.into()))?);
         let host = Host::with(&config, &common, None, true).map_err(failed)?;
@@ -199,6 +184,7 @@ impl Attachment {
             host.retire();
         }
         let shared = Shared::new(path.as_ref(), Arc::clone(common.targets()), Some(host))?;
+        *shared.to_hand_over.lock() = hands_over.then(early::Ids::default);
         Self::start(shared, None)
     }
 
@@ -223,14 +209,13 @@ impl Attachment {
         let shared = self.shared();
         let state = shared.state.lock();
         let top = state.known.as_ref().and_then(|known| known.instances[0].as_ref());
-        let mappings = match (top, &shared.early) {
-            (Some(top), _) => top.mappings.clone(),
-            (None, early) => early.as_ref().expect("without a host, there are early buffers").mappings(),
-        };
-        Writer::new(mappings, Some(Arc::clone(&shared.targets)))
+        match (top, &shared.early) {
+            (Some(top), _) => Writer::of_lanes(Arc::clone(&top.lanes), Some(Arc::clone(&shared.targets))),
+            (None, early) => early.as_ref().expect("without a host, there are early buffers").writer(),
+        }
     }
 
-    /// Whether there is a host, and its instances are known.
+    /// Whether there is a host, its instances are known, and it switches the events declared so far.
     #[must_use]
     pub fn is_attached(&self) -> bool {
         self.shared().state.lock().is_attached
@@ -242,7 +227,8 @@ impl Attachment {
         self.shared().state.lock().trouble.clone()
     }
 
-    /// The process's own buffers, where it began with [`Early::Keep`]: what was written before there was a host.
+    /// The process's own buffers, where it began with [`Early::Keep`] or [`Early::HandOver`]: what was written before there
+    /// was a host. Those that are handed over are the host's to read.
     #[must_use]
     pub fn early(&self) -> Option<&Host> {
         self.shared().early.as_ref().filter(|host| host.common().new_events() != 0)
@@ -256,7 +242,7 @@ impl Attachment {
         format: &str,
     ) -> Result<(u16, Option<Word>), AttachError> {
         let shared = self.shared();
-        if self.is_attached() {
+        if shared.state.lock().has_host {
             let declared = shared.request(|connection| {
                 let id = connection.register_event(system, name, format)?;
                 Ok((id, Some(Word::new(connection.board()?.word_for_ever(id)))))
@@ -295,6 +281,7 @@ impl Shared {
             path: path.to_owned(),
             targets,
             early,
+            to_hand_over: fork::Lock::default(),
             local: OnceLock::new(),
             stop: stop.map_err(|errno| system("make an eventfd")(errno.into()))?,
             state: fork::Lock::default(),
@@ -336,7 +323,7 @@ impl Shared {
             let end = self.follow(&connected);
             self.socket.store(-1, Relaxed);
             let mut state = self.state.lock();
-            state.is_attached = false;
+            (state.has_host, state.is_attached) = (false, false);
             match end {
                 End::Stopped => return,
                 End::Lost(error) => state.trouble = Some(error.to_string()),
@@ -419,10 +406,25 @@ impl Shared {
         } else if let Some(known) = &mut state.known {
             self.map_instances(known, connection)?;
         }
-        (state.is_attached, state.trouble) = (true, None);
+        (state.has_host, state.trouble) = (true, None);
         drop(state);
         self.move_switches(connection)?;
+        self.hand_over(connection)?;
+        self.state.lock().is_attached = true;
         Ok(generation)
+    }
+
+    /// Gives the host what was written before it came, where that was asked. What it refuses stays here.
+    fn hand_over(&self, connection: &Connection) -> Result<(), AttachError> {
+        let mut ids = self.to_hand_over.lock();
+        let (Some(known), Some(early)) = (&mut *ids, &self.early) else { return Ok(()) };
+        match early::hand_over(early, known, connection) {
+            Err(error) if error.is_gone() => return Err(error),
+            Err(error) => self.state.lock().trouble = Some(error.to_string()),
+            Ok(()) => {}
+        }
+        *ids = None;
+        Ok(())
     }
 
     /// Maps the instances whose buffers are not those that are known.
@@ -431,18 +433,25 @@ impl Shared {
             let entry = known.board.entry(bit.into());
             // S5: as above.
             let epoch = entry.epoch.load(Acquire);
-            if place.as_ref().map_or(0, |mapped| mapped.epoch) == epoch {
-                continue;
-            }
+            let lineage = entry.lineage.load(Relaxed);
             // Where it is replaced meanwhile, the generation grows, and it is looked at again.
-            let (descriptors, mappings) = match connection.map_all(bit) {
-                Ok(mapped) => mapped,
-                Err(error) if error.is_missing() && bit > 0 => (Vec::new(), Vec::new()),
+            let mapped = match place {
+                None if epoch == 0 => continue,
+                Some(mapped) if mapped.epoch == epoch && !mapped.is_ahead() => continue,
+                Some(mapped) if mapped.lineage == lineage => {
+                    mapped.follow(connection, bit).map(|()| mapped.epoch = epoch).map(|()| None)
+                }
+                _ => Mapped::new(connection, bit, epoch, lineage).map(Some),
+            };
+            let mapped = match mapped {
+                Ok(None) => continue,
+                Ok(Some(mapped)) => mapped,
+                Err(error) if error.is_missing() && bit > 0 => Mapped::nothing(epoch, lineage),
                 Err(error) => return Err(error),
             };
-            let writer = (!mappings.is_empty()).then(|| Writer::new(mappings.clone(), None));
-            self.targets.set(bit.into(), writer);
-            *place = Some(Mapped { epoch, mappings, descriptors });
+            let lanes = Some(&mapped.lanes).filter(|lanes| !lanes.is_empty());
+            self.targets.set(bit.into(), lanes.map(|lanes| Writer::of_lanes(Arc::clone(lanes), None)));
+            *place = Some(mapped);
         }
         Ok(())
     }
@@ -451,14 +460,14 @@ impl Shared {
     fn leave(&self, old: Option<&Known>) {
         old.iter().flat_map(|known| known.instances.iter().flatten()).for_each(Mapped::retire);
         if let Some(early) = &self.early {
-            retire(&early.mappings());
+            early.retire();
         }
     }
 
     /// Whether a switch looks at another switchboard than the host's.
     fn is_behind(&self, switch: &Switch) -> bool {
         let state = self.state.lock();
-        state.is_attached && state.known.as_ref().is_some_and(|known| !known.board.owns(switch.home()))
+        state.has_host && state.known.as_ref().is_some_and(|known| !known.board.owns(switch.home()))
     }
 
     /// Declares with the host what was declared elsewhere, and points its switches here.
@@ -487,6 +496,9 @@ impl Shared {
         unsafe { self.state.renew() };
         // SAFETY: as above.
         unsafe { self.switches.renew() };
+        // SAFETY: as above.
+        unsafe { self.to_hand_over.renew() };
+        *self.to_hand_over.lock() = None;
         let socket = self.socket.swap(-1, Relaxed);
         if socket >= 0 {
             // SAFETY: the link's own, whose thread is not here: nobody uses this copy.

@@ -5,9 +5,11 @@
 //! performs. Every call ends in bounded time, with an error where the host is dead or stopped.
 
 mod attachment;
+mod early;
 mod error;
 mod fork;
 mod link;
+mod mapped;
 
 pub use attachment::{Attachment, Early};
 pub use error::AttachError;
@@ -26,7 +28,7 @@ use link::{Link, Reply};
 use ringtap_abi::control::split_event;
 use ringtap_abi::control::{Counters, Header, HostInfo, PROTOCOL, Part, at, cpus_of, request, role};
 use ringtap_abi::switchboard::MAX_INSTANCES;
-use rustix::fd::{AsFd, OwnedFd};
+use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -243,12 +245,13 @@ impl Connection {
     /// # Errors
     /// [`AttachError`].
     pub fn descriptor(&self, cpu: u32) -> Result<OwnedFd, AttachError> {
-        self.descriptor_in(self.instance, cpu)
+        self.descriptor_after(self.instance, cpu, 0)
     }
 
-    fn descriptor_in(&self, instance: u16, cpu: u32) -> Result<OwnedFd, AttachError> {
+    /// The descriptor behind the file of the inode `known`, where one is about to follow that.
+    fn descriptor_after(&self, instance: u16, cpu: u32, known: u64) -> Result<OwnedFd, AttachError> {
         let mut link = self.link();
-        let reply = link.ask(&request(request::GET_BUFFER, place(instance, cpu), 0), &[])?;
+        let reply = link.ask(&request(request::GET_BUFFER, place(instance, cpu), known), &[])?;
         reply.descriptor.ok_or(AttachError::Protocol("it gave no descriptor"))
     }
 
@@ -328,6 +331,19 @@ impl Connection {
         u16::try_from(reply.value).map_err(|_| AttachError::Protocol("its event id is above 65,535"))
     }
 
+    /// Hands over buffers that nobody writes any more: the host makes an instance of this name.
+    fn hand_over<'f>(
+        &self,
+        name: &str,
+        buffers: impl Iterator<Item = (u32, BorrowedFd<'f>)>,
+    ) -> Result<(), AttachError> {
+        let mut link = self.link();
+        for (cpu, descriptor) in buffers {
+            link.ask_with(&request(request::HAND_OVER, cpu, 0), &[], Some(descriptor))?;
+        }
+        link.ask(&request(request::HAND_OVER_END, 0, 0), name.as_bytes()).map(|_| ())
+    }
+
     /// The event with the lowest id above `id`; `None` after the last one.
     ///
     /// # Errors
@@ -387,12 +403,8 @@ impl Connection {
     }
 
     fn map_in(&self, instance: u16, cpu: u32, access: Access) -> Result<(OwnedFd, Mapping), AttachError> {
-        let descriptor = self.descriptor_in(instance, cpu)?;
-        let mapping =
-            map::open(descriptor.as_fd(), access).map_err(|source| AttachError::Map { cpu, source })?;
-        if mapping.ring().meta().identity.cpu.load(Relaxed) != cpu {
-            return Err(AttachError::Protocol("it gave the buffer of another CPU"));
-        }
+        let descriptor = self.descriptor_after(instance, cpu, 0)?;
+        let mapping = map_descriptor(&descriptor, cpu, access)?;
         Ok((descriptor, mapping))
     }
 
@@ -410,6 +422,15 @@ impl Connection {
     pub fn role(&self) -> Role {
         self.role
     }
+}
+
+/// Maps a buffer that must be this CPU's.
+fn map_descriptor(descriptor: &OwnedFd, cpu: u32, access: Access) -> Result<Mapping, AttachError> {
+    let mapping = map::open(descriptor.as_fd(), access).map_err(|source| AttachError::Map { cpu, source })?;
+    if mapping.ring().meta().identity.cpu.load(Relaxed) != cpu {
+        return Err(AttachError::Protocol("it gave the buffer of another CPU"));
+    }
+    Ok(mapping)
 }
 
 /// An instance's CPU. All that is no CPU number of a packet names none.

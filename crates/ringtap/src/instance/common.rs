@@ -1,6 +1,7 @@
 //! What all instances of a host have in common: events, switchboard, this process's writers.
 
 use super::awaited::Awaited;
+use super::followers::Followers;
 use super::targets::Targets;
 use crate::board::Board;
 use crate::event::registry::{RegisterError, Registry};
@@ -20,6 +21,7 @@ pub(crate) struct Common {
     targets: Arc<Targets>,
     rules: Publisher<Arc<Board>>,
     awaited: Awaited,
+    followers: Arc<Followers>,
     /// Eventfds of those who tell the attached processes of changes.
     tellers: Mutex<Vec<Weak<OwnedFd>>>,
 }
@@ -56,7 +58,8 @@ impl Common {
         rules: Publisher<Arc<Board>>,
     ) -> Self {
         let (awaited, tellers) = (Awaited::default(), Mutex::default());
-        Self { registry: Mutex::new(registry), board, targets, rules, awaited, tellers }
+        let followers = Arc::default();
+        Self { registry: Mutex::new(registry), board, targets, rules, awaited, followers, tellers }
     }
 
     /// What is declared. A declaration is complete or absent, so a panic of another thread changes nothing.
@@ -164,6 +167,7 @@ impl Common {
         }
         let entry = self.board.entry(instance);
         entry.name_len.store(0, Relaxed);
+        entry.lineage.fetch_add(1, Relaxed);
         // The next instance in this place continues the count, so that nobody takes it for this one.
         entry.epoch.fetch_add(1, Release);
     }
@@ -192,6 +196,11 @@ impl Common {
         let mut tellers = self.tellers.lock().unwrap_or_else(PoisonError::into_inner);
         tellers.retain(|teller| teller.strong_count() > 0);
         tellers.push(Arc::downgrade(teller));
+    }
+
+    /// The attached processes that follow the instances.
+    pub(crate) fn followers(&self) -> &Arc<Followers> {
+        &self.followers
     }
 
     /// How many changes attached processes had to hear of.

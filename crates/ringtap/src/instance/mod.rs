@@ -36,6 +36,7 @@
 
 mod awaited;
 pub(crate) mod common;
+pub(crate) mod followers;
 mod named;
 pub(crate) mod targets;
 pub(crate) mod tasks;
@@ -178,8 +179,11 @@ impl Instances {
             let percent = u8::try_from(entry.buffer_percent.load(Relaxed)).unwrap_or(50).min(100);
             let is_whole = own.iter().all(|offered| offered.epoch == epoch);
             let fds = own.into_iter().map(|offered| (offered.cpu, offered.fd));
-            let host = Host::adopt(fds.collect(), &common, percent, bit == 0)
-                .and_then(|host| if is_whole { Ok(host) } else { Err(HostError::Damaged(0)) });
+            let host = {
+                let directory = config.directory.as_deref().filter(|_| bit == 0);
+                Host::adopt(fds.collect(), &common, percent, bit == 0, directory)
+            }
+            .and_then(|host| if is_whole { Ok(host) } else { Err(HostError::Damaged(0)) });
             let named = match host {
                 Ok(host) => {
                     if bit > 0 {
@@ -217,12 +221,14 @@ impl Instances {
         self.at(0).expect("the top instance is always there")
     }
 
-    /// Makes an instance, in which all events are off.
+    /// Makes an instance, in which all events are off. Its buffers are in memory alone, also where the top instance's are
+    /// persistent: give it a directory of its own with [`create_with`](Self::create_with).
     ///
     /// # Errors
     /// [`InstanceError`].
     pub fn create(&self, name: &str) -> Result<Instance, InstanceError> {
-        self.create_with(name, &self.inner.config)
+        // One host has the directory of persistent buffers: named instances are in memory alone.
+        self.create_with(name, &Config { directory: None, ..self.inner.config.clone() })
     }
 
     /// As [`create`](Self::create), with buffers as this configuration says.
@@ -230,6 +236,25 @@ impl Instances {
     /// # Errors
     /// [`InstanceError`].
     pub fn create_with(&self, name: &str, config: &Config) -> Result<Instance, InstanceError> {
+        self.add(name, config, |common| Host::with(config, common, None, false))
+    }
+
+    /// Makes an instance of buffers that a process wrote before it had a host. Nobody writes them any more.
+    pub(crate) fn take_in(&self, name: &str, fds: Vec<(u32, OwnedFd)>) -> Result<Instance, InstanceError> {
+        let common = &self.inner.common;
+        let percent = self.inner.config.buffer_percent;
+        check_name(name)?;
+        let host = Host::adopt(fds, common, percent, false, None)?;
+        host.check_ended()?;
+        self.add(name, &host.stated_config(), |_| Ok(host))
+    }
+
+    fn add(
+        &self,
+        name: &str,
+        config: &Config,
+        make: impl FnOnce(&Arc<Common>) -> Result<Host, HostError>,
+    ) -> Result<Instance, InstanceError> {
         check_name(name)?;
         let common = &self.inner.common;
         let mut table = self.table();
@@ -240,7 +265,7 @@ impl Instances {
         if free >= MAX_INSTANCES {
             return Err(InstanceError::TooMany);
         }
-        let host = Host::with(config, common, None, false)?;
+        let host = make(common)?;
         common.targets().set(free, Some(host.writer()));
         let named = Arc::new(Named::new(name.to_owned(), free, config.clone(), host, common));
         if free == table.len() {
@@ -300,7 +325,9 @@ impl Instances {
     /// # Errors
     /// [`RegisterError`] names what is wrong, or what differs from an event declared under this name.
     pub fn register_event(&self, system: &str, name: &str, format: &str) -> Result<u16, RegisterError> {
-        self.inner.common.declare(system, name, format)
+        let hosts: Vec<_> = self.table().iter().flatten().map(|named| named.host()).collect();
+        let persistent: Vec<_> = hosts.into_iter().filter(Host::is_persistent).collect();
+        self.top().host().declare_kept(&persistent, system, name, format)
     }
 
     /// All events declared, in the order of their ids.

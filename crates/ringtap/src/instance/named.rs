@@ -6,10 +6,16 @@ use super::common::Common;
 use crate::clock::ClockId;
 use crate::event::registry::FIRST_ID;
 use crate::host::{Config, Host, HostError, Mode};
+use crate::resize::Replacement;
 use crate::rules::{PidList, Rules, RulesError};
 use ringtap_abi::switchboard::MAX_INSTANCES;
 use std::sync::atomic::Ordering::{Relaxed, Release};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+/// How long a resize waits for attached processes to map what follows. The events of those that have not by then are
+/// refused until they have, and counted.
+const PATIENCE: Duration = Duration::from_millis(200);
 
 /// A named set of per-CPU buffers. Clones are handles of the same instance; one that was removed takes no changes.
 #[derive(Clone, Debug)]
@@ -24,6 +30,8 @@ pub(super) struct Named {
     bit: usize,
     common: Arc<Common>,
     present: Mutex<Present>,
+    /// Held while the buffers change. `present` is not, where attached processes are waited for.
+    changing: Mutex<()>,
 }
 
 #[derive(Debug)]
@@ -42,7 +50,7 @@ impl Named {
         let sizes = host.ring_sizes();
         common.board().entry(bit).buffer_percent.store(config.buffer_percent.into(), Relaxed);
         let present = Mutex::new(Present { host, config, sizes, is_removed: false });
-        Self { name, bit, common: Arc::clone(common), present }
+        Self { name, bit, common: Arc::clone(common), present, changing: Mutex::default() }
     }
 
     pub(super) fn name(&self) -> &str {
@@ -70,14 +78,25 @@ impl Named {
         self.present.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Tells the attached processes that there are new buffers here.
+    fn changing(&self) -> MutexGuard<'_, ()> {
+        self.changing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Tells the attached processes that there is another set of buffers here.
     pub(super) fn announce(&self) {
+        self.common.board().entry(self.bit).lineage.fetch_add(1, Relaxed);
+        self.announce_more();
+    }
+
+    /// Tells the attached processes that there are more buffers here.
+    fn announce_more(&self) {
         // S5: pairs with the Acquire of who looks: the name is there.
         self.common.board().entry(self.bit).epoch.fetch_add(1, Release);
         self.common.changed();
     }
 
     pub(super) fn remove(&self) -> Result<(), InstanceError> {
+        let _turn = self.changing();
         let mut present = self.present();
         if let Some(pid) = present.host.consumer() {
             return Err(InstanceError::InUse { name: self.name.clone(), pid });
@@ -96,12 +115,16 @@ impl Named {
     /// Puts buffers of another configuration in the present ones' place. What those hold is for readers that have
     /// them open.
     fn replace(&self, config: Config, sizes: Vec<u32>) -> Result<(), InstanceError> {
+        let _turn = self.changing();
         let mut present = self.present();
         if present.is_removed {
             return Err(InstanceError::Removed { name: self.name.clone() });
         }
         if let Some(pid) = present.host.consumer() {
             return Err(InstanceError::InUse { name: self.name.clone(), pid });
+        }
+        if present.host.is_persistent() {
+            return Err(HostError::Persistent.into());
         }
         let off = !present.host.is_recording();
         let config = Config { off, ..config };
@@ -112,6 +135,43 @@ impl Named {
         self.announce();
         old.retire();
         Ok(())
+    }
+
+    /// Resizes the buffers as `config` and `sizes` say, while writers and readers go on.
+    fn resize(
+        &self,
+        config: Config,
+        sizes: Vec<u32>,
+        resize: impl FnOnce(&Host, &dyn Fn(&[Replacement<'_>])) -> Result<(), HostError>,
+    ) -> Result<(), InstanceError> {
+        let turn = self.changing();
+        let host = {
+            let present = self.present();
+            if present.is_removed {
+                return Err(InstanceError::Removed { name: self.name.clone() });
+            }
+            present.host.clone()
+        };
+        let announce = |news: &[Replacement<'_>]| {
+            if !news.is_empty() {
+                self.announce_more();
+                self.common.followers().wait(self.common.generation(), PATIENCE);
+            }
+        };
+        match resize(&host, &announce) {
+            // Processes that come later would count in another place: only another set of buffers will do.
+            Err(HostError::Counter) => {
+                drop(turn);
+                self.replace(config, sizes)
+            }
+            done => {
+                let mut present = self.present();
+                present.sizes = host.ring_sizes();
+                done?;
+                present.config = Config { off: present.config.off, mode: present.config.mode, ..config };
+                Ok(())
+            }
+        }
     }
 }
 
@@ -150,6 +210,12 @@ impl Instance {
         self.named.host()
     }
 
+    /// Whether its present buffers are files, which outlive the host: see [`recover`](crate::recover).
+    #[must_use]
+    pub fn is_persistent(&self) -> bool {
+        self.host().is_persistent()
+    }
+
     /// How its present buffers were made.
     #[must_use]
     pub fn config(&self) -> Config {
@@ -176,7 +242,9 @@ impl Instance {
         self.named.present().sizes.get(cpu as usize).copied()
     }
 
-    /// Gives a CPU's ring, or with `None` all of them, this many sub-buffers, the reader page not counted.
+    /// Gives a CPU's ring, or with `None` all of them, this many sub-buffers, the reader page not counted. Events and
+    /// counters stay; readers go on, and so do this process's writers and those of attached ones: see
+    /// [`Host::set_size`]. With the clock `counter`, what the buffers hold goes.
     ///
     /// # Errors
     /// [`InstanceError`].
@@ -186,10 +254,13 @@ impl Instance {
             None => sizes.fill(ring_subbufs),
             Some(cpu) => *sizes.get_mut(cpu as usize).ok_or(HostError::NoSuchCpu(cpu))? = ring_subbufs,
         }
-        self.named.replace(Config { ring_subbufs, ..config }, sizes)
+        self.named.resize(Config { ring_subbufs, ..config }, sizes, |host, announce| {
+            host.set_size_with(cpu, ring_subbufs, announce)
+        })
     }
 
-    /// Gives the buffers sub-buffers of another size, in bytes, so many that the rings keep about their size.
+    /// Gives the buffers sub-buffers of another size, in bytes, so many that the rings keep about their size,
+    /// as [`set_size`](Self::set_size) does.
     ///
     /// # Errors
     /// [`InstanceError`].
@@ -201,7 +272,9 @@ impl Instance {
         };
         let ring_subbufs = fitted(config.ring_subbufs);
         let sizes = sizes.into_iter().map(fitted).collect();
-        self.named.replace(Config { subbuf_size, ring_subbufs, ..config }, sizes)
+        self.named.resize(Config { subbuf_size, ring_subbufs, ..config }, sizes, |host, announce| {
+            host.set_subbuf_size_with(subbuf_size, announce)
+        })
     }
 
     /// Stamps events with another clock from now on. As in the kernel, what is in the buffers goes: two clocks
@@ -343,6 +416,22 @@ impl Instance {
             }
         }
         Ok(())
+    }
+
+    /// As [`await_events`](Self::await_events), and leaves those that are declared as they are.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn await_new_events(&self, pattern: &Pattern) -> Result<(), InstanceError> {
+        let (named, present) = (&self.named, self.named.present());
+        if present.is_removed {
+            return Err(InstanceError::Removed { name: named.name.clone() });
+        }
+        if named.common.awaited().add(pattern.clone(), named.bits()) {
+            Ok(())
+        } else {
+            Err(InstanceError::TooManyAwaited)
+        }
     }
 
     /// What is awaited in this instance.

@@ -95,7 +95,8 @@ mod tests {
         let task = Task { tid, tgid: std::process::id(), comm: "a worker".into() };
         assert_eq!(find(&board, tid), Some(task.clone()));
         assert_eq!(all(&board), [task]);
-        for tid in 1..100_000 {
+        // The real one stands in another of its places.
+        for tid in (1..100_000).filter(|other| *other != tid) {
             let places = task_places(tid).map(|place| &board.tasks()[place]);
             let task = TaskName { tid, tgid: 1, comm: *b"x\ny\0\0\0\0\0\0\0\0\0\0\0\0\0" };
             places.last().expect("there are some").store(&task);

@@ -126,9 +126,10 @@ fn handed(ring: &Ring<'_>, page: SubbufId) -> Result<HandedOut, Corrupt> {
     Ok(HandedOut { bytes, events })
 }
 
-struct PageWords<'r, 'm> {
-    ring: &'r Ring<'m>,
-    page: SubbufId,
+/// A page's words, to be walked.
+pub(crate) struct PageWords<'r, 'm> {
+    pub(crate) ring: &'r Ring<'m>,
+    pub(crate) page: SubbufId,
 }
 
 impl Words for PageWords<'_, '_> {

@@ -45,7 +45,7 @@ impl Client {
             if self.over || self.unsent.is_some() {
                 return;
             }
-            let received = match packet::receive_bytes(&self.socket, buffer) {
+            let received = match packet::receive(&self.socket, buffer) {
                 Ok(received) if received.len > 0 => received,
                 Err(Errno::AGAIN) => return,
                 // Closed, or an empty packet, which looks the same.
@@ -58,7 +58,8 @@ impl Client {
             if let Some(answer) = self.session.end_wait(instances) {
                 self.send(answer);
             }
-            let (answer, cost) = requests::answer(instances, tree, &mut self.session, request);
+            let (answer, cost) =
+                requests::answer(instances, tree, &mut self.session, request, received.descriptor);
             if let Some(answer) = answer {
                 self.send(answer);
             }

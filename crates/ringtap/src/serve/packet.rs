@@ -58,11 +58,3 @@ pub(crate) fn receive(socket: impl AsFd, buffer: &mut [u8]) -> Result<Received, 
     let truncated = message.flags.intersects(ReturnFlags::TRUNC | ReturnFlags::CTRUNC);
     Ok(Received { len: message.bytes, truncated, descriptor })
 }
-
-/// Receives a packet without its descriptors: the kernel closes them. Does not block.
-pub(super) fn receive_bytes(socket: impl AsFd, buffer: &mut [u8]) -> Result<Received, Errno> {
-    // With TRUNC the length is the packet's own.
-    let flags = RecvFlags::DONTWAIT | RecvFlags::TRUNC;
-    let (len, stated) = rustix::io::retry_on_intr(|| rustix::net::recv(&socket, &mut *buffer, flags))?;
-    Ok(Received { len, truncated: stated > len, descriptor: None })
-}

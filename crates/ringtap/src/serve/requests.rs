@@ -5,6 +5,7 @@ use crate::event::registry::RegisterError;
 use crate::host::{Claim, Host, HostError};
 use crate::instance::Instances;
 use crate::instance::common::Common;
+use crate::instance::followers::Follower;
 use ringtap_abi::control::{Counters, Header, HostInfo, PROTOCOL, Part, answer, request, role};
 use ringtap_abi::control::{cpu_of, instance_of, set_cpu, split_event};
 use ringtap_abi::switchboard::MAX_INSTANCES;
@@ -22,6 +23,10 @@ pub(super) struct Session {
     claims: Vec<(u32, Claim)>,
     /// The generation that it knows, while it waits for another.
     awaiting: Option<u32>,
+    /// What it hands over, so far: the CPUs and their buffers.
+    handed: Vec<(u32, OwnedFd)>,
+    /// What it knew when it last said so.
+    follower: Option<Follower>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,7 +37,7 @@ pub(super) enum Role {
 
 impl Session {
     pub(super) fn new(peer: Peer) -> Self {
-        Self { peer, role: None, claims: Vec::new(), awaiting: None }
+        Self { peer, role: None, claims: Vec::new(), awaiting: None, handed: Vec::new(), follower: None }
     }
 
     /// Whether HELLO was said and accepted.
@@ -136,6 +141,7 @@ pub(super) fn answer(
     tree: Option<&dyn Tree>,
     session: &mut Session,
     packet: Option<&[u8]>,
+    descriptor: Option<OwnedFd>,
 ) -> (Option<Answer>, Cost) {
     let Some((header, body)) = packet.and_then(Header::split) else {
         let reason =
@@ -144,17 +150,24 @@ pub(super) fn answer(
     };
     let cost = match header.kind {
         request::STATS | request::RESET | request::REGISTER | request::NEXT_EVENT => Cost::High,
+        request::HAND_OVER_END => Cost::High,
         kind if tree::is_call(kind) => Cost::High,
         _ => Cost::Low,
     };
     if header.kind == request::AWAIT && session.is_open() {
         // Whoever has never looked knows generation 0.
-        session.awaiting = Some(u32::try_from(header.value).unwrap_or(0));
+        let known = u32::try_from(header.value).unwrap_or(0);
+        session.awaiting = Some(known);
+        session.follower = Some(Follower::new(instances.common().followers(), known));
         return (session.take_news(instances), Cost::Low);
     }
     if tree::is_call(header.kind) && session.is_open() {
         let answer = tree::answer(tree, session.peer, header.kind, header.value, body);
         return (Some(answer.unwrap_or_else(refused)), cost);
+    }
+    if header.kind == request::HAND_OVER && session.is_open() {
+        let taken = take_handed(instances, session, header.cpu, descriptor);
+        return (Some(taken.unwrap_or_else(refused)), cost);
     }
     (Some(answer_request(instances, session, &header, body).unwrap_or_else(refused)), cost)
 }
@@ -176,8 +189,8 @@ fn answer_request(
         request::GET_BUFFER => {
             let claim = session.claims.iter().find(|&&(claimed, _)| claimed == place);
             match claim {
-                Some((_, claim)) => get_buffer(&claim.host(), cpu, role, true),
-                None => get_buffer(&host()?, cpu, role, false),
+                Some((_, claim)) => get_buffer(&claim.host(), cpu, role, Wanted::Consumed),
+                None => get_buffer(&host()?, cpu, role, Wanted::After(value)),
             }
         }
         request::GET_SWITCHBOARD => switchboard(instances, role),
@@ -210,6 +223,7 @@ fn answer_request(
             Ok(ok(0))
         }
         request::REGISTER => register(instances, body),
+        request::HAND_OVER_END => hand_over(instances, session, body),
         request::NEXT_EVENT => Ok(next_event(instances, value)),
         request::NEXT_INSTANCE => Ok(next_instance(instances, value)),
         request::HELLO => {
@@ -283,11 +297,20 @@ fn no_instance(bit: usize) -> Refusal {
     refusal(Errno::NOENT, format!("this host has no instance {bit}: it was removed"))
 }
 
-fn get_buffer(host: &Host, cpu: u32, role: Role, is_consumer: bool) -> Result<Answer, Refusal> {
-    let fd = match role {
-        Role::Reader if is_consumer => host.memory_for_consumer(cpu)?,
-        Role::Writer => host.read_write(cpu)?,
-        Role::Reader => host.read_only(cpu)?,
+/// Which of a CPU's buffers is asked for.
+enum Wanted {
+    /// The one that the client consumes.
+    Consumed,
+    /// The one behind the file of this inode, where it is for writing.
+    After(u64),
+}
+
+fn get_buffer(host: &Host, cpu: u32, role: Role, wanted: Wanted) -> Result<Answer, Refusal> {
+    let fd = match (role, wanted) {
+        (Role::Reader, Wanted::Consumed) => host.memory_for_consumer(cpu)?,
+        (Role::Reader, Wanted::After(_)) => host.read_only(cpu)?,
+        (Role::Writer, Wanted::After(known)) => host.read_write(cpu, known)?,
+        (Role::Writer, Wanted::Consumed) => host.read_write(cpu, 0)?,
     };
     let len = rustix::fs::fstat(&fd).map_or(0, |status| status.st_size.cast_unsigned());
     Ok(Answer { descriptor: Some(Descriptor::Buffer(fd)), ..ok(len) })
@@ -314,6 +337,28 @@ fn register(instances: &Instances, body: &[u8]) -> Result<Answer, Refusal> {
         || refusal(Errno::INVAL, "the body declares no event: send system, name and format as lines");
     let (system, name, format) = split_event(body).ok_or_else(no_event)?;
     Ok(ok(instances.register_event(system, name, format)?.into()))
+}
+
+/// Keeps a buffer until all of them are there.
+fn take_handed(
+    instances: &Instances,
+    session: &mut Session,
+    cpu: u32,
+    descriptor: Option<OwnedFd>,
+) -> Result<Answer, Refusal> {
+    let no_buffer =
+        || refusal(Errno::INVAL, "this is no buffer to be handed over: send one for each CPU, as a writer");
+    let has_room = session.handed.len() < instances.top().host().cpus().len();
+    let fd = descriptor.filter(|_| has_room && session.role == Some(Role::Writer)).ok_or_else(no_buffer)?;
+    session.handed.push((cpu, fd));
+    Ok(ok(0))
+}
+
+fn hand_over(instances: &Instances, session: &mut Session, body: &[u8]) -> Result<Answer, Refusal> {
+    let name = std::str::from_utf8(body).map_err(|_| refusal(Errno::INVAL, "the name is not UTF-8"))?;
+    let fds = std::mem::take(&mut session.handed);
+    let made = instances.take_in(name, fds).map_err(|error| refusal(Errno::INVAL, error.to_string()))?;
+    Ok(ok(made.bit() as u64))
 }
 
 fn next_event(instances: &Instances, after: u64) -> Answer {

@@ -8,7 +8,7 @@ use super::client::{Client, refuse};
 use super::limits;
 use super::socket::{self, Listener};
 use super::tree::Tree;
-use crate::instance::Instances;
+use crate::instance::{Instances, followers};
 use ringtap_abi::control::MAX_PACKET;
 use rustix::event::epoll::{self, EventData, EventFlags};
 use rustix::event::{PollFlags, Timespec};
@@ -95,6 +95,7 @@ impl Loop {
     }
 
     pub(super) fn run(mut self) {
+        followers::this_thread_serves();
         let mut ready = Vec::with_capacity(READY_PER_TURN);
         while self.turn(&mut ready) {}
     }

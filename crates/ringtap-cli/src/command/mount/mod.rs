@@ -34,6 +34,10 @@ pub struct Args {
 /// # Errors
 /// As [`serve::run`].
 pub fn run(args: &Args) -> Result<Outcome> {
-    let tree = args.buffers.tree(args.options)?;
-    serve::until_stopped(&tree, Some(&args.directory), args.socket.as_deref(), None)
+    serve::until_stopped(
+        (&args.buffers.config()?, args.options),
+        Some(&args.directory),
+        args.socket.as_deref(),
+        None,
+    )
 }

@@ -23,7 +23,11 @@ pub struct Args {
 }
 
 impl Args {
-    fn config(&self) -> Result<Config> {
+    /// As a host's configuration.
+    ///
+    /// # Errors
+    /// Impossible sizes.
+    pub fn config(&self) -> Result<Config> {
         let bytes = u64::from(self.buffer_size) * 1024;
         let geometry =
             Geometry::for_bytes(self.subbuf_size * 1024, bytes).context("the buffers are impossible")?;

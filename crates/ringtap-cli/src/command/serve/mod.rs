@@ -1,10 +1,12 @@
 //! `ringtap serve`: a host that others attach to, and whose buffers are files.
 
 pub mod buffers;
+mod host;
 
 use crate::outcome::Outcome;
 use crate::signals::Signals;
 use anyhow::{Context, Result, bail};
+use ringtap::Config;
 use ringtap_daemon::fs::{Mount, Ownership, Tree};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -14,10 +16,12 @@ Examples:
   A tracefs of applications' events:   ringtap serve --mount /tmp/tracing
   With a socket of its own:            ringtap serve --mount /tmp/tracing --socket /run/app/ringtap.sock
   A socket only:                       ringtap serve --socket /run/app/ringtap.sock
+  Buffers that survive a crash:        ringtap serve --directory /var/lib/ringtap
   Files that group 100 may read:       ringtap serve --mount /tmp/tracing -o gid=100,mode=750
 
 Applications find the socket in RINGTAP_SOCKET. It runs until Ctrl-C or SIGTERM, and leaves nothing
-mounted. Where it was killed, the next one on the same directory takes away what is left.";
+mounted. Where it was killed, programs that are attached trace on; the next one on the same socket goes
+on with their buffers, instances and settings, and takes away what is left on the same directory.";
 
 /// How often it is looked whether we are to stop, or were unmounted.
 const LOOK_AGAIN: Duration = Duration::from_millis(200);
@@ -38,6 +42,9 @@ pub struct Args {
     /// Who owns the files, and the mode of the directory, as tracefs takes them: uid=, gid=, mode=
     #[arg(short, long, value_name = "OPTIONS", default_value = "", value_parser = parse_ownership, hide_default_value = true)]
     options: Ownership,
+    /// Keep the top instance's buffers as files in this directory, for `ringtap recover` after a crash
+    #[arg(long, value_name = "DIR")]
+    directory: Option<PathBuf>,
     #[command(flatten)]
     buffers: buffers::Args,
 }
@@ -73,16 +80,17 @@ pub fn parse_ownership(text: &str) -> Result<Ownership, String> {
 /// # Errors
 /// The directory, the socket or the memory cannot be had; or somebody unmounted the directory.
 pub fn run(args: &Args) -> Result<Outcome> {
-    let tree = args.buffers.tree(args.options)?;
-    until_stopped(&tree, args.mount.as_deref(), args.socket.as_deref(), args.group.as_deref())
+    let Args { mount, socket, group, options, directory, buffers } = args;
+    let config = Config { directory: directory.clone(), ..buffers.config()? };
+    until_stopped((&config, *options), mount.as_deref(), socket.as_deref(), group.as_deref())
 }
 
-/// Serves a tree until we are asked to stop.
+/// Serves a host with these buffers until we are asked to stop.
 ///
 /// # Errors
 /// As [`run`].
 pub fn until_stopped(
-    tree: &Tree,
+    (config, ownership): (&Config, Ownership),
     directory: Option<&Path>,
     socket: Option<&Path>,
     group: Option<&str>,
@@ -93,8 +101,8 @@ pub fn until_stopped(
         Some(socket) => socket.to_owned(),
         None => ringtap::serve::default_path("default").context("cannot choose a socket")?,
     };
-    let _server = tree.serve(&socket, group).context("cannot serve")?;
-    let mount = directory.map(|directory| mounted(tree, directory)).transpose()?;
+    let (tree, _server) = host::serve(config, ownership, &socket, group)?;
+    let mount = directory.map(|directory| mounted(&tree, directory)).transpose()?;
     anstream::eprintln!("ringtap: applications attach with RINGTAP_SOCKET={}", socket.display());
     loop {
         signals.sleep(LOOK_AGAIN);

@@ -6,9 +6,8 @@
 #![forbid(unsafe_code)]
 
 use super::image::{Copied, Progress};
-use crate::fs::handle::RawPipe;
-use ringtap::HostError;
 use ringtap::subbufs::{ReaderPage, SubbufReader};
+use ringtap::{Host, HostError};
 use rustix::io::Errno;
 
 /// The errno of a host's refusal.
@@ -20,6 +19,13 @@ pub(crate) fn errno(error: &HostError) -> Errno {
         HostError::Damaged(_) => Errno::IO,
         _ => Errno::NOMEM,
     }
+}
+
+/// What is consumed: a CPU's buffer.
+#[derive(Clone, Debug)]
+pub(crate) struct Source {
+    pub(crate) host: Host,
+    pub(crate) cpu: u32,
 }
 
 /// One CPU's buffer, as it is consumed.
@@ -42,17 +48,17 @@ impl Consumer {
     }
 
     /// The kernel's `TRACE_MMAP_IOCTL_GET_READER`: all that it hands out counts as passed on.
-    pub(crate) fn get_reader(&mut self, pipe: &RawPipe) -> Result<(), Errno> {
-        self.step(pipe)?;
+    pub(crate) fn get_reader(&mut self, source: &Source) -> Result<(), Errno> {
+        self.step(source)?;
         self.progress.offset = self.page.map_or(0, |page| page.read);
         Ok(())
     }
 
     /// Records for who reads `room` bytes; `None` when there are none, and no bytes where there is no room for the first.
-    pub(crate) fn read(&mut self, pipe: &RawPipe, room: usize) -> Result<Option<Vec<u8>>, Errno> {
-        if !self.has_rest(pipe)? {
-            self.step(pipe)?;
-            if !self.has_rest(pipe)? {
+    pub(crate) fn read(&mut self, source: &Source, room: usize) -> Result<Option<Vec<u8>>, Errno> {
+        if !self.has_rest(source)? {
+            self.step(source)?;
+            if !self.has_rest(source)? {
                 return Ok(None);
             }
         }
@@ -63,21 +69,21 @@ impl Consumer {
     }
 
     /// The next sub-buffer that its writers have left; `None` when there is none.
-    pub(crate) fn full(&mut self, pipe: &RawPipe) -> Result<Option<Vec<u8>>, Errno> {
+    pub(crate) fn full(&mut self, source: &Source) -> Result<Option<Vec<u8>>, Errno> {
         // Twice at most: the page at hand may be used up, or fill up meanwhile.
         for _ in 0..3 {
-            let reader = self.reader(pipe)?;
+            let reader = self.reader(source)?;
             let failed = |error: HostError| errno(&error);
             if !reader.is_final().map_err(failed)? {
                 return Ok(None);
             }
             if reader.unread().map_err(failed)? > 0 {
-                self.step(pipe)?;
-            } else if !self.has_rest(pipe)? {
-                if self.reader(pipe)?.full_subbufs().map_err(failed)? == 0 {
+                self.step(source)?;
+            } else if !self.has_rest(source)? {
+                if self.reader(source)?.full_subbufs().map_err(failed)? == 0 {
                     return Ok(None);
                 }
-                self.step(pipe)?;
+                self.step(source)?;
             } else {
                 let Some(copied) = self.copy()? else { return Ok(None) };
                 let image = copied.image(self.progress, usize::MAX);
@@ -94,15 +100,15 @@ impl Consumer {
     }
 
     /// As [`is_holding`](Self::is_holding), after a look at what the reader page is now.
-    fn has_rest(&mut self, pipe: &RawPipe) -> Result<bool, Errno> {
-        let page = self.reader(pipe)?.page().map_err(|error| errno(&error))?;
+    fn has_rest(&mut self, source: &Source) -> Result<bool, Errno> {
+        let page = self.reader(source)?.page().map_err(|error| errno(&error))?;
         self.look(page);
         Ok(self.progress.offset < page.read)
     }
 
     /// One GET_READER.
-    fn step(&mut self, pipe: &RawPipe) -> Result<(), Errno> {
-        let reader = self.reader(pipe)?;
+    fn step(&mut self, source: &Source) -> Result<(), Errno> {
+        let reader = self.reader(source)?;
         reader.get_reader().map_err(|error| errno(&error))?;
         let page = reader.page().map_err(|error| errno(&error))?;
         self.look(page);
@@ -130,12 +136,12 @@ impl Consumer {
         Ok(Some(Copied { bytes, read: page.read, lost: page.lost }))
     }
 
-    /// The reader of the instance's present buffers.
-    fn reader(&mut self, pipe: &RawPipe) -> Result<&SubbufReader, Errno> {
-        let host = pipe.host();
-        if self.reader.as_ref().is_none_or(|reader| !reader.host().is_same(&host)) {
+    /// The reader of these buffers.
+    fn reader(&mut self, source: &Source) -> Result<&SubbufReader, Errno> {
+        let Source { host, cpu } = source;
+        if self.reader.as_ref().is_none_or(|reader| !reader.host().is_same(host)) {
             self.reader = None;
-            let reader = host.subbufs(pipe.cpu()).map_err(|error| errno(&error))?;
+            let reader = host.subbufs(*cpu).map_err(|error| errno(&error))?;
             let page = reader.page().map_err(|error| errno(&error))?;
             let known =
                 self.page.is_some_and(|known| known.id == page.id && known.time_stamp == page.time_stamp);

@@ -15,15 +15,18 @@
 mod consumer;
 mod image;
 mod process;
+mod snapshot;
 
 use super::fuse::abi::{InvalInode, Store, notify};
 use super::fuse::device::Device;
 use super::handle::{Handle, RawPipe};
+use consumer::Source;
 pub(super) use consumer::{Consumer, errno};
 use process::Finder;
 pub(super) use process::anybody_maps;
 use ringtap::subbufs::Watch;
 use rustix::io::Errno;
+pub(super) use snapshot::RawSnapshot;
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -78,6 +81,11 @@ impl Raw {
         self.handle.raw().ok_or(Errno::INVAL)
     }
 
+    fn source(&self) -> Result<Source, Errno> {
+        let pipe = self.pipe()?;
+        Ok(Source { host: pipe.host(), cpu: pipe.cpu() })
+    }
+
     fn lock(&self) -> MutexGuard<'_, Consumer> {
         lock(&self.consumer)
     }
@@ -108,7 +116,7 @@ impl Raw {
         }
         self.forget_taken(device, self.end);
         let bytes = if self.rest.is_empty() {
-            let Some(image) = self.lock().read(self.pipe()?, len)? else { return Ok(None) };
+            let Some(image) = self.lock().read(&self.source()?, len)? else { return Ok(None) };
             self.rest = image;
             self.take_rest(len)
         } else {
@@ -185,7 +193,7 @@ impl Raw {
         let mut len = 0;
         while len < PUSH {
             // Where another reader has the buffer, there is nothing to push.
-            let Ok(Some(image)) = self.lock().full(self.pipe()?) else { break };
+            let Ok(Some(image)) = self.lock().full(&self.source()?) else { break };
             len += image.len();
             let size = u32::try_from(image.len()).map_err(|_| Errno::INVAL)?;
             let place = Store { nodeid: self.ino, offset: self.end, size, padding: 0 };
@@ -208,7 +216,7 @@ impl Raw {
 
     pub(super) fn get_reader(&mut self) -> Result<(), Errno> {
         self.is_mapped = true;
-        self.lock().get_reader(self.pipe()?)
+        self.lock().get_reader(&self.source()?)
     }
 
     pub(super) fn wake_all(&self) -> Result<(), Errno> {

@@ -32,7 +32,8 @@ struct Scribbler {
 
 impl Scribbler {
     fn new(host: &Host, cpu: u32, geometry: Geometry, seed: u64) -> Self {
-        let mapping = map::open(host.read_write(cpu).expect("it is there"), Access::Write).expect("it maps");
+        let mapping =
+            map::open(host.read_write(cpu, 0).expect("it is there"), Access::Write).expect("it maps");
         Self { mapping, geometry, random: Random::new(seed) }
     }
 

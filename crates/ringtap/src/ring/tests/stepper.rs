@@ -131,7 +131,7 @@ fn a_reset_succeeds_a_dead_owner_of_the_lock() {
     let host = Host::new(&Config::default()).expect("possible");
     let _ = host.writer().write(&[1; 40]);
     for cpu in host.cpus() {
-        let mapping = map::open(host.read_write(cpu).expect("there"), Access::Write).expect("it maps");
+        let mapping = map::open(host.read_write(cpu, 0).expect("there"), Access::Write).expect("it maps");
         mapping.ring().meta().writer.lock.store(owner, Relaxed);
     }
     host.reset().expect("the dead keep nobody");
