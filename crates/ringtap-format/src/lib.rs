@@ -55,7 +55,6 @@ pub mod page;
 #[cfg(feature = "perfetto")]
 pub mod perfetto;
 mod print;
-pub mod spans;
 mod symbols;
 mod target;
 pub mod text;

@@ -1,10 +1,9 @@
 //! What tables are made of: records with their names, and losses.
 
-use arrow::datatypes::{DataType, TimeUnit};
-use ringtap_format::Event;
+use ringtap_format::{Event, text::Common};
 use std::sync::Arc;
 
-/// Where rows come from: the same for all rows of a trace.
+/// Where rows come from: the same for all rows of a buffer.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Origin {
     /// The machine's name.
@@ -13,28 +12,15 @@ pub struct Origin {
     pub boot_id: Option<Arc<str>>,
     /// The instance, where the trace has several buffers.
     pub instance: Option<Arc<str>>,
+    /// What must be added to a record's time to have nanoseconds since 1970, where that is known.
+    pub epoch_ns: Option<i64>,
 }
 
-/// What times mean.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Clock {
-    /// What must be added to a record's time to have nanoseconds since 1970, where that is known. Without, times are
-    /// nanoseconds of the trace's own clock, and have no time zone.
-    pub offset_ns: Option<i64>,
-}
-
-impl Clock {
-    /// The type of the column `time`.
-    #[must_use]
-    pub fn data_type(self) -> DataType {
-        DataType::Timestamp(TimeUnit::Nanosecond, self.offset_ns.map(|_| "UTC".into()))
-    }
-
-    /// A record's time as the column holds it.
-    #[must_use]
-    pub fn time(self, ns: u64) -> i64 {
+impl Origin {
+    /// A record's time as the column `time` holds it: since 1970 where that is known, else as the trace's clock has it.
+    pub(crate) fn time(&self, ns: u64) -> i64 {
         let ns = i64::try_from(ns).unwrap_or(i64::MAX);
-        ns.saturating_add(self.offset_ns.unwrap_or(0))
+        ns.saturating_add(self.epoch_ns.unwrap_or(0))
     }
 }
 
@@ -47,21 +33,14 @@ pub struct Row<'a> {
     pub time: u64,
     /// The CPU that it was written on.
     pub cpu: u32,
+    /// What all records begin with.
+    pub common: Common,
     /// The name of its task.
     pub comm: &'a [u8],
-    /// Its event.
-    pub event: &'a Event,
+    /// Its event, where its format is known.
+    pub event: Option<&'a Event>,
     /// Its bytes, the common fields first.
     pub record: &'a [u8],
-}
-
-impl Row<'_> {
-    /// The thread that wrote it; 0 where the record is too short to say.
-    #[must_use]
-    pub fn pid(&self) -> i32 {
-        let pid = self.event.target().uint(self.record, 4, 4).and_then(|pid| u32::try_from(pid).ok());
-        pid.unwrap_or(0).cast_signed()
-    }
 }
 
 /// Events that are not there.

@@ -8,9 +8,12 @@ pub mod export;
 pub mod held;
 pub mod man;
 pub mod mount;
+pub mod query;
 pub mod record;
 pub mod recover;
 pub mod report;
+#[cfg(feature = "parquet")]
+mod rows;
 pub mod serve;
 pub mod stat;
 pub mod stream;

@@ -1,17 +1,17 @@
-//! A folder with a file for each event, and for each hour where that is asked for: `event=sched_switch/hour=.../0.parquet`.
+//! A folder with a file for each event, and for each hour where that is asked for:
+//! `system=sched/event=sched_switch/hour=2026-11-22-02/NAME.parquet`.
 //!
 //! Engines that know such folders (Hive's naming) make columns of their names, and read only the files that a query
 //! needs. Columns are the event's own, typed, and those that all events have. Events need not be known beforehand, so
-//! a live trace can be written like this.
+//! a live trace can be written like this. Several exports may share a folder: their files differ in their names.
 
-use super::{Kind, Options, WriteError, Written, properties};
-use crate::rows::{Lost, Row};
-use crate::table::Table;
+use super::store::{Store, StoreFile};
+use super::{Options, WriteError, Written, properties};
+use crate::rows::{Lost, Origin, Row};
+use crate::spans::Span;
+use crate::table::{Places, Table};
 use parquet::arrow::ArrowWriter;
-use std::collections::HashMap;
-use std::fs::File;
-use std::io::{self, Write};
-use std::path::PathBuf;
+use std::fmt::Write as _;
 use std::sync::Arc;
 
 /// By what a folder is divided, besides events.
@@ -23,57 +23,21 @@ pub enum By {
     EventAndHour,
 }
 
-/// Where files are made.
-pub trait Store {
-    /// A file being written.
-    type File: Write + Send;
-
-    /// Makes the file of this name, whose parts slashes divide.
-    ///
-    /// # Errors
-    /// It cannot be made.
-    fn create(&mut self, name: &str) -> io::Result<Self::File>;
-
-    /// A file is complete.
-    ///
-    /// # Errors
-    /// It cannot be stored.
-    fn complete(&mut self, name: &str, file: Self::File) -> io::Result<()>;
-}
-
-/// A folder of this machine.
-#[derive(Clone, Debug)]
-pub struct Folder(pub PathBuf);
-
-impl Store for Folder {
-    type File = File;
-
-    fn create(&mut self, name: &str) -> io::Result<File> {
-        let path = self.0.join(name);
-        if let Some(folder) = path.parent() {
-            std::fs::create_dir_all(folder)?;
-        }
-        File::create_new(path)
-    }
-
-    fn complete(&mut self, _name: &str, _file: File) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-/// Files that are open at a time. Each holds the pages of its columns that are not full.
-const MAX_OPEN: usize = 64;
-
 /// Writes the files of a folder.
 #[derive(Debug)]
-pub struct Partitioned<S: Store> {
-    store: S,
+pub struct Partitioned {
+    store: Store,
+    /// How the names of all files begin.
+    name: String,
     by: By,
     options: Options,
-    parts: Vec<Part<S::File>>,
-    /// The place of an event's part, by trace and id.
-    places: HashMap<(u32, u16), usize>,
+    parts: Vec<Part>,
+    /// The places of events' parts.
+    places: Places,
     lost: Option<usize>,
+    undecoded: Option<usize>,
+    spans: Option<usize>,
+    /// Rows that are in memory.
     gathered: usize,
     open: usize,
     written: Written,
@@ -81,28 +45,37 @@ pub struct Partitioned<S: Store> {
 
 /// One event's files.
 #[derive(Debug)]
-struct Part<F: Write + Send> {
+struct Part {
     table: Table,
     folder: String,
     /// The hour of the gathered rows, counted from the axis' start.
     hour: i64,
-    file: Option<(String, ArrowWriter<F>)>,
+    file: Option<ArrowWriter<StoreFile>>,
     /// Files that the part has.
     files: u32,
+    /// How many row groups there were, of all parts, when it was last written.
+    written_at: u64,
 }
 
 const HOUR_NS: i64 = 3_600_000_000_000;
 
-impl<S: Store> Partitioned<S> {
-    /// Files made in `store`.
-    pub fn new(store: S, by: By, options: Options) -> Self {
+/// Row groups' worth of rows that may be in memory before the largest part is written.
+const MAX_SLICES: usize = 2;
+
+impl Partitioned {
+    /// Files made in `store`, whose names begin with `name`.
+    #[must_use]
+    pub fn new(store: Store, name: &str, by: By, options: Options) -> Self {
         Self {
             store,
+            name: name.to_owned(),
             by,
             options,
             parts: Vec::new(),
-            places: HashMap::new(),
+            places: Places::default(),
             lost: None,
+            undecoded: None,
+            spans: None,
             gathered: 0,
             open: 0,
             written: Written::default(),
@@ -114,18 +87,22 @@ impl<S: Store> Partitioned<S> {
     /// # Errors
     /// A file cannot be written.
     pub fn row(&mut self, trace: u32, row: &Row<'_>) -> Result<(), WriteError> {
-        let id = (trace, row.event.id());
-        let place = match self.places.get(&id) {
-            Some(place) => *place,
-            None => {
-                let place = self.place(Table::of(row.event, self.options.clock));
-                self.places.insert(id, place);
+        let place = match (self.places.get(trace, row.common.id), row.event) {
+            (Some(place), _) => place,
+            (None, Some(event)) => {
+                let place = self.place(Table::of(event));
+                self.places.set(trace, row.common.id, place);
                 place
             }
+            // Its format may still become known, where the trace is live.
+            (None, None) => {
+                let place = self.undecoded.unwrap_or_else(|| self.place(Table::of_undecoded()));
+                *self.undecoded.insert(place)
+            }
         };
-        self.turn_to(place, row.time)?;
+        self.turn_to(place, row.origin, row.time)?;
         self.parts[place].table.push(row);
-        self.count()
+        self.count(place)
     }
 
     /// Adds a loss.
@@ -133,57 +110,54 @@ impl<S: Store> Partitioned<S> {
     /// # Errors
     /// A file cannot be written.
     pub fn lost(&mut self, lost: &Lost<'_>) -> Result<(), WriteError> {
-        let place = match self.lost {
-            Some(place) => place,
-            None => self.place(Table::of_losses(self.options.clock)),
-        };
+        let place = self.lost.unwrap_or_else(|| self.place(Table::of_losses()));
         self.lost = Some(place);
-        self.turn_to(place, lost.time)?;
+        self.turn_to(place, lost.origin, lost.time)?;
         self.parts[place].table.push_lost(lost);
-        self.count()
+        self.count(place)
+    }
+
+    /// Adds a span, and the record that ended it. It lies in the hour of its end.
+    ///
+    /// # Errors
+    /// A file cannot be written.
+    pub fn span(&mut self, span: &Span, ended_by: &Row<'_>) -> Result<(), WriteError> {
+        let place = self.spans.unwrap_or_else(|| self.place(Table::of_spans()));
+        self.spans = Some(place);
+        self.turn_to(place, ended_by.origin, span.end)?;
+        self.parts[place].table.push_span(span, ended_by);
+        self.count(place)
     }
 
     /// Completes all files.
     ///
     /// # Errors
     /// A file cannot be written.
-    pub fn finish(mut self) -> Result<(S, Written), WriteError> {
-        self.write_all()?;
+    pub fn finish(mut self) -> Result<Written, WriteError> {
         for place in 0..self.parts.len() {
+            self.write(place)?;
             self.close(place)?;
         }
-        Ok((self.store, self.written))
+        Ok(self.written)
     }
 
     /// The part of a table like this: an old one with the same columns, or a new one.
     fn place(&mut self, table: Table) -> usize {
-        let like = |part: &Part<S::File>| {
-            (part.table.system(), part.table.name(), part.table.schema())
-                == (table.system(), table.name(), table.schema())
-        };
-        if let Some(place) = self.parts.iter().position(like) {
+        if let Some(place) = self.parts.iter().position(|part| part.table.is_like(&table)) {
             return place;
         }
-        let namesakes = self.parts.iter().filter(|part| part.table.name() == table.name()).count();
-        let folder = match namesakes {
-            0 => format!("event={}", table.name()),
-            _ => format!(
-                "event={}.{}{}",
-                table.system(),
-                table.name(),
-                if namesakes > 1 { format!(".{namesakes}") } else { String::new() }
-            ),
-        };
-        self.parts.push(Part { table, folder, hour: i64::MIN, file: None, files: 0 });
+        let folder = format!("system={}/event={}", escaped(table.system()), escaped(table.name()));
+        let part = Part { table, folder, hour: i64::MIN, file: None, files: 0, written_at: 0 };
+        self.parts.push(part);
         self.parts.len() - 1
     }
 
     /// Ends the part's file where an hour has begun.
-    fn turn_to(&mut self, place: usize, time: u64) -> Result<(), WriteError> {
+    fn turn_to(&mut self, place: usize, origin: &Origin, time: u64) -> Result<(), WriteError> {
         if self.by == By::Event {
             return Ok(());
         }
-        let hour = self.options.clock.time(time).div_euclid(HOUR_NS);
+        let hour = origin.time(time).div_euclid(HOUR_NS);
         if self.parts[place].hour != hour {
             self.write(place)?;
             self.close(place)?;
@@ -192,14 +166,17 @@ impl<S: Store> Partitioned<S> {
         Ok(())
     }
 
-    fn count(&mut self) -> Result<(), WriteError> {
+    fn count(&mut self, place: usize) -> Result<(), WriteError> {
         self.gathered += 1;
-        if self.gathered < self.options.slice_rows.max(1) { Ok(()) } else { self.write_all() }
-    }
-
-    fn write_all(&mut self) -> Result<(), WriteError> {
-        self.gathered = 0;
-        (0..self.parts.len()).try_for_each(|place| self.write(place))
+        let slice = self.options.slice_rows.max(1);
+        if self.parts[place].table.len() >= slice {
+            return self.write(place);
+        }
+        if self.gathered >= slice.saturating_mul(MAX_SLICES) {
+            let largest = (0..self.parts.len()).max_by_key(|place| self.parts[*place].table.len());
+            return largest.map_or(Ok(()), |place| self.write(place));
+        }
+        Ok(())
     }
 
     /// Writes a part's rows as a row group.
@@ -208,26 +185,28 @@ impl<S: Store> Partitioned<S> {
             return Ok(());
         }
         if self.parts[place].file.is_none() {
-            self.make_room(place)?;
+            self.make_room()?;
             self.open(place)?;
         }
         let part = &mut self.parts[place];
         let batch = part.table.take();
-        if let Some((_, writer)) = &mut part.file {
+        self.gathered -= batch.num_rows();
+        self.written.rows += u64::try_from(batch.num_rows()).unwrap_or(u64::MAX);
+        part.written_at = self.written.rows;
+        if let Some(writer) = &mut part.file {
             writer.write(&batch)?;
             writer.flush()?;
         }
-        self.written.rows += u64::try_from(batch.num_rows()).unwrap_or(u64::MAX);
         Ok(())
     }
 
-    /// Closes another part's file where too many are open; that part goes on in another one.
-    fn make_room(&mut self, for_place: usize) -> Result<(), WriteError> {
-        if self.open < MAX_OPEN {
+    /// Where too many files are open, closes the one that was not written to for longest; its part goes on in another.
+    fn make_room(&mut self) -> Result<(), WriteError> {
+        if self.open < self.store.max_open() {
             return Ok(());
         }
-        let open = |place: &usize| *place != for_place && self.parts[*place].file.is_some();
-        match (0..self.parts.len()).find(open) {
+        let open = (0..self.parts.len()).filter(|place| self.parts[*place].file.is_some());
+        match open.min_by_key(|place| self.parts[*place].written_at) {
             Some(place) => self.close(place),
             None => Ok(()),
         }
@@ -235,16 +214,15 @@ impl<S: Store> Partitioned<S> {
 
     fn open(&mut self, place: usize) -> Result<(), WriteError> {
         let part = &mut self.parts[place];
+        // Parts of one event with different columns share a folder.
+        let name = format!("{}-{place}-{}.parquet", self.name, part.files);
         let name = match self.by {
-            By::Event => format!("{}/{}.parquet", part.folder, part.files),
-            By::EventAndHour => {
-                format!("{}/hour={}/{}.parquet", part.folder, hour_name(part.hour), part.files)
-            }
+            By::Event => format!("{}/{name}", part.folder),
+            By::EventAndHour => format!("{}/hour={}/{name}", part.folder, hour_name(part.hour)),
         };
         let properties = properties(&self.options, part.table.schema(), &["time"])?;
-        let file = self.store.create(&name).map_err(|source| Kind::Io { path: name.clone(), source })?;
-        let writer = ArrowWriter::try_new(file, Arc::clone(part.table.schema()), Some(properties))?;
-        part.file = Some((name, writer));
+        let file = self.store.create(&name)?;
+        part.file = Some(ArrowWriter::try_new(file, Arc::clone(part.table.schema()), Some(properties))?);
         part.files += 1;
         self.open += 1;
         self.written.files += 1;
@@ -252,12 +230,23 @@ impl<S: Store> Partitioned<S> {
     }
 
     fn close(&mut self, place: usize) -> Result<(), WriteError> {
-        let Some((name, writer)) = self.parts[place].file.take() else { return Ok(()) };
+        let Some(writer) = self.parts[place].file.take() else { return Ok(()) };
         self.open -= 1;
-        let file = writer.into_inner()?;
-        self.store.complete(&name, file).map_err(|source| Kind::Io { path: name, source })?;
-        Ok(())
+        writer.into_inner()?.complete()
     }
+}
+
+/// A name as Hive writes it: what might mean something to a file system or in a URL, as its bytes.
+fn escaped(name: &str) -> String {
+    let mut out = String::new();
+    for byte in name.bytes() {
+        match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'_' | b'-' | b'.' => out.push(char::from(byte)),
+            // Writing to a string cannot fail.
+            other => _ = write!(out, "%{other:02X}"),
+        }
+    }
+    out
 }
 
 /// The hour as `YYYY-MM-DD-HH`. Of a clock that does not count from 1970 it is so many hours behind that.
@@ -282,7 +271,7 @@ fn civil(days: i64) -> (i64, i64, i64) {
 
 #[cfg(test)]
 mod tests {
-    use super::hour_name;
+    use super::{escaped, hour_name};
 
     #[test]
     fn hours_have_the_names_of_their_dates() {
@@ -290,5 +279,11 @@ mod tests {
         assert_eq!(hour_name(-1), "1969-12-31-23");
         assert_eq!(hour_name(489_827), "2025-11-17-11");
         assert_eq!(hour_name(24 * 11_016), "2000-02-29-00");
+    }
+
+    #[test]
+    fn names_of_folders_have_no_other_meaning() {
+        assert_eq!(escaped("sched_switch"), "sched_switch");
+        assert_eq!(escaped("rest-of.it \"q\"/é"), "rest-of.it%20%22q%22%2F%C3%A9");
     }
 }

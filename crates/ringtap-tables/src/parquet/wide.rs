@@ -1,7 +1,7 @@
 //! A whole trace as one file.
 //!
-//! The columns are those that all events have (`time`, `cpu`, `pid`, `comm`, `host`, `boot_id`, `instance`, `system`,
-//! `event`), then one struct for each event, which is null in the rows of others: `sched_switch.prev_pid`.
+//! The columns are those that all events have, with `system` and `event`, then one struct for each event, which is null in the
+//! rows of others: `sched_switch.prev_pid`.
 //!
 //! Each row group is a slice of time. In a row group, rows are sorted by event, then time: the nulls of each event's
 //! columns are then two runs, which take a few bytes, and neighbours resemble each other. Who wants all events in the
@@ -9,28 +9,83 @@
 
 use super::{Options, WriteError, Written, properties};
 use crate::rows::{Lost, Row};
-use crate::table::{COMMON, Table, Words, common_fields};
-use arrow::array::{Array, ArrayRef, RecordBatch, StructArray, new_null_array};
-use arrow::buffer::NullBuffer;
-use arrow::compute::concat;
-use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use crate::spans::Span;
+use crate::table::{COMMON, Places, Table, Words, common_fields, dictionary};
+use arrow_array::{ArrayRef, RecordBatch, StructArray, new_null_array};
+use arrow_schema::{DataType, Field, Schema, SchemaRef};
 use parquet::arrow::ArrowWriter;
 use ringtap_format::Event;
-use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io::Write;
 use std::sync::Arc;
 
-/// Columns before the first event's.
-const BEFORE: usize = COMMON + 2;
+/// Rows that are handed over at once; so many nulls are held for each column.
+const CHUNK: usize = 1 << 13;
+
+/// Which events a file is going to hold: a first look at the trace finds out.
+#[derive(Debug)]
+pub struct Layout {
+    /// First those of losses.
+    tables: Vec<Table>,
+    places: Places,
+    undecoded: Option<usize>,
+    spans: Option<usize>,
+}
+
+/// The table of losses.
+const LOST: usize = 0;
+
+impl Layout {
+    /// Of no event; with or without spans.
+    #[must_use]
+    pub fn new(with_spans: bool) -> Self {
+        let mut tables = vec![Table::of_losses()];
+        let spans = with_spans.then_some(tables.len());
+        if with_spans {
+            tables.push(Table::of_spans());
+        }
+        Self { tables, places: Places::default(), undecoded: None, spans }
+    }
+
+    /// There is a record with this event's number in the trace with this number.
+    pub fn see(&mut self, trace: u32, id: u16, event: Option<&Event>) {
+        if self.places.get(trace, id).is_some() {
+            return;
+        }
+        let place = match event {
+            Some(event) => self.place(Table::of(event)),
+            None => {
+                let place = self.undecoded.unwrap_or_else(|| self.place(Table::of_undecoded()));
+                *self.undecoded.insert(place)
+            }
+        };
+        self.places.set(trace, id, place);
+    }
+
+    /// Events that are declared alike share a table.
+    fn place(&mut self, table: Table) -> usize {
+        let like = self.tables.iter().position(|other| other.is_like(&table));
+        like.unwrap_or_else(|| {
+            self.tables.push(table);
+            self.tables.len() - 1
+        })
+    }
+
+    /// The tables by their events' names.
+    fn order(&self) -> Vec<usize> {
+        let mut order: Vec<_> = (0..self.tables.len()).collect();
+        order.sort_by_key(|place| (self.tables[*place].system(), self.tables[*place].name()));
+        order
+    }
+}
 
 /// Writes one file.
 #[derive(Debug)]
 pub struct Wide<W: Write + Send> {
-    /// Sorted by system and name; the last is of losses.
-    tables: Vec<Table>,
-    /// The place of an event's table, by trace and id.
-    places: HashMap<(u32, u16), usize>,
+    layout: Layout,
+    order: Vec<usize>,
     schema: SchemaRef,
+    /// For each struct of the schema so many nulls as a chunk has rows.
+    nulls: Vec<ArrayRef>,
     writer: ArrowWriter<W>,
     slice_rows: usize,
     gathered: usize,
@@ -38,51 +93,46 @@ pub struct Wide<W: Write + Send> {
 }
 
 impl<W: Write + Send> Wide<W> {
-    /// A file of these events' records; each event with the number of its trace. What other events' records are
-    /// given to it have no columns of their own.
+    /// A file of these events' records.
     ///
     /// # Errors
     /// The output cannot be written to, or an option is wrong.
-    pub fn new<'e>(
-        out: W,
-        events: impl IntoIterator<Item = (u32, &'e Event)>,
-        options: &Options,
-    ) -> Result<Self, WriteError> {
-        let (tables, places) = tables(events, options);
-        let mut fields = common_fields(options.clock);
-        let dictionary = fields[COMMON - 1].data_type().clone();
-        fields.push(Field::new("system", dictionary.clone(), false));
-        fields.push(Field::new("event", dictionary, false));
-        let mut names = HashSet::new();
-        for table in &tables {
-            let known =
-                fields.iter().any(|field| field.name() == table.name()) || names.contains(table.name());
-            let name =
-                if known { format!("{}_{}", table.system(), table.name()) } else { table.name().to_owned() };
-            names.insert(table.name());
+    pub fn new(out: W, layout: Layout, options: &Options) -> Result<Self, WriteError> {
+        let mut fields = common_fields();
+        fields.extend(["system", "event"].map(|name| Field::new(name, dictionary(), false)));
+        let order = layout.order();
+        let (mut nulls, tables) = (Vec::new(), order.iter().map(|place| &layout.tables[*place]));
+        for table in tables {
             // Parquet has no empty structs.
             if !table.own_fields().is_empty() {
-                fields.push(Field::new(name, DataType::Struct(table.own_fields()), true));
+                let members = DataType::Struct(table.own_fields());
+                nulls.push(new_null_array(&members, CHUNK));
+                fields.push(Field::new(struct_name(table, &fields), members, true));
             }
         }
         let schema = Arc::new(Schema::new(fields));
         let properties = properties(options, &schema, &["system", "event", "time"])?;
         let writer = ArrowWriter::try_new(out, Arc::clone(&schema), Some(properties))?;
         let slice_rows = options.slice_rows.max(1);
-        Ok(Self { tables, places, schema, writer, slice_rows, gathered: 0, written: Written::default() })
+        Ok(Self {
+            layout,
+            order,
+            schema,
+            nulls,
+            writer,
+            slice_rows,
+            gathered: 0,
+            written: Written::default(),
+        })
     }
 
-    /// Adds a record of the trace with this number.
+    /// Adds a record of the trace with this number. One of an event that the layout has not seen is left out.
     ///
     /// # Errors
     /// The output cannot be written to.
     pub fn row(&mut self, trace: u32, row: &Row<'_>) -> Result<(), WriteError> {
-        let Some(table) =
-            self.places.get(&(trace, row.event.id())).and_then(|place| self.tables.get_mut(*place))
-        else {
-            return Ok(());
-        };
-        table.push(row);
+        let Some(place) = self.layout.places.get(trace, row.common.id) else { return Ok(()) };
+        self.layout.tables[place].push(row);
         self.count()
     }
 
@@ -91,9 +141,17 @@ impl<W: Write + Send> Wide<W> {
     /// # Errors
     /// The output cannot be written to.
     pub fn lost(&mut self, lost: &Lost<'_>) -> Result<(), WriteError> {
-        if let Some(table) = self.tables.last_mut() {
-            table.push_lost(lost);
-        }
+        self.layout.tables[LOST].push_lost(lost);
+        self.count()
+    }
+
+    /// Adds a span, and the record that ended it; nothing where the layout has none.
+    ///
+    /// # Errors
+    /// The output cannot be written to.
+    pub fn span(&mut self, span: &Span, ended_by: &Row<'_>) -> Result<(), WriteError> {
+        let Some(place) = self.layout.spans else { return Ok(()) };
+        self.layout.tables[place].push_span(span, ended_by);
         self.count()
     }
 
@@ -114,94 +172,59 @@ impl<W: Write + Send> Wide<W> {
 
     /// Writes what was gathered as a row group.
     fn end_slice(&mut self) -> Result<(), WriteError> {
-        let all = std::mem::take(&mut self.gathered);
-        if all == 0 {
+        let rows = std::mem::take(&mut self.gathered);
+        if rows == 0 {
             return Ok(());
         }
-        let (mut systems, mut events) = (Words::default(), Words::default());
-        let mut commons: Vec<Vec<ArrayRef>> = vec![Vec::new(); COMMON];
-        let mut structs: Vec<ArrayRef> = Vec::new();
-        let mut before = 0;
-        for table in &mut self.tables {
-            let (fields, rows) = (table.own_fields(), table.len());
-            if rows == 0 {
-                if !fields.is_empty() {
-                    structs.push(new_null_array(&DataType::Struct(fields), all));
-                }
+        let mut structs = 0;
+        for place in self.order.clone() {
+            let table = &mut self.layout.tables[place];
+            let own = if table.own_fields().is_empty() { None } else { Some(structs) };
+            structs += usize::from(own.is_some());
+            if table.is_empty() {
                 continue;
             }
             let batch = table.take();
-            for (columns, column) in commons.iter_mut().zip(batch.columns()) {
-                columns.push(Arc::clone(column));
+            let mut at = 0;
+            while at < batch.num_rows() {
+                let len = CHUNK.min(batch.num_rows() - at);
+                let chunk = self.chunk(place, own, &batch.slice(at, len))?;
+                self.writer.write(&chunk)?;
+                at += len;
             }
-            for _ in 0..rows {
-                systems.push(Some(table.system()));
-                events.push(Some(table.name()));
-            }
-            if !fields.is_empty() {
-                let behind = all - before - rows;
-                let columns: Vec<_> = batch
-                    .columns()
-                    .iter()
-                    .skip(COMMON)
-                    .map(|column| between_nulls(before, column, behind))
-                    .collect::<Result<_, _>>()?;
-                let valid = (0..all).map(|row| (before..before + rows).contains(&row));
-                structs.push(Arc::new(StructArray::try_new(
-                    fields,
-                    columns,
-                    Some(valid.collect::<NullBuffer>()),
-                )?));
-            }
-            before += rows;
         }
-        let mut columns = Vec::with_capacity(BEFORE + structs.len());
-        for parts in &commons {
-            let parts: Vec<&dyn Array> = parts.iter().map(AsRef::as_ref).collect();
-            columns.push(concat(&parts)?);
-        }
-        columns.extend([systems.take(), events.take()]);
-        columns.append(&mut structs);
-        self.writer.write(&RecordBatch::try_new(Arc::clone(&self.schema), columns)?)?;
         self.writer.flush()?;
-        self.written.rows += u64::try_from(all).unwrap_or(u64::MAX);
+        self.written.rows += u64::try_from(rows).unwrap_or(u64::MAX);
         Ok(())
     }
-}
 
-/// A table for each event, and one of losses; events that are declared alike share one.
-fn tables<'e>(
-    events: impl IntoIterator<Item = (u32, &'e Event)>,
-    options: &Options,
-) -> (Vec<Table>, HashMap<(u32, u16), usize>) {
-    let mut sorted: BTreeMap<(&str, &str), Vec<(u32, &Event)>> = BTreeMap::new();
-    for (trace, event) in events {
-        sorted.entry((event.system(), event.name())).or_default().push((trace, event));
-    }
-    let (mut tables, mut places) = (Vec::<Table>::new(), HashMap::new());
-    for declared in sorted.into_values() {
-        let first = tables.len();
-        for (trace, event) in declared {
-            let table = Table::of(event, options.clock);
-            let like = tables.iter().skip(first).position(|other| other.schema() == table.schema());
-            let place = like.map_or(tables.len(), |like| first + like);
-            if like.is_none() {
-                tables.push(table);
-            }
-            places.insert((trace, event.id()), place);
+    /// Rows of one event with all columns of the file.
+    fn chunk(&self, place: usize, own: Option<usize>, rows: &RecordBatch) -> Result<RecordBatch, WriteError> {
+        let table = &self.layout.tables[place];
+        let (common, fields) = rows.columns().split_at(COMMON);
+        let mut columns = common.to_vec();
+        for name in [table.system(), table.name()] {
+            let mut words = Words::default();
+            (0..rows.num_rows()).for_each(|_| words.push(Some(name)));
+            columns.push(words.take());
         }
+        for (place, nulls) in self.nulls.iter().enumerate() {
+            columns.push(match own == Some(place) {
+                true => Arc::new(StructArray::try_new(table.own_fields(), fields.to_vec(), None)?),
+                false => nulls.slice(0, rows.num_rows()),
+            });
+        }
+        Ok(RecordBatch::try_new(Arc::clone(&self.schema), columns)?)
     }
-    tables.push(Table::of_losses(options.clock));
-    (tables, places)
 }
 
-/// The column with so many nulls before and behind it.
-fn between_nulls(
-    before: usize,
-    column: &ArrayRef,
-    behind: usize,
-) -> Result<ArrayRef, arrow::error::ArrowError> {
-    let (before, behind) =
-        (new_null_array(column.data_type(), before), new_null_array(column.data_type(), behind));
-    concat(&[&before, column, &behind])
+/// The event's name; where another column has it, with its system before it, and a number behind it.
+fn struct_name(table: &Table, fields: &[Field]) -> String {
+    let plain = table.name().to_owned();
+    let long = format!("{}_{}", table.system(), table.name());
+    let numbered = (2..).map(|number| format!("{long}_{number}"));
+    // Engines do not tell upper from lower case.
+    let is_free = |name: &String| !fields.iter().any(|field| field.name().eq_ignore_ascii_case(name));
+    let mut names = [plain, long.clone()].into_iter().chain(numbered);
+    names.find(is_free).unwrap_or(long)
 }
