@@ -88,7 +88,9 @@ fn properties(
         // Row groups end where their slice does.
         .set_max_row_group_row_count(None)
         .set_statistics_enabled(EnabledStatistics::Chunk)
-        .set_sorting_columns(Some(sorted_by.iter().filter_map(sorted).collect()));
+        .set_sorting_columns(
+            Some(sorted_by.iter().filter_map(sorted).collect()).filter(|by: &Vec<_>| !by.is_empty()),
+        );
     for (path, data_type) in leaves(schema) {
         if data_type.is_integer() || matches!(data_type, DataType::Timestamp(..)) {
             builder = builder.set_column_encoding(path, Encoding::DELTA_BINARY_PACKED);

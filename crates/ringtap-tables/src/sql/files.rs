@@ -97,19 +97,20 @@ impl Files {
         let mut frames = Vec::new();
         if is_ours(named, "events") {
             for ((system, event), paths) in &self.partitioned {
-                if system != OURS {
+                if is_record(system, event) {
                     let named = [("system", system), ("event", event)];
                     let named =
                         named.map(|(name, value)| cast(lit(value.as_str()), dictionary()).alias(name));
-                    let columns = common().chain(named).collect();
-                    frames.push(read(context, paths).await?.select::<Expr>(columns)?);
+                    let columns: Vec<Expr> = common().chain(named).collect();
+                    frames.push(read(context, paths).await?.select(columns)?);
                 }
             }
             for wide in &self.wide {
-                let columns = common().chain(["system", "event"].map(column)).collect();
-                let is_event = column("system").not_eq(lit(OURS));
+                let columns: Vec<Expr> = common().chain(["system", "event"].map(column)).collect();
+                let is_other = |name| column("event").not_eq(lit(name));
+                let is_event = column("system").not_eq(lit(OURS)).or(is_other("lost").and(is_other("spans")));
                 let frame = read(context, std::slice::from_ref(&wide.path)).await?;
-                frames.push(frame.filter(is_event)?.select::<Expr>(columns)?);
+                frames.push(frame.filter(is_event)?.select(columns)?);
             }
             return Ok(frames);
         }
@@ -150,15 +151,20 @@ impl WideFile {
         let fields = own(&long).or_else(|| own(event)).map(|(name, members)| {
             members.iter().map(|member| get_field(column(name), member.as_str()).alias(member.as_str()))
         });
-        let columns = common().chain(fields.into_iter().flatten()).collect();
-        Ok(frame.select::<Expr>(columns)?)
+        let columns: Vec<Expr> = common().chain(fields.into_iter().flatten()).collect();
+        Ok(frame.select(columns)?)
     }
+}
+
+/// Whether rows of this name are records, and not made by us.
+fn is_record(system: &str, event: &str) -> bool {
+    system != OURS || !matches!(event, "lost" | "spans")
 }
 
 /// System and name of the events in a file.
 async fn names(frame: DataFrame) -> Result<Vec<(String, String)>, QueryError> {
     let text = |name| cast(column(name), DataType::Utf8).alias(name);
-    let batches = frame.select::<Expr>(vec![text("system"), text("event")])?.distinct()?.collect().await?;
+    let batches = frame.select(vec![text("system"), text("event")])?.distinct()?.collect().await?;
     let mut names = Vec::new();
     for batch in batches {
         let [systems, events] =

@@ -1,7 +1,7 @@
 //! The query, its traces and its answer.
 
 use super::{Args, Format};
-use crate::command::report::visit;
+use crate::command::report::{Item, visit};
 use crate::command::rows::{Given, Rows};
 use crate::outcome::Outcome;
 use crate::output::Output;
@@ -10,20 +10,24 @@ use ringtap_tables::sql::{Answer, Query, csv, json, pretty, write_batches};
 use std::collections::HashSet;
 use std::fs::File;
 use std::io::{Read, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// How Parquet files begin.
 const PARQUET_MAGIC: &[u8] = b"PAR1";
 
 /// Prints the answer.
 pub(super) fn run(args: &Args, output: &mut Output) -> Result<Outcome> {
-    let mut query = Query::new(&args.sql)?;
     let mut traces = args.files.clone();
+    let mut parquet: Vec<PathBuf> = Vec::new();
+    let Some((sql, files)) = args.files.files.split_last().filter(|(_, files)| !files.is_empty()) else {
+        bail!("give one or more FILEs and, behind them, a query, such as 'SHOW TABLES'");
+    };
+    let sql = sql.to_str().context("the query is no UTF-8")?;
+    let mut query = Query::new(sql).with_context(|| format!("cannot parse {sql:?}"))?;
     traces.files.clear();
-    let mut parquet: Vec<&Path> = Vec::new();
-    for path in &args.files.files {
+    for path in files {
         match is_parquet(path)? {
-            true => parquet.push(path),
+            true => parquet.push(path.clone()),
             false => traces.files.push(path.clone()),
         }
     }
@@ -31,7 +35,7 @@ pub(super) fn run(args: &Args, output: &mut Output) -> Result<Outcome> {
         None
     } else {
         let (mut rows, mut declared) = (Rows::default(), HashSet::new());
-        let each = |item: &crate::command::report::Item<'_>| {
+        let each = |item: &Item<'_>| {
             if declared.insert(item.group) {
                 query.declare(item.group, item.sources.formats);
             }
@@ -43,6 +47,7 @@ pub(super) fn run(args: &Args, output: &mut Output) -> Result<Outcome> {
         };
         visit(&traces, each, |_, _| {})?
     };
+    let parquet: Vec<&Path> = parquet.iter().map(PathBuf::as_path).collect();
     let answer = query.run(&parquet)?;
     match &args.output {
         None => write(&answer, args.format, output)?,

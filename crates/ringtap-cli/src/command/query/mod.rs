@@ -28,11 +28,9 @@ const USAGE: &str = "ringtap query [OPTIONS] <FILE>... <SQL>";
 #[command(after_help = EXAMPLES, override_usage = USAGE)]
 #[command(group = clap::ArgGroup::new("source").args(["files"]).required(true))]
 pub struct Args {
+    // The query is the last of the files.
     #[command(flatten)]
     files: FileArgs,
-    /// The query
-    #[arg(value_name = "SQL")]
-    sql: String,
     /// How the answer looks: table, csv, json (an object a line) or parquet
     #[arg(long, value_enum, value_name = "FORMAT", default_value = "table", hide_possible_values = true)]
     format: Format,
@@ -65,7 +63,7 @@ pub fn run(args: &Args, output: &mut Output) -> Result<Outcome> {
 /// Always.
 #[cfg(not(feature = "query"))]
 pub fn run(args: &Args, _: &mut Output) -> Result<Outcome> {
-    let Args { files: _, sql: _, format: _, output: _ } = args;
+    let Args { files: _, format: _, output: _ } = args;
     anyhow::bail!(
         "this ringtap was built without DataFusion; build it with `cargo build --release -p ringtap-cli --features query`"
     )
