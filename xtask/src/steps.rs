@@ -46,7 +46,7 @@ pub(crate) const ALL: &[Step] = &[
     LINT,
     step("tests", &["cargo", "test", "--workspace", "--exclude", "ringtap-tables"]),
     step(
-        "tables and queries",
+        "tables",
         &[
             "cargo",
             "test",
@@ -57,11 +57,9 @@ pub(crate) const ALL: &[Step] = &[
             "--package",
             "ringtap-tables",
             "--features",
-            "ringtap-cli/query,ringtap-cli/remote",
+            "ringtap-cli/remote",
             "--test",
             "export_parquet",
-            "--test",
-            "query",
             "--test",
             "slices",
         ],

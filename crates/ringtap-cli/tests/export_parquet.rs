@@ -105,6 +105,35 @@ fn folders_of_several_hosts_are_one_table() {
     }
 }
 
+#[test]
+fn the_pages_example_runs() {
+    let Some(python) = python() else { return };
+    let temporary = Temporary::new("parquet-page");
+    std::os::unix::fs::symlink(capture().canonicalize().unwrap(), temporary.path().join("trace.dat"))
+        .unwrap();
+    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/export.md");
+    let page = fs::read_to_string(page).unwrap();
+    let block = |kind: &str| {
+        let (_, behind) = page.split_once(&format!("```{kind}\n")).unwrap();
+        behind.split("```").next().unwrap().to_owned()
+    };
+    let folder = Path::new(env!("CARGO_BIN_EXE_ringtap")).parent().unwrap();
+    let search = format!("{}:{}", folder.display(), std::env::var("PATH").unwrap());
+    let run_here = |command: &mut Command| {
+        let output = command.current_dir(temporary.path()).env("PATH", &search).output().unwrap();
+        assert!(output.status.success(), "{}", said(&output));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    run_here(Command::new("sh").args(["-ec", &block("sh")]));
+    let script = "import duckdb, sys\n\
+                  for query in sys.argv[1].split(';')[:-1]: print(len(duckdb.sql(query).fetchall()))";
+    let counts = run_here(Command::new(python).args(["-c", script, &block("sql")]));
+    let counts: Vec<u32> = counts.lines().map(|count| count.parse().unwrap()).collect();
+    // Hosts; events, names and spans.
+    assert_eq!((counts.len(), counts[0]), (4, 2), "{counts:?}");
+    assert!(counts.iter().all(|count| *count > 0), "{counts:?}");
+}
+
 /// The files below a folder, without those that are still written.
 fn files(folder: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();

@@ -1,17 +1,15 @@
 //! Traces as tables: one for each event, with a typed column for each of its fields.
 //!
-//! Records come in the order of time, as `ringtap report` reads them. They become Arrow batches ([`Table`]), Parquet files
-//! ([`parquet`]), and, with the feature `sql`, what SQL asks of them.
+//! Records come in the order of time, as `ringtap report` reads them. They become Arrow batches ([`Table`]) and Parquet files
+//! ([`parquet`]).
 //!
-//! A crate of its own because of what it is built on: Arrow and Parquet take a minute to build, DataFusion several.
+//! A crate of its own because of what it is built on: Arrow and Parquet take minutes to build.
 #![forbid(unsafe_code)]
 
 mod column;
 pub mod parquet;
 mod rows;
 mod spans;
-#[cfg(feature = "sql")]
-pub mod sql;
 mod table;
 
 pub use rows::{Lost, Origin, Row};

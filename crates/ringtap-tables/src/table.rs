@@ -58,9 +58,6 @@ enum Own {
     Lost(UInt64Builder),
     Undecoded(BinaryBuilder),
     Spans(SpanColumns),
-    /// The system and the event.
-    #[cfg(feature = "sql")]
-    Names([Words; 2]),
 }
 
 #[derive(Debug, Default)]
@@ -106,13 +103,6 @@ impl Table {
             Field::new("depth", DataType::UInt32, true),
         ];
         Self::new(OURS, "spans", fields, Own::Spans(SpanColumns::default()))
-    }
-
-    /// A table of all records: `ringtap:events`, with the columns `system` and `event`.
-    #[cfg(feature = "sql")]
-    pub(crate) fn of_names() -> Self {
-        let fields = ["system", "event"].map(|name| Field::new(name, dictionary(), true));
-        Self::new(OURS, "events", fields.to_vec(), Own::Names(Default::default()))
     }
 
     fn new(system: &str, name: &str, own_fields: Vec<Field>, own: Own) -> Self {
@@ -196,12 +186,6 @@ impl Table {
         match &mut self.own {
             Own::Fields(columns) => columns.iter_mut().for_each(|column| column.push(row.record)),
             Own::Undecoded(records) => records.append_value(row.record),
-            #[cfg(feature = "sql")]
-            Own::Names([system, event]) => {
-                let named = row.event.map_or((OURS, "undecoded"), |event| (event.system(), event.name()));
-                system.push(Some(named.0));
-                event.push(Some(named.1));
-            }
             Own::Lost(_) | Own::Spans(_) => return,
         }
         self.time(row.origin, row.time);
@@ -251,8 +235,6 @@ impl Table {
             Own::Lost(counts) => arrays.push(Arc::new(counts.finish())),
             Own::Undecoded(records) => arrays.push(Arc::new(records.finish())),
             Own::Spans(own) => own.take(&mut arrays),
-            #[cfg(feature = "sql")]
-            Own::Names(names) => arrays.extend(names.iter_mut().map(Words::take)),
         }
         let batch = RecordBatch::try_new(Arc::clone(&self.schema), arrays);
         let batch = batch.expect("each column has a value for each row");

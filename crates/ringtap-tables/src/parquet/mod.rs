@@ -116,23 +116,3 @@ fn leaves(schema: &Schema) -> Vec<(ColumnPath, &DataType)> {
     }
     leaves
 }
-
-/// Writes batches of any columns as a file.
-///
-/// # Errors
-/// The output cannot be written to.
-#[cfg(feature = "sql")]
-pub fn write_batches<W: std::io::Write + Send>(
-    out: W,
-    schema: &arrow_schema::SchemaRef,
-    batches: &[arrow_array::RecordBatch],
-) -> Result<(), WriteError> {
-    let properties = properties(&Options::default(), schema, &[])?;
-    let mut writer =
-        parquet::arrow::ArrowWriter::try_new(out, std::sync::Arc::clone(schema), Some(properties))?;
-    for batch in batches {
-        writer.write(batch)?;
-    }
-    writer.close()?;
-    Ok(())
-}
