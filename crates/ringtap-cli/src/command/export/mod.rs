@@ -30,7 +30,7 @@ Examples:
   For chrome://tracing, Speedscope:   ringtap export --to chrome -o trace.json trace.dat
   For babeltrace2 and Trace Compass:  ringtap export --to ctf -o folder trace.dat
   For DuckDB, pandas, DataFusion:     ringtap export --to parquet -o trace.parquet trace.dat
-  The same of many hosts, one table:  ringtap export --to parquet --partition hour -o s3://bucket/traces trace.dat
+  Many hosts', in one folder:         ringtap export --to parquet --partition hour -o DIR trace.dat
   One event of it:                    ringtap export --to ctf -o folder -e sched_switch trace.dat
   What one command does, live:        ringtap export --to perfetto -o t.pftrace --kernel -e sched -- ls
   A program that uses ringtap:        ringtap export --to ctf -o folder -- ./program
@@ -50,7 +50,7 @@ pub struct Args {
     #[arg(long, value_enum, value_name = "FORMAT", hide_possible_values = true)]
     to: To,
     /// Where to: a file, or `-`; for ctf a folder, which must be empty or not exist; for parquet a file, or a folder to
-    /// add to, also s3://BUCKET/FOLDER/, gs:// or az://
+    /// add to
     #[arg(short, long, value_name = "OUT")]
     output: PathBuf,
     /// Version of the Common Trace Format: 1.8, or 2, which needs babeltrace2 2.1
@@ -89,8 +89,8 @@ enum To {
 /// What concerns Parquet only.
 #[derive(Clone, Debug, clap::Args)]
 struct ParquetArgs {
-    /// Parquet: a file for each event, or for each event and hour, in a folder
-    #[arg(long, value_enum, value_name = "event|hour", hide_possible_values = true)]
+    /// Parquet: in a folder, a file for each `event`, or for each event and `hour`
+    #[arg(long, value_enum, value_name = "BY", hide_possible_values = true)]
     partition: Option<Partition>,
     /// Parquet: also the spans that events begin and end
     #[arg(long)]
