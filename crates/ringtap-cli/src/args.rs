@@ -63,7 +63,7 @@ pub enum Command {
     Instance(instance::Args),
     /// Print what persistent buffers hold after a crash
     Recover(recover::Args),
-    /// Convert a trace for other programs: Perfetto, babeltrace2, Chrome
+    /// Convert a trace for other programs: Perfetto, babeltrace2, Chrome, DuckDB
     Export(export::Args),
     /// Print a shell's completion script
     Completions(completions::Args),

@@ -18,6 +18,7 @@ pub mod preload;
 pub mod private;
 pub mod probes;
 pub mod programs;
+pub mod provenance;
 pub mod remote;
 pub mod signals;
 

@@ -11,6 +11,8 @@ pub mod mount;
 pub mod record;
 pub mod recover;
 pub mod report;
+#[cfg(feature = "parquet")]
+mod rows;
 pub mod serve;
 pub mod stat;
 pub mod stream;

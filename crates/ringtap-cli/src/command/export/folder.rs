@@ -56,7 +56,7 @@ impl CtfFolder {
 
 impl Exporter for CtfFolder {
     fn item(&mut self, item: &Item<'_>) -> Result<()> {
-        let &Item { group, sources, cpu, time, what } = item;
+        let &Item { group, sources, cpu, time, what, .. } = item;
         match what {
             What::Record(record) => self.writer.entry(group, &Entry { cpu, time, record }, &sources),
             What::Lost(count) => self.writer.lost(group, cpu, time, count),

@@ -6,6 +6,7 @@ use crate::command::report::{Item, What};
 use crate::command::stream::{Live, Sink, follow_into};
 use crate::decode::{Decoder, Seen, Source};
 use crate::outcome::Outcome;
+use crate::provenance::Provenance;
 use anyhow::{Result, bail};
 use ringtap::{Damaged, Lost};
 use ringtap_format::text::Sources;
@@ -26,10 +27,11 @@ pub(super) fn run(args: &Args) -> Result<Outcome> {
         buffer_size: args.buffer_size,
         command: args.command.clone(),
     };
-    let mut writing = Writing { args, exporter: None, totals: Totals::default() };
+    let provenance = Provenance::here();
+    let mut writing = Writing { args, provenance, exporter: None, totals: Totals::default() };
     let outcome = follow_into(live, &mut writing)?;
     let Writing { exporter, totals, .. } = writing;
-    let mut exporter = exporter.map_or_else(|| args.exporter(), Ok)?;
+    let mut exporter = exporter.map_or_else(|| args.exporter(None), Ok)?;
     args.end(&mut *exporter, &totals)?;
     Ok(outcome)
 }
@@ -37,6 +39,7 @@ pub(super) fn run(args: &Args) -> Result<Outcome> {
 /// What is being written.
 struct Writing<'a> {
     args: &'a Args,
+    provenance: Provenance,
     /// Made once all else is set up.
     exporter: Option<Box<dyn Exporter>>,
     totals: Totals,
@@ -54,18 +57,18 @@ impl Writing<'_> {
             Source::Kernel => 0,
             Source::Application => 1,
         };
-        let item = Item { group, sources, cpu, time, what };
+        let item = Item { group, provenance: &self.provenance, sources, cpu, time, what };
         self.totals.add(&item);
         match &mut self.exporter {
             Some(exporter) => exporter.item(&item),
-            None => self.exporter.insert(self.args.exporter()?).item(&item),
+            None => self.exporter.insert(self.args.exporter(None)?).item(&item),
         }
     }
 }
 
 impl Sink for Writing<'_> {
     fn begin(&mut self, _: &Decoder, _: u32) -> Result<()> {
-        self.exporter = Some(self.args.exporter()?);
+        self.exporter = Some(self.args.exporter(None)?);
         Ok(())
     }
 

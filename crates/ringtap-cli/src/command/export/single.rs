@@ -116,7 +116,7 @@ fn process_of(tid: i32) -> Option<i32> {
 
 impl Exporter for SingleFile {
     fn item(&mut self, item: &Item<'_>) -> Result<()> {
-        let &Item { group, sources, cpu, time, what } = item;
+        let &Item { group, sources, cpu, time, what, .. } = item;
         match what {
             What::Record(record) => {
                 if self.is_live {

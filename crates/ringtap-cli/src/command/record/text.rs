@@ -1,5 +1,6 @@
 //! What a file says of the machine, and of sub-buffers where no kernel describes them.
 
+use crate::provenance::Provenance;
 use ringtap_format::header;
 use ringtap_format::trace_dat::Descriptions;
 
@@ -12,7 +13,7 @@ pub(super) fn machine(subbuf_kib: u32) -> Descriptions {
         header_event: header::HEADER_EVENT.to_owned(),
         clocks: "[mono]\n".to_owned(),
         uname: words.map(|word| word.to_string_lossy().into_owned()).join(" "),
-        writer: concat!("ringtap ", env!("CARGO_PKG_VERSION")).to_owned(),
+        writer: format!("ringtap {} {}", env!("CARGO_PKG_VERSION"), Provenance::here().of_boot()),
         trace_id: ringtap::clock::monotonic_ns() ^ u64::from(std::process::id()) << 48,
         ..Descriptions::default()
     }

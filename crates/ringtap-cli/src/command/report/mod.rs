@@ -15,12 +15,13 @@ use anyhow::{Context, Result, bail};
 use group::Group;
 use print::{Form, Shared};
 use ringtap_format::trace_dat::TraceDat;
+pub(super) use select::seconds;
 use select::{Place, Wanted};
 use source::Inputs;
 use std::num::NonZero;
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
-pub(super) use visit::{Item, What, visit};
+pub(super) use visit::{Item, What, visit, visit_twice};
 
 const EXAMPLES: &str = "\
 Examples:

@@ -78,7 +78,7 @@ pub(super) fn cpus(list: &str) -> Result<RangeInclusive<u32>, String> {
 ///
 /// # Errors
 /// It is no such number.
-pub(super) fn seconds(text: &str) -> Result<u64, String> {
+pub(in crate::command) fn seconds(text: &str) -> Result<u64, String> {
     let (whole, part) = text.split_once('.').unwrap_or((text, ""));
     let is_part = part.len() <= 9 && part.bytes().all(|byte| byte.is_ascii_digit());
     let ns = || {

@@ -1,5 +1,6 @@
 //! The files: opened, described, and merged by the time of their records.
 
+use crate::provenance::Provenance;
 use anyhow::{Context, Result, bail};
 use ringtap_format::header::PageLayout;
 use ringtap_format::trace_dat::{
@@ -48,6 +49,8 @@ pub(super) struct Input {
     pub(super) group: usize,
     /// The names of its buffers.
     pub(super) buffers: Vec<String>,
+    /// Of each buffer, where its records come from.
+    pub(super) provenance: Vec<Provenance>,
     /// What its descriptions lack.
     pub(super) complaints: Vec<TraceDatError>,
 }
@@ -67,9 +70,12 @@ impl Inputs {
     pub(super) fn push_trace_dat(&mut self, path: &Path, file: &Arc<File>, trace: TraceDat, group: usize) {
         self.timeline.push_file(self.files.len(), &trace, file);
         self.cpus = self.cpus.max(trace.cpu_count());
+        let own = Provenance::of(&trace);
+        let buffers = trace.buffers.iter().map(|buffer| own.of_instance(&buffer.name));
         self.files.push(Input {
             path: path.to_owned(),
             group,
+            provenance: buffers.collect(),
             buffers: trace.buffers.into_iter().map(|buffer| buffer.name).collect(),
             complaints: trace.complaints,
         });
@@ -91,7 +97,8 @@ impl Inputs {
         let origin = Origin { file: self.files.len(), buffer: 0, cpu };
         self.timeline.push(origin, Clock::default(), pages);
         let buffers = vec![String::new()];
-        self.files.push(Input { path: path.to_owned(), group, buffers, complaints: Vec::new() });
+        let provenance = vec![Provenance::default()];
+        self.files.push(Input { path: path.to_owned(), group, buffers, provenance, complaints: Vec::new() });
         Ok(())
     }
 

@@ -1,9 +1,11 @@
 //! Files of a trace as one stream, for those who make something else than text of it.
 
-use super::group::warn;
-use super::source::Inputs;
+use super::group::{Group, warn};
+use super::select::Wanted;
+use super::source::{Input, Inputs};
 use super::{FileArgs, Plan};
 use crate::decode::TextLayout;
+use crate::provenance::Provenance;
 use anyhow::Result;
 use ringtap_format::text::{Common, Entry, Sources};
 use ringtap_format::trace_dat;
@@ -20,6 +22,9 @@ const ITEMS_A_LOOK: u32 = 1 << 14;
 pub(in crate::command) struct Item<'a> {
     /// The buffer that it is from: dumps are one, each of a trace.dat's is one.
     pub(in crate::command) group: u32,
+    /// Where it comes from.
+    #[cfg_attr(not(feature = "parquet"), expect(dead_code, reason = "only tables have a column for it"))]
+    pub(in crate::command) provenance: &'a Provenance,
     /// What decodes it.
     pub(in crate::command) sources: Sources<'a>,
     /// The CPU.
@@ -46,57 +51,96 @@ pub(in crate::command) enum What<'a> {
 /// A file cannot be read, an event or a filter makes no sense, or one of `each`.
 pub(in crate::command) fn visit(
     files: &FileArgs,
-    mut each: impl FnMut(&Item<'_>) -> Result<()>,
+    each: impl FnMut(&Item<'_>) -> Result<()>,
+    progress: impl FnMut(u64, u64),
+) -> Result<Option<String>> {
+    Visit::new(files)?.walk(each, progress)
+}
+
+/// As [`visit`], after a first look at everything by `survey`.
+///
+/// # Errors
+/// Those of `visit`, or one of `survey`.
+pub(in crate::command) fn visit_twice(
+    files: &FileArgs,
+    survey: impl FnMut(&Item<'_>) -> Result<()>,
+    each: impl FnMut(&Item<'_>) -> Result<()>,
     mut progress: impl FnMut(u64, u64),
 ) -> Result<Option<String>> {
-    let Plan { groups, mut inputs, .. } = Plan::new(files, TextLayout::Json)?;
-    let mut damages = Damages::default();
-    for file in &inputs.files {
-        file.complaints.iter().for_each(|complaint| damages.add(&file.path, complaint));
+    let mut visit = Visit::new(files)?;
+    visit.damages.is_silent = true;
+    visit.walk(survey, |read, all| progress(read, 2 * all))?;
+    visit.inputs.timeline.restart();
+    visit.damages = Damages::default();
+    visit.walk(each, |read, all| progress(all + read, 2 * all))
+}
+
+/// The files, opened.
+struct Visit {
+    groups: Vec<(Group, Wanted)>,
+    inputs: Inputs,
+    damages: Damages,
+}
+
+impl Visit {
+    fn new(files: &FileArgs) -> Result<Self> {
+        let Plan { groups, inputs, .. } = Plan::new(files, TextLayout::Json)?;
+        Ok(Self { groups, inputs, damages: Damages::default() })
     }
-    let bases = bases(&inputs, groups.len());
-    let mut timeline = std::mem::take(&mut inputs.timeline);
-    for place in 0u32.. {
-        if place.is_multiple_of(ITEMS_A_LOOK) {
-            let (read, all) = timeline.progress();
-            progress(read, all);
+
+    fn walk(
+        &mut self,
+        mut each: impl FnMut(&Item<'_>) -> Result<()>,
+        mut progress: impl FnMut(u64, u64),
+    ) -> Result<Option<String>> {
+        let Self { groups, inputs: Inputs { files, timeline, .. }, damages } = self;
+        for file in files.iter() {
+            file.complaints.iter().for_each(|complaint| damages.add(&file.path, complaint));
         }
-        let Some(timed) = timeline.next() else { break };
-        let file = &inputs.files[timed.origin.file];
-        let (group, wanted) = &groups[file.group];
-        let mut item = Item {
-            group: u32::try_from(bases[file.group] + timed.origin.buffer)?,
-            sources: group.sources(),
-            cpu: timed.origin.cpu,
-            time: timed.time,
-            what: What::Lost(None),
-        };
-        match timed.step {
-            trace_dat::Item::Record(record) => {
-                let entry = Entry { cpu: item.cpu, time: record.time, record: record.bytes };
-                let common = Common::of(record.bytes, group.formats.target());
-                if !wanted.admits(common, &entry, group) {
-                    continue;
+        let bases = bases(files, groups.len());
+        for place in 0u32.. {
+            if place.is_multiple_of(ITEMS_A_LOOK) {
+                let (read, all) = timeline.progress();
+                progress(read, all);
+            }
+            let Some(timed) = timeline.next() else { break };
+            let file = &files[timed.origin.file];
+            let (group, wanted) = &groups[file.group];
+            let mut item = Item {
+                group: u32::try_from(bases[file.group] + timed.origin.buffer)?,
+                provenance: &file.provenance[timed.origin.buffer],
+                sources: group.sources(),
+                cpu: timed.origin.cpu,
+                time: timed.time,
+                what: What::Lost(None),
+            };
+            match timed.step {
+                trace_dat::Item::Record(record) => {
+                    let entry = Entry { cpu: item.cpu, time: record.time, record: record.bytes };
+                    let common = Common::of(record.bytes, group.formats.target());
+                    if !wanted.admits(common, &entry, group) {
+                        continue;
+                    }
+                    (item.time, item.what) = (record.time, What::Record(record.bytes));
                 }
-                (item.time, item.what) = (record.time, What::Record(record.bytes));
+                trace_dat::Item::Lost(_) if !wanted.admits_place(item.cpu, item.time) => continue,
+                trace_dat::Item::Lost(lost) => item.what = What::Lost(lost.count()),
+                trace_dat::Item::Damaged { offset, error } => {
+                    damages.add(&file.path, &format_args!("page at byte {offset}: {error}"));
+                }
+                trace_dat::Item::Failed(error) => damages.add(&file.path, &error),
             }
-            trace_dat::Item::Lost(_) if !wanted.admits_place(item.cpu, item.time) => continue,
-            trace_dat::Item::Lost(lost) => item.what = What::Lost(lost.count()),
-            trace_dat::Item::Damaged { offset, error } => {
-                damages.add(&file.path, &format_args!("page at byte {offset}: {error}"));
-            }
-            trace_dat::Item::Failed(error) => damages.add(&file.path, &error),
+            each(&item)?;
         }
-        each(&item)?;
+        Ok(damages.told())
     }
-    Ok(damages.told())
 }
 
 /// The number of the first buffer of each group.
-fn bases(inputs: &Inputs, groups: usize) -> Vec<usize> {
+fn bases(files: &[Input], groups: usize) -> Vec<usize> {
     let mut next = 0;
     let widths = (0..groups).map(|group| {
-        let files = inputs.files.iter().filter(|file| file.group == group);
+        let files = files.iter().filter(|file| file.group == group);
         files.map(|file| file.buffers.len()).max().unwrap_or(0).max(1)
     });
     let first = |width| {
@@ -108,18 +152,21 @@ fn bases(inputs: &Inputs, groups: usize) -> Vec<usize> {
 
 /// What cannot be read.
 #[derive(Default)]
-struct Damages(u64);
+struct Damages {
+    count: u64,
+    is_silent: bool,
+}
 
 impl Damages {
     fn add(&mut self, path: &Path, what: &dyn Display) {
-        self.0 += 1;
-        if self.0 <= MAX_TOLD {
+        self.count += 1;
+        if self.count <= MAX_TOLD && !self.is_silent {
             warn(format_args!("{}: {what}", path.display()));
         }
     }
 
     fn told(&self) -> Option<String> {
-        match self.0 {
+        match self.count {
             0 => None,
             1 => Some("one place is damaged".to_owned()),
             places => Some(format!("{places} places are damaged")),

@@ -1,0 +1,383 @@
+//! One event's records as a table.
+
+use crate::column::{Column, text};
+use crate::rows::{Lost, Origin, Row};
+use crate::spans::Span;
+use arrow_array::builder::{
+    BinaryBuilder, Int32Builder, Int64Builder, UInt8Builder, UInt32Builder, UInt64Builder,
+};
+use arrow_array::types::Int32Type;
+use arrow_array::{
+    ArrayRef, DictionaryArray, Int32Array, RecordBatch, StringArray, TimestampNanosecondArray, UInt64Array,
+};
+use arrow_schema::{DataType, Field, Fields, Schema, SchemaRef, TimeUnit};
+use arrow_select::take::take_record_batch;
+use ringtap_format::Event;
+use std::collections::HashMap;
+use std::sync::Arc;
+
+/// The columns that every table begins with.
+pub(crate) const COMMON: usize = 9;
+
+/// The system of tables that no event's format describes.
+const OURS: &str = "ringtap";
+
+/// The records of one event, column by column.
+///
+/// The columns: `time`, `cpu`, `pid`, `comm` (the task's name), `common_flags`, `common_preempt_count`, `host`, `boot_id`,
+/// `instance`, then the event's own fields. A field with the name of one of the first is called `field_NAME`.
+#[derive(Debug)]
+pub struct Table {
+    system: String,
+    name: String,
+    schema: SchemaRef,
+    common: Common,
+    own: Own,
+    /// Rows came in the order of their time.
+    is_sorted: bool,
+}
+
+/// What every row has.
+#[derive(Debug, Default)]
+struct Common {
+    time: Vec<i64>,
+    cpu: UInt32Builder,
+    pid: Int32Builder,
+    comm: Words,
+    flags: UInt8Builder,
+    preempt_count: UInt8Builder,
+    host: Words,
+    boot_id: Words,
+    instance: Words,
+}
+
+/// What only these rows have.
+#[derive(Debug)]
+enum Own {
+    Fields(Vec<Column>),
+    Lost(UInt64Builder),
+    Undecoded(BinaryBuilder),
+    Spans(SpanColumns),
+}
+
+#[derive(Debug, Default)]
+struct SpanColumns {
+    category: Words,
+    name: Words,
+    end: Vec<i64>,
+    duration: Int64Builder,
+    depth: UInt32Builder,
+}
+
+impl Table {
+    /// A table for the records of `event`.
+    #[must_use]
+    pub fn of(event: &Event) -> Self {
+        let columns: Vec<_> = event.fields().iter().map(|field| Column::new(field, event.target())).collect();
+        let fields = columns.iter().map(Column::describe).collect();
+        Self::new(event.system(), event.name(), fields, Own::Fields(columns))
+    }
+
+    /// A table of losses: `ringtap:lost`, with the column `count`, which is null where nobody knows how many.
+    #[must_use]
+    pub fn of_losses() -> Self {
+        let count = Field::new("count", DataType::UInt64, true);
+        Self::new(OURS, "lost", vec![count], Own::Lost(UInt64Builder::new()))
+    }
+
+    /// A table of records that no format describes: `ringtap:undecoded`, with the column `record`.
+    #[must_use]
+    pub fn of_undecoded() -> Self {
+        let record = Field::new("record", DataType::Binary, true);
+        Self::new(OURS, "undecoded", vec![record], Own::Undecoded(BinaryBuilder::new()))
+    }
+
+    /// A table of spans: `ringtap:spans`. A span's `time` is when it began, its `category` the system of its events.
+    #[must_use]
+    pub fn of_spans() -> Self {
+        let fields = vec![
+            Field::new("category", dictionary(), true),
+            Field::new("name", dictionary(), true),
+            Field::new("end_time", time_type(), true),
+            Field::new("duration_ns", DataType::Int64, true),
+            Field::new("depth", DataType::UInt32, true),
+        ];
+        Self::new(OURS, "spans", fields, Own::Spans(SpanColumns::default()))
+    }
+
+    fn new(system: &str, name: &str, own_fields: Vec<Field>, own: Own) -> Self {
+        let mut fields = common_fields();
+        for field in own_fields {
+            // Engines do not tell upper from lower case.
+            let is_taken =
+                |name: &str| fields.iter().any(|other: &Field| other.name().eq_ignore_ascii_case(name));
+            let mut name = field.name().clone();
+            while is_taken(&name) {
+                name.insert_str(0, "field_");
+            }
+            fields.push(field.with_name(name));
+        }
+        Self {
+            system: system.to_owned(),
+            name: name.to_owned(),
+            schema: Arc::new(Schema::new(fields)),
+            common: Common::default(),
+            own,
+            is_sorted: true,
+        }
+    }
+
+    /// The event's system.
+    #[must_use]
+    pub fn system(&self) -> &str {
+        &self.system
+    }
+
+    /// The event's name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The columns.
+    #[must_use]
+    pub const fn schema(&self) -> &SchemaRef {
+        &self.schema
+    }
+
+    /// The event's own columns.
+    pub(crate) fn own_fields(&self) -> Fields {
+        self.schema.fields().iter().skip(COMMON).cloned().collect()
+    }
+
+    /// Rows gathered.
+    #[must_use]
+    pub const fn len(&self) -> usize {
+        self.common.time.len()
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Whether both are of one event, and have the same columns.
+    pub(crate) fn is_like(&self, other: &Self) -> bool {
+        (&self.system, &self.name, &self.schema) == (&other.system, &other.name, &other.schema)
+    }
+
+    fn time(&mut self, origin: &Origin, ns: u64) {
+        let time = origin.time(ns);
+        self.is_sorted &= self.common.time.last().is_none_or(|last| *last <= time);
+        self.common.time.push(time);
+    }
+
+    fn common(&mut self, row: &Row<'_>) {
+        let Common { pid, comm, flags, preempt_count, .. } = &mut self.common;
+        pid.append_value(row.common.pid);
+        comm.push(Some(&text(row.comm)));
+        flags.append_value(row.common.flags);
+        preempt_count.append_value(row.common.preempt_count);
+    }
+
+    /// Adds a record of the table's event; to a table of no single event, any.
+    pub fn push(&mut self, row: &Row<'_>) {
+        match &mut self.own {
+            Own::Fields(columns) => columns.iter_mut().for_each(|column| column.push(row.record)),
+            Own::Undecoded(records) => records.append_value(row.record),
+            Own::Lost(_) | Own::Spans(_) => return,
+        }
+        self.time(row.origin, row.time);
+        self.common.place(row.cpu, row.origin);
+        self.common(row);
+    }
+
+    /// Adds a loss to a table of losses.
+    pub fn push_lost(&mut self, lost: &Lost<'_>) {
+        let Own::Lost(counts) = &mut self.own else { return };
+        counts.append_option(lost.count);
+        self.time(lost.origin, lost.time);
+        let common = &mut self.common;
+        common.place(lost.cpu, lost.origin);
+        common.pid.append_null();
+        common.comm.push(None);
+        common.flags.append_null();
+        common.preempt_count.append_null();
+    }
+
+    /// Adds a span to a table of spans; with the record that ended it.
+    pub fn push_span(&mut self, span: &Span, ended_by: &Row<'_>) {
+        let Own::Spans(own) = &mut self.own else { return };
+        own.category.push(Some(&span.system));
+        own.name.push(Some(&span.name));
+        own.end.push(ended_by.origin.time(span.end));
+        let duration = span.end.saturating_sub(span.start);
+        own.duration.append_value(i64::try_from(duration).unwrap_or(i64::MAX));
+        own.depth.append_value(span.depth);
+        self.time(ended_by.origin, span.start);
+        self.common.place(span.cpu, ended_by.origin);
+        self.common(ended_by);
+    }
+
+    /// Takes the rows gathered so far, in the order of their time.
+    ///
+    /// # Panics
+    /// Never: each column has a value for each row.
+    pub fn take(&mut self) -> RecordBatch {
+        let order = match std::mem::replace(&mut self.is_sorted, true) {
+            true => None,
+            false => Some(order(&self.common.time)),
+        };
+        let mut arrays = self.common.take();
+        match &mut self.own {
+            Own::Fields(columns) => arrays.extend(columns.iter_mut().map(Column::take)),
+            Own::Lost(counts) => arrays.push(Arc::new(counts.finish())),
+            Own::Undecoded(records) => arrays.push(Arc::new(records.finish())),
+            Own::Spans(own) => own.take(&mut arrays),
+        }
+        let batch = RecordBatch::try_new(Arc::clone(&self.schema), arrays);
+        let batch = batch.expect("each column has a value for each row");
+        match order {
+            None => batch,
+            Some(order) => take_record_batch(&batch, &order).expect("the order is one of the rows"),
+        }
+    }
+}
+
+/// The rows in the order of their time.
+fn order(times: &[i64]) -> UInt64Array {
+    let mut order: Vec<(i64, u64)> = times.iter().copied().zip(0..).collect();
+    order.sort_unstable();
+    order.into_iter().map(|(_, row)| row).collect()
+}
+
+/// Names, each stored once.
+pub(crate) fn dictionary() -> DataType {
+    DataType::Dictionary(Box::new(DataType::Int32), Box::new(DataType::Utf8))
+}
+
+const fn time_type() -> DataType {
+    DataType::Timestamp(TimeUnit::Nanosecond, None)
+}
+
+/// The columns of [`Common`].
+pub(crate) fn common_fields() -> Vec<Field> {
+    let fields = vec![
+        Field::new("time", time_type(), false),
+        Field::new("cpu", DataType::UInt32, false),
+        Field::new("pid", DataType::Int32, true),
+        Field::new("comm", dictionary(), true),
+        Field::new("common_flags", DataType::UInt8, true),
+        Field::new("common_preempt_count", DataType::UInt8, true),
+        Field::new("host", dictionary(), true),
+        Field::new("boot_id", dictionary(), true),
+        Field::new("instance", dictionary(), true),
+    ];
+    debug_assert_eq!(fields.len(), COMMON);
+    fields
+}
+
+impl Common {
+    fn place(&mut self, cpu: u32, origin: &Origin) {
+        self.cpu.append_value(cpu);
+        self.host.push(origin.host.as_deref());
+        self.boot_id.push(origin.boot_id.as_deref());
+        self.instance.push(origin.instance.as_deref());
+    }
+
+    fn take(&mut self) -> Vec<ArrayRef> {
+        vec![
+            Arc::new(TimestampNanosecondArray::from(std::mem::take(&mut self.time))),
+            Arc::new(self.cpu.finish()),
+            Arc::new(self.pid.finish()),
+            self.comm.take(),
+            Arc::new(self.flags.finish()),
+            Arc::new(self.preempt_count.finish()),
+            self.host.take(),
+            self.boot_id.take(),
+            self.instance.take(),
+        ]
+    }
+}
+
+impl SpanColumns {
+    fn take(&mut self, arrays: &mut Vec<ArrayRef>) {
+        arrays.extend([
+            self.category.take(),
+            self.name.take(),
+            Arc::new(TimestampNanosecondArray::from(std::mem::take(&mut self.end))),
+            Arc::new(self.duration.finish()),
+            Arc::new(self.depth.finish()),
+        ]);
+    }
+}
+
+/// A column of few different words, mostly the same as in the row before.
+#[derive(Debug, Default)]
+pub(crate) struct Words {
+    words: Vec<Box<str>>,
+    places: HashMap<Box<str>, i32>,
+    /// The place of the last row's word.
+    last: Option<i32>,
+    keys: Vec<Option<i32>>,
+}
+
+impl Words {
+    pub(crate) fn push(&mut self, word: Option<&str>) {
+        let place = word.map(|word| match self.last {
+            Some(last) if self.is_at(last, word) => last,
+            _ => self.place(word),
+        });
+        self.last = place.or(self.last);
+        self.keys.push(place);
+    }
+
+    fn is_at(&self, place: i32, word: &str) -> bool {
+        let known = usize::try_from(place).ok().and_then(|place| self.words.get(place));
+        known.is_some_and(|known| **known == *word)
+    }
+
+    fn place(&mut self, word: &str) -> i32 {
+        if let Some(place) = self.places.get(word) {
+            return *place;
+        }
+        let place = i32::try_from(self.words.len()).expect("fewer words than memory could hold");
+        self.words.push(word.into());
+        self.places.insert(word.into(), place);
+        place
+    }
+
+    pub(crate) fn take(&mut self) -> ArrayRef {
+        let Self { words, keys, .. } = std::mem::take(self);
+        let values = StringArray::from_iter_values(words);
+        let array = DictionaryArray::<Int32Type>::try_new(Int32Array::from(keys), Arc::new(values));
+        Arc::new(array.expect("each key is a word's place"))
+    }
+}
+
+/// The places of events' tables, by trace and event.
+#[derive(Debug, Default)]
+pub(crate) struct Places(Vec<Vec<u32>>);
+
+/// No place.
+const NOWHERE: u32 = u32::MAX;
+
+impl Places {
+    pub(crate) fn get(&self, trace: u32, id: u16) -> Option<usize> {
+        let place = *self.0.get(usize::try_from(trace).ok()?)?.get(usize::from(id))?;
+        if place == NOWHERE { None } else { usize::try_from(place).ok() }
+    }
+
+    pub(crate) fn set(&mut self, trace: u32, id: u16, place: usize) {
+        let (trace, id) = (usize::try_from(trace).unwrap_or(usize::MAX), usize::from(id));
+        if self.0.len() <= trace {
+            self.0.resize(trace + 1, Vec::new());
+        }
+        let ids = &mut self.0[trace];
+        if ids.len() <= id {
+            ids.resize(id + 1, NOWHERE);
+        }
+        ids[id] = u32::try_from(place).unwrap_or(NOWHERE);
+    }
+}

@@ -1,0 +1,130 @@
+//! Row groups are slices of time, whatever order events of different kinds come in.
+
+use parquet::file::reader::{FileReader, SerializedFileReader};
+use parquet::file::statistics::Statistics;
+use ringtap_format::text::Common;
+use ringtap_format::{Dialect, Formats, Target};
+use ringtap_tables::parquet::{By, Layout, Options, Partitioned, Store, Wide};
+use ringtap_tables::{Lost, Origin, Row};
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+
+const OPTIONS: Options = Options { slice_rows: 100, zstd_level: 1 };
+const EVENTS: u64 = 1000;
+const HOUR_NS: u64 = 3_600_000_000_000;
+
+fn formats() -> Formats {
+    let mut formats = Formats::new(Target::LE64, Dialect::Kernel);
+    for (id, name) in [(7, "a"), (8, "b")] {
+        let text = format!(
+            "name: {name}\nID: {id}\nformat:\n\tfield:unsigned short common_type;\toffset:0;\tsize:2;\tsigned:0;\n\n\
+             \tfield:u32 x;\toffset:8;\tsize:4;\tsigned:0;\n\nprint fmt: \"\"\n"
+        );
+        formats.add("app", &text).unwrap();
+    }
+    formats
+}
+
+/// Rows by turns of two events, one a minute; now and then a loss.
+fn each(formats: &Formats, mut row: impl FnMut(&Row<'_>), mut lost: impl FnMut(&Lost<'_>)) {
+    let origin = Origin { host: Some("h".into()), epoch_ns: Some(-60_000_000_000), ..Origin::default() };
+    for place in 0..EVENTS {
+        let id = if place.is_multiple_of(3) { 7 } else { 8 };
+        let mut record = vec![u8::try_from(id).unwrap(), 0, 0, 0, 5, 0, 0, 0];
+        record.extend_from_slice(&u32::try_from(place).unwrap().to_le_bytes());
+        let common = Common::of(&record, Target::LE64);
+        let time = (place + 1) * HOUR_NS / 60;
+        let event = formats.by_id(id);
+        row(&Row { origin: &origin, time, cpu: 0, common, comm: b"task", event, record: &record });
+        if place % 200 == 199 {
+            lost(&Lost { origin: &origin, time, cpu: 1, count: Some(place) });
+        }
+    }
+}
+
+/// Rows, first and last time of each row group.
+fn groups(file: &Path) -> Vec<(i64, i64, i64)> {
+    let reader = SerializedFileReader::new(File::open(file).unwrap()).unwrap();
+    let groups = reader.metadata().row_groups().iter().map(|group| {
+        let Some(Statistics::Int64(times)) = group.column(0).statistics() else { panic!("{group:?}") };
+        (group.num_rows(), *times.min_opt().unwrap(), *times.max_opt().unwrap())
+    });
+    groups.collect()
+}
+
+fn folder(name: &str) -> PathBuf {
+    let folder = std::env::temp_dir().join(format!("rt-slices-{name}-{}", std::process::id()));
+    let _ = fs::remove_dir_all(&folder);
+    folder
+}
+
+/// Files below a folder, with their names in it.
+fn files(folder: &Path, prefix: &str) -> Vec<(String, PathBuf)> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        let name = format!("{prefix}{}", path.file_name().unwrap().to_str().unwrap());
+        match path.is_dir() {
+            true => found.append(&mut files(&path, &format!("{name}/"))),
+            false => found.push((name, path)),
+        }
+    }
+    found.sort();
+    found
+}
+
+#[test]
+fn a_files_row_groups_follow_each_other_in_time() {
+    let (formats, folder) = (formats(), folder("wide"));
+    let store = Store::open(folder.to_str().unwrap()).unwrap();
+    let mut layout = Layout::new(false);
+    [7, 8].into_iter().for_each(|id| layout.see(0, id, formats.by_id(id)));
+    let wide = Wide::new(store.create("one.parquet").unwrap(), layout, &OPTIONS).unwrap();
+    // Both closures write.
+    let wide = std::cell::RefCell::new(wide);
+    each(
+        &formats,
+        |row| wide.borrow_mut().row(0, row).unwrap(),
+        |lost| wide.borrow_mut().lost(lost).unwrap(),
+    );
+    assert!(
+        files(&folder, "").iter().all(|(name, _)| name.starts_with('.')),
+        "nobody reads what is not complete"
+    );
+    let (file, written) = wide.into_inner().finish().unwrap();
+    file.complete().unwrap();
+    assert_eq!(written.rows, EVENTS + 5);
+
+    let groups = groups(&folder.join("one.parquet"));
+    assert_eq!(groups.len(), 11);
+    assert_eq!(groups.iter().map(|(rows, ..)| rows).sum::<i64>(), 1005);
+    assert_eq!((groups[0].1, groups[0].2), (0, 99 * 60_000_000_000));
+    assert!(groups.windows(2).all(|pair| pair[0].2 <= pair[1].1), "{groups:?}");
+    fs::remove_dir_all(&folder).unwrap();
+}
+
+#[test]
+fn a_folders_files_are_of_one_event_and_hour() {
+    let (formats, folder) = (formats(), folder("hour"));
+    let store = Store::open(folder.to_str().unwrap()).unwrap();
+    let parts = std::cell::RefCell::new(Partitioned::new(store, "h-1", By::EventAndHour, OPTIONS));
+    each(
+        &formats,
+        |row| parts.borrow_mut().row(0, row).unwrap(),
+        |lost| parts.borrow_mut().lost(lost).unwrap(),
+    );
+    let written = parts.into_inner().finish().unwrap();
+    let files = files(&folder, "");
+    assert_eq!((written.rows, written.files), (EVENTS + 5, files.len() as u64));
+    assert_eq!(files[0].0, "system=app/event=a/hour=1970-01-01-00/h-1-0-0.parquet");
+    // 1000 minutes are 17 hours, each of two events; a loss in five of them.
+    assert_eq!(files.len(), 2 * 17 + 5);
+    for (name, file) in &files {
+        let hour: i64 = name.split("hour=1970-01-01-").nth(1).unwrap()[..2].parse().unwrap();
+        for (_, first, last) in groups(file) {
+            let hours = (first, last);
+            assert_eq!((hours.0 / 3_600_000_000_000, hours.1 / 3_600_000_000_000), (hour, hour), "{name}");
+        }
+    }
+    fs::remove_dir_all(&folder).unwrap();
+}
