@@ -50,6 +50,7 @@ ringtap::event! { struct Symbols as fields:symbols { source: Source, access: Acc
 ringtap::event! { struct Texts<'a> as fields:texts { status: u16, path: &'a str, part: &'a str, end: u8 } }
 ringtap::event! { struct Slices<'a> as fields:slices { a: &'a [u8], b: &'a [u32], c: &'a [i64], d: &'a [f64] } }
 ringtap::event! { struct OneText<'a> as fields:one_text { took_ns: u64, path: &'a str } }
+ringtap::event! { struct EvenText<'a> as fields:even_text { length: u32, text: &'a str } }
 ringtap::event! { struct Wide as fields:wide { a: [u64; 20], b: u32 } }
 ringtap::event! {
     struct Printed<'a> as fields:printed { fd: i32, port: u16, peer: &'a str }
@@ -108,6 +109,17 @@ fn write_fields(writer: &Writer) {
     RequestEnd {}.write(writer);
 }
 
+/// Writes the texts of tests/c/fields.c.
+fn write_texts(writer: &Writer) {
+    let text: String = ('a'..='z').cycle().take(1200).collect();
+    let lengths = (0..80u32).chain((80..1200).step_by(50));
+    for length in lengths {
+        let text = &text[..length as usize];
+        EvenText { length, text }.write(writer);
+        OneText { took_ns: length.into(), path: text }.write(writer);
+    }
+}
+
 /// All payloads that are in a host, without their thread's number, in the order of their time.
 fn payloads(host: &Host) -> Vec<Vec<u8>> {
     let mut records = Vec::new();
@@ -135,6 +147,7 @@ fn the_same_declaration_and_record_as_in_rust() {
         let told: Vec<(&str, &str)> =
             told.split_terminator('\x0c').filter_map(|part| part.split_once('\n')).collect();
 
+        EvenText::register(&host).expect("it is the same declaration");
         for declared in declared() {
             let id = declared.register(&host).expect("it is the same declaration");
             if let Some((_, format)) =
@@ -147,10 +160,12 @@ fn the_same_declaration_and_record_as_in_rust() {
         assert_eq!(told.len(), 16);
         let from_c = payloads(&host);
         write_fields(&host.writer());
+        write_texts(&host.writer());
         let from_rust = payloads(&host);
-        assert_eq!(from_c.len(), 18);
+        assert_eq!(from_c.len(), 18 + 2 * (80 + 23));
         assert_eq!(from_c, from_rust);
         declared().iter().for_each(|declared| declared.unregister());
+        EvenText::declared().unregister();
     }
 }
 

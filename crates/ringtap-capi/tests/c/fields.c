@@ -31,6 +31,16 @@ int main(void)
         fprintf(stderr, "%d of 18 events were written\n", written);
         return 1;
     }
+    /* Texts of all lengths, at both places in a word; the longest are cut. */
+    static char text[1200];
+    for (size_t i = 0; i < sizeof text; i++)
+        text[i] = (char)('a' + i % 26);
+    for (uint32_t length = 0; length < 1200; length += length < 80 ? 1 : 50) {
+        RINGTAP_WRITE(fields, even_text, length, text, length);
+        text[length] = 0;
+        RINGTAP_WRITE(fields, one_text, length, text);
+        text[length] = (char)('a' + length % 26);
+    }
     FORMAT(none);
     FORMAT(one);
     FORMAT(two);

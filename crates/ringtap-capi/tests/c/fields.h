@@ -20,6 +20,7 @@ RINGTAP_EVENT(fields, symbols, (symbol, u8, source, sources), (flags, u32, acces
 RINGTAP_EVENT(fields, texts, (u16, status), (string, path), (string_n, part), (u8, end))
 RINGTAP_EVENT(fields, slices, (slice, u8, a), (slice, u32, b), (slice, s64, c), (slice, f64, d))
 RINGTAP_EVENT(fields, one_text, (u64, took_ns), (string, path))
+RINGTAP_EVENT(fields, even_text, (u32, length), (string_n, text))
 RINGTAP_EVENT(fields, wide, (array, u64, a, 20), (u32, b))
 RINGTAP_EVENT_PRINT(fields, printed, ("%s:%u fd=%d open=%d", "peer, port, fd, REC->fd >= 0"), (s32, fd), (u16, port),
                     (string, peer))
