@@ -111,6 +111,12 @@ fn probes_stand_beside_an_applications_events_in_time() {
     if cannot_probe() {
         return;
     }
+    let mut cargo = Command::new(env!("CARGO"));
+    cargo.args(["build", "--quiet", "-p", "ringtap-preload"]);
+    if !cfg!(debug_assertions) {
+        cargo.arg("--release");
+    }
+    assert!(cargo.status().unwrap().success());
     let temporary = Temporary::new("probes-libc");
     let shop = compile(&temporary);
     let mut stream = temporary.ringtap();

@@ -61,7 +61,7 @@ fn threads_forks_execs_and_signals_at_once_are_counted_exactly() {
 }
 
 #[test]
-fn without_restartable_sequences_the_counts_are_as_exact() {
+fn without_restartable_sequences_only_what_is_refused_is_missing() {
     let folder = Folder::new();
     let program = folder.compile("torture", TORTURE, &[]);
     let tracer = Tracer::new(256);
@@ -73,5 +73,17 @@ fn without_restartable_sequences_the_counts_are_as_exact() {
     let (mut counted, mut traced) = (counted(&counts), traced(&trace));
     counted[2] += std::mem::take(&mut counted[3]);
     traced[2] += std::mem::take(&mut traced[3]);
-    assert_eq!(counted, traced, "{NAMES:?}");
+    // There a handler that interrupts its own thread's event is refused, and counted: it cannot wait for the lock.
+    let mut refused = 0;
+    for &cpu in &tracer.host.cpus() {
+        refused += tracer.host.stats(cpu).expect("it is this process's").commit_overrun;
+    }
+    for (name, (counted, traced)) in NAMES.iter().zip(counted.iter().zip(traced)) {
+        assert!(
+            traced <= *counted && counted - traced <= refused,
+            "{name}: {counted}, {traced}, {refused} refused"
+        );
+    }
+    let missing: u64 = counted.iter().sum::<u64>() - traced.iter().sum::<u64>();
+    assert!(missing <= refused, "{missing} are missing, {refused} were refused");
 }

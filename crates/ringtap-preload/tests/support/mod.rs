@@ -8,14 +8,23 @@ use ringtap_format::{Context, Dialect, Formats, Strings, Symbols, Target, Value}
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
-/// The library, as cargo has built it for the tests.
+/// The library, built: for tests, cargo makes only what they are linked with.
 pub(crate) fn library() -> PathBuf {
-    let test = std::env::current_exe().expect("tests are files");
-    let library = test.parent().and_then(Path::parent).expect("in a folder").join("libringtap_preload.so");
-    assert!(library.exists(), "{} is missing: run `cargo build -p ringtap-preload`", library.display());
-    library
+    static BUILT: OnceLock<PathBuf> = OnceLock::new();
+    let build = || {
+        let mut cargo = Command::new(env!("CARGO"));
+        cargo.args(["build", "--quiet", "-p", "ringtap-preload"]);
+        if !cfg!(debug_assertions) {
+            cargo.arg("--release");
+        }
+        assert!(cargo.status().expect("cargo is there").success());
+        let test = std::env::current_exe().expect("tests are files");
+        test.parent().and_then(Path::parent).expect("in a folder").join("libringtap_preload.so")
+    };
+    BUILT.get_or_init(build).clone()
 }
 
 /// A folder of a test's own, removed with it.
