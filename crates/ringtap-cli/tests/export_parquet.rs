@@ -243,14 +243,14 @@ mod store {
 #[test]
 fn an_object_store_gets_the_same_files() {
     let temporary = Temporary::new("parquet-store");
+    let trace = capture();
     let (endpoint, objects) = store::object_store();
     for to in ["s3://traces/hosts/one.parquet", "s3://traces/hosts"] {
         let mut command = support::ringtap();
         command.env("AWS_ENDPOINT", &endpoint).env("AWS_ALLOW_HTTP", "true").env("AWS_REGION", "none");
         command.env("AWS_ACCESS_KEY_ID", "key").env("AWS_SECRET_ACCESS_KEY", "secret");
         let partition: &[&str] = if to.ends_with(".parquet") { &[] } else { &["--partition", "event"] };
-        let arguments =
-            [&["export", "--to", "parquet", "--host", "h", "-o", to], partition, &[path(&capture())]];
+        let arguments = [&["export", "--to", "parquet", "--host", "h", "-o", to], partition, &[path(&trace)]];
         let output = command.args(arguments.concat()).output().unwrap();
         assert!(output.status.success(), "{}", said(&output));
     }
