@@ -5,7 +5,7 @@ use ringtap_abi::Geometry;
 use ringtap_abi::clock::ClockWords;
 use ringtap_abi::control::Header;
 use ringtap_abi::meta::{
-    Desc, HostWords, Identity, KernelMeta, MetaPage, Switches, VERSION, WakeWords, WriterWords,
+    ChainWords, Desc, HostWords, Identity, KernelMeta, MetaPage, Switches, VERSION, WakeWords, WriterWords,
 };
 use ringtap_abi::subbuf::SubbufHeader;
 use ringtap_abi::switchboard::{self, Entry, FormatHead, Head, Task};
@@ -22,7 +22,7 @@ macro_rules! fields {
 
 fn text() -> Result<String> {
     let mut text = format!("Made by `cargo xtask layout` from ringtap-abi. Layout version {VERSION}.\n");
-    fields!(text, MetaPage { kernel, identity, switches, writer, wake, host, clock });
+    fields!(text, MetaPage { kernel, identity, switches, writer, wake, host, clock, chain });
     fields!(
         text,
         KernelMeta {
@@ -47,11 +47,12 @@ fn text() -> Result<String> {
     fields!(text, WakeWords { wakes });
     fields!(text, HostWords { reader, next_index, base_index, read, read_bytes, kicks, origin });
     fields!(text, ClockWords { id });
+    fields!(text, ChainWords { rank, is_first, overrun, read, dropped, refused });
     fields!(text, Desc { w, stamp, first });
     fields!(text, SubbufHeader { time_stamp, commit });
     fields!(text, Header { kind, cpu, value });
     fields!(text, Head { magic, version, generation, host_id, formats_len, settings, new_events });
-    fields!(text, Entry { epoch, name_len, name, buffer_percent, lineage });
+    fields!(text, Entry { epoch, name_len, name, buffer_percent, lineage, mapped });
     fields!(text, Task { ids, comm });
     fields!(text, FormatHead { len, id });
     writeln!(text, "\nswitchboard ({} bytes, version {})", switchboard::LEN, switchboard::VERSION)?;
