@@ -78,7 +78,8 @@ fn live_streams_lose_nothing_and_stay_in_order() {
             })
             .collect();
         while threads.iter().any(|thread| !thread.is_finished())
-            || merge.wait(Some(Duration::ZERO)).unwrap() == Waited::Ready
+            // The last events may be too young to go out at once.
+            || merge.wait(Some(Duration::from_millis(20))).unwrap() == Waited::Ready
         {
             while let Some(merged) = merge.next().unwrap() {
                 match merged.item {

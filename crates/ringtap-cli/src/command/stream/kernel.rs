@@ -60,10 +60,12 @@ impl KernelPlan {
         Ok(Self { tracefs, events: events.into_iter().collect(), probes: Vec::new(), buffer_kib, follow })
     }
 
-    /// The same with probes in programs; where no event was asked for, with these alone.
+    /// The same with probes in programs; where no event of the kernel's was asked for, with these alone.
     pub(in crate::command) fn with_probes(mut self, args: &probes::Args, filter: &Filter) -> Result<Self> {
         self.probes = probes::plan(args, &self.tracefs)?;
-        if filter.patterns.is_empty() && !self.probes.is_empty() {
+        let is_asked_for =
+            |event: &EventName| filter.patterns.iter().any(|pattern| event.is_meant_by(pattern));
+        if !self.probes.is_empty() && !self.events.iter().any(is_asked_for) {
             self.events.clear();
         }
         Ok(self)
