@@ -525,6 +525,27 @@ fn what_trace_cmd_records_is_reported_as_it_does() {
 }
 
 #[test]
+fn each_event_is_in_one_recording_and_each_tells_its_own() {
+    let temporary = Temporary::new("record-twice");
+    let shop = Shop::open(&temporary, 64);
+    let (mut sold, mut found) = (0, 0);
+    for round in 0..3 {
+        shop.sell(100);
+        sold += 100;
+        let file = temporary.path().join(format!("{round}.dat"));
+        let (summary, _) = end(shop.record(&temporary, &["-o", path(&file)]), &file);
+        let (events, lost) = counted(&file);
+        assert_eq!(
+            (summary["events"].as_u64(), summary["lost"].as_u64()),
+            (Some(events), Some(lost)),
+            "{summary}"
+        );
+        found += events + lost;
+    }
+    assert_eq!(found, sold);
+}
+
+#[test]
 fn mistakes_are_told() {
     let refused = |arguments: &[&str]| said(&run(&[&["record"], arguments].concat()));
     insta::assert_snapshot!("record-no-source", refused(&[]));
@@ -533,5 +554,6 @@ fn mistakes_are_told() {
         refused(&["--file-version", "6", "--compress", "--attach", "s"])
     );
     insta::assert_snapshot!("record-trigger", refused(&["--snapshot-on", "KILL", "--attach", "s"]));
+    assert!(refused(&["-o", "-", "--", "true"]).contains("`-` is none"));
     insta::assert_snapshot!("record-no-folder", refused(&["-o", "/no/such/folder/t.dat", "--", "true"]));
 }

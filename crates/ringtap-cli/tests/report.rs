@@ -279,6 +279,10 @@ fn places_and_times_choose() {
     let (until, since) = (of(&["--until", &seconds]), of(&["--since", &seconds]));
     assert_eq!(events(&until), chosen(&|line| line["ts"].as_u64().is_some_and(|ts| ts <= middle)));
     assert_eq!(events(&since), chosen(&|line| line["ts"].as_u64().is_some_and(|ts| ts >= middle)));
+    // As a line shows it: to the microsecond, rounded.
+    let shown = (middle + 500) / 1000;
+    let seconds = format!("{}.{:06}", shown / 1_000_000, shown % 1_000_000);
+    assert_eq!(of(&["--since", &seconds])[0]["ts"], middle);
     let pid = &all[0]["pid"];
     assert_eq!(events(&of(&["--pid", &pid.to_string()])), chosen(&|line| line["pid"] == *pid));
     assert!(said(&report(&["--cpu", "2-1", "x"])).contains("expected numbers such as 0,2-3"));
@@ -290,7 +294,7 @@ fn comma_separated_values() {
     let file = temporary.path().join("kinds.dat");
     fs::write(&file, synthetic::all_kinds(false)).unwrap();
     let of = |options: &[&str]| text(&report(&[&["--csv"], options, &[path(&file)]].concat()));
-    insta::assert_snapshot!("report-csv", of(&["--until", "1.000003"]));
+    insta::assert_snapshot!("report-csv", of(&["--until", "1.000003001"]));
     let fields = of(&["-e", "kinds", "-e", "rest-of*"]);
     insta::assert_snapshot!("report-csv-fields", &fields[..fields.find("long long").unwrap()]);
 }
@@ -304,6 +308,24 @@ fn what_cannot_be_read_is_told() {
     fs::write(&newer, b"\x17\x08\x44tracing7\0\0\x08").unwrap();
     let told = said(&report(&[path(&newer)])).replace(path(temporary.path()), "TMP");
     insta::assert_snapshot!("report-version-7", told);
+    let text = temporary.path().join("text");
+    fs::write(&text, "no trace at all, ".repeat(1000)).unwrap();
+    assert!(said(&report(&[path(&text)])).contains("is neither a trace.dat nor a dump of trace_pipe_raw"));
+}
+
+#[test]
+fn what_is_made_does_not_take_the_place_of_what_is_read() {
+    let temporary = Temporary::new("report-itself");
+    let (file, same) = (temporary.path().join("t.dat"), temporary.path().join("same.dat"));
+    fs::copy(capture(), &file).unwrap();
+    std::os::unix::fs::symlink(&file, &same).unwrap();
+    for output in [
+        report(&["--timeline", path(&file), path(&file)]),
+        run(&["export", "--to", "chrome", "-o", path(&same), path(&file)]),
+    ] {
+        assert!(said(&output).contains("is one of the files that are read"), "{}", said(&output));
+    }
+    assert!(fs::read(&file).unwrap() == fs::read(capture()).unwrap());
 }
 
 /// xorshift64*

@@ -137,6 +137,9 @@ impl Args {
             To::Perfetto => self.single(Writer::Perfetto(perfetto::Writer::new()))?,
             To::Chrome => self.single(Writer::Chrome(chrome::Writer::new()))?,
             To::Parquet => Box::new(Parquet::create(self, survey)?),
+            To::Ctf if self.output.as_os_str() == "-" => {
+                bail!("CTF is a folder of files: name one, `-` is none")
+            }
             To::Ctf => Box::new(folder::CtfFolder::create(&self.output, self.ctf_version.into())?),
         })
     }
@@ -170,6 +173,7 @@ pub fn run(args: &Args) -> Result<Outcome> {
 }
 
 fn of_files(args: &Args) -> Result<Outcome> {
+    args.files.check_output(&args.output)?;
     let mut exporter = None;
     let mut totals = Totals::default();
     let mut progress = Progress::new();

@@ -220,7 +220,10 @@ impl Plan {
             }),
         };
         Ok(Self {
-            path: args.output.clone(),
+            path: match args.output.as_os_str() == "-" {
+                true => bail!("a recording is a file that is completed in the end: name one, `-` is none"),
+                false => args.output.clone(),
+            },
             kernel,
             application,
             version: args.file_version,

@@ -30,6 +30,13 @@ impl Counts {
             lost: sum.lost + stats.overrun + stats.dropped_events + stats.commit_overrun,
         })
     }
+
+    /// What was added to an earlier count. Losses before the first event that anybody took are told in this recording:
+    /// they are its own.
+    pub(super) fn since(self, before: Self) -> Self {
+        let told = if before.events == 0 { 0 } else { before.lost };
+        Self { events: self.events.saturating_sub(before.events), lost: self.lost.saturating_sub(told) }
+    }
 }
 
 /// The line on a terminal.

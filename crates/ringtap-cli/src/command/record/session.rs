@@ -145,6 +145,8 @@ struct Recording<'r> {
     was_recording: bool,
     /// An event that was asked for has happened.
     is_triggered: bool,
+    /// What the buffers had counted when the recording began.
+    before: Counts,
 }
 
 impl<'r> Recording<'r> {
@@ -212,7 +214,9 @@ impl<'r> Recording<'r> {
             snapshots: 0,
             was_recording,
             is_triggered: false,
+            before: Counts::default(),
         };
+        recording.before = recording.all_counts();
         if plan.snapshot_on.is_empty() {
             recording.begin_file(recording.target.path.clone())?;
         }
@@ -485,7 +489,12 @@ impl<'r> Recording<'r> {
         Ok(())
     }
 
+    /// What was recorded and lost since the recording began.
     fn counts(&self) -> Counts {
+        self.all_counts().since(self.before)
+    }
+
+    fn all_counts(&self) -> Counts {
         let kernel = self.kernel.iter().flat_map(KernelSide::stats);
         let application = self.application.iter().zip(self.host).flat_map(|(side, host)| side.stats(host));
         Counts::of(kernel.chain(application))

@@ -20,7 +20,8 @@ use select::{Place, Wanted};
 use source::Inputs;
 use std::num::NonZero;
 use std::ops::RangeInclusive;
-use std::path::PathBuf;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
 pub(super) use visit::{Item, What, visit, visit_twice};
 
 const EXAMPLES: &str = "\
@@ -134,6 +135,23 @@ impl Args {
     fn jobs(&self) -> usize {
         let cpus = || std::thread::available_parallelism().map_or(1, NonZero::get).min(MAX_JOBS);
         self.jobs.map_or_else(cpus, usize::from)
+    }
+}
+
+impl FileArgs {
+    /// That what is made does not take the place of what it is made of.
+    ///
+    /// # Errors
+    /// It is one of the files.
+    pub(in crate::command) fn check_output(&self, out: &Path) -> Result<()> {
+        let place = |path: &Path| path.metadata().map(|file| (file.dev(), file.ino())).ok();
+        let Some(taken) = place(out) else { return Ok(()) };
+        match self.files.iter().find(|path| place(path) == Some(taken)) {
+            Some(_) => {
+                bail!("{} is one of the files that are read; give what is made another name", out.display())
+            }
+            None => Ok(()),
+        }
     }
 }
 

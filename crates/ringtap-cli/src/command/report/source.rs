@@ -8,6 +8,7 @@ use ringtap_format::trace_dat::{
 };
 use std::collections::BTreeSet;
 use std::fs::File;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -22,12 +23,26 @@ pub(super) fn open(path: &Path) -> Result<(Arc<File>, bool)> {
         bail!("{shown} is no regular file; copy what it holds to one, or use `ringtap stream`");
     }
     let mut start = [0; raw::MAGIC.len()];
-    let is_trace_dat = match std::os::unix::fs::FileExt::read_exact_at(&file, &mut start, 0) {
+    let is_trace_dat = match file.read_exact_at(&mut start, 0) {
         Ok(()) => start == *raw::MAGIC,
         Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => false,
         Err(error) => return Err(error).with_context(|| format!("cannot read {shown}")),
     };
     Ok((Arc::new(file), is_trace_dat))
+}
+
+/// Whether one of the first two sub-buffers begins as one does, or there is none. A commit word has its bits in the lower
+/// half; of a text, or of another program's file, it has them anywhere. Damage is told later, with what can be read.
+fn may_be_dump(file: &File, layout: PageLayout) -> bool {
+    let size = u64::from(layout.data_offset + layout.data_size);
+    let commit = |page: u64| {
+        let mut word = [0; 8];
+        let at = page * size + u64::from(layout.commit_offset);
+        file.read_exact_at(&mut word, at).ok()?;
+        layout.target.uint(&word, 0, layout.commit_size)
+    };
+    let mut commits = [commit(0), commit(1)].into_iter().flatten().peekable();
+    commits.peek().is_none() || commits.any(|commit| commit <= u32::MAX.into())
 }
 
 /// The number behind the last `cpu` of the file's name, or of its folder's.
@@ -93,6 +108,9 @@ impl Inputs {
         layout: PageLayout,
     ) -> Result<()> {
         let len = file.metadata().with_context(|| format!("cannot read {}", path.display()))?.len();
+        if !may_be_dump(file, layout) {
+            bail!("{} is neither a trace.dat nor a dump of trace_pipe_raw", path.display());
+        }
         let pages = CpuPages::new(Arc::clone(file), CpuData::plain(cpu, 0..len), layout);
         let origin = Origin { file: self.files.len(), buffer: 0, cpu };
         self.timeline.push(origin, Clock::default(), pages);

@@ -35,6 +35,7 @@ const LOSS_COLOUR: &str = "#d01c1c";
 /// # Errors
 /// There is nothing to draw, the picture cannot be written, or those of [`visit`].
 pub(in crate::command::report) fn timeline(files: &FileArgs, out: &Path) -> Result<Option<String>> {
+    files.check_output(out)?;
     let mut survey = Survey::default();
     let damage = read(files, |item| survey.add(item))?;
     let Some((first, last)) = survey.range else { bail!("there is nothing to draw: no event is left") };
