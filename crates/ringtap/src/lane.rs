@@ -307,8 +307,13 @@ impl Chain {
             spent.give_back();
         }
         self.spent.push_back(spent);
+        // Not the one that the reader has, however many came behind it.
+        let is_told = |spent: &Spent| {
+            spent.held.as_ref().zip(self.told.as_ref()).is_some_and(|(held, told)| Arc::ptr_eq(held, told))
+        };
         if self.spent.len() > SPENT
-            && let Some(mut oldest) = self.spent.pop_front()
+            && let Some(at) = self.spent.iter().position(|spent| !is_told(spent))
+            && let Some(mut oldest) = self.spent.remove(at)
         {
             oldest.give_back();
             self.past = self.past.and(oldest.late());
