@@ -35,8 +35,9 @@ impl Wanted {
     pub(super) fn admits_place(&self, cpu: u32, time: u64) -> bool {
         let Place { cpus, since, until, .. } = &self.place;
         // Lines show microseconds: who copies a time from one means that line.
-        let shown =
-            |bound: u64| if bound % 1000 == 0 { time.saturating_add(500) / 1000 * 1000 } else { time };
+        let shown = |bound: u64| {
+            if bound.is_multiple_of(1000) { time.saturating_add(500) / 1000 * 1000 } else { time }
+        };
         (cpus.is_empty() || cpus.iter().any(|range| range.contains(&cpu)))
             && since.is_none_or(|since| shown(since) >= since)
             && until.is_none_or(|until| shown(until) <= until)
