@@ -635,8 +635,6 @@ impl Writer {
     /// Writes under the lock of the buffer whose CPU this is, and will be while it is held.
     fn write_locked(&self, payload: &[u8]) -> Result<(), Refused> {
         let cpu = current_cpu();
-        // Where this CPU was idle, it may have been replaced more often than the rounds below would follow.
-        self.lanes.get(cpu as usize).ok_or(Refused::Unusable)?.find_present();
         for _ in 0..REPLACEMENTS {
             let buffer = self.buffer(cpu)?;
             let written = match buffer.kind {
@@ -648,7 +646,8 @@ impl Writer {
             };
             match written {
                 Err(Refused::Off) => return self.note_off(),
-                Err(Refused::Retired) if self.lanes[cpu as usize].move_on(buffer) => {}
+                // Where this CPU was idle, it may have been replaced more often than there are rounds.
+                Err(Refused::Retired) if !ptr::eq(self.lanes[cpu as usize].find_present(), buffer) => {}
                 Err(Refused::Retired) => return self.lanes[cpu as usize].drop_event(buffer),
                 written => return written,
             }
