@@ -1,7 +1,7 @@
 //! What `cargo xtask test` does, as a table.
 
 use anyhow::{Context, Result, bail};
-use std::process::Command;
+use std::process::{Command, ExitStatus};
 use std::time::Instant;
 
 /// One step: its name, the environment it adds, and the command line.
@@ -86,18 +86,31 @@ pub(crate) const ALL: &[Step] = &[
     ),
 ];
 
+/// What one step may take: a multiple of what the longest takes on two cores, so that what hangs is ended and named.
+const LIMIT: &str = "20m";
+/// `timeout`'s exit status where it ended the command.
+const TIMED_OUT: i32 = 124;
+
+/// Runs one step and all that it starts for as long as it may, or until this process dies.
+fn limited(step: &Step) -> Result<ExitStatus> {
+    Command::new("setpriv")
+        .args(["--pdeathsig", "TERM", "timeout", "--kill-after=10", LIMIT])
+        .args(step.command)
+        .envs(step.environment.iter().copied())
+        .status()
+        .context("failed to start setpriv and timeout, of util-linux and coreutils")
+}
+
 /// Runs the steps in order and stops at the first that fails.
 pub(crate) fn run(steps: &[Step]) -> Result<()> {
     let begun = Instant::now();
     for step in steps {
         println!("== {}: {}", step.name, step.command.join(" "));
         let started = Instant::now();
-        let (program, arguments) = step.command.split_first().context("a step has a command")?;
-        let status = Command::new(program)
-            .args(arguments)
-            .envs(step.environment.iter().copied())
-            .status()
-            .with_context(|| format!("failed to start {program}"))?;
+        let status = limited(step)?;
+        if status.code() == Some(TIMED_OUT) {
+            bail!("{} was not done within {LIMIT}: a test named above as running hangs", step.name);
+        }
         if !status.success() {
             bail!("{} failed: {} ({status})", step.name, step.command.join(" "));
         }

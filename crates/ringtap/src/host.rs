@@ -869,7 +869,8 @@ impl Buffer {
                 renumber::renumber(&ring, &mut reader, &rseq::native::Rseq(area), self.cpu)
             }
             _ => {
-                let held = lock::acquire(&ring.meta().writer.lock).ok_or(HostError::Busy(self.cpu))?;
+                // A writer that stopped has it: it gives no chance to.
+                let Some(held) = lock::acquire(&ring.meta().writer.lock) else { return Ok(false) };
                 let done = renumber::renumber(&ring, &mut reader, &Pinned(self.cpu), self.cpu);
                 drop(held);
                 done

@@ -323,6 +323,7 @@ fn turn(ring: &Ring<'_>, sections: &impl Sections, cpu: u32) -> Result<Option<Le
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ring::tests::kit::StopAtEnd;
     use crate::ring::{hook, recover, swap};
     use crate::rseq::portable::Exclusive;
     use crate::{Config, Host, Item, Mode, Refused};
@@ -445,13 +446,13 @@ mod tests {
                     }
                 });
             }
+            let _stops = StopAtEnd(&stop);
             for round in 0..3000 {
                 host.renumber(0).expect("sound");
                 if round % 3 == 0 {
                     host.get_reader(0).expect("sound");
                 }
             }
-            stop.store(true, Relaxed);
         });
         let stats = host.stats(0).expect("sound");
         assert_eq!(stats.written(), written.into_inner());

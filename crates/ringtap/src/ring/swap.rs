@@ -347,6 +347,7 @@ fn unnoticed(ring: &Ring<'_>, reader: &Reader) -> Result<u64, Corrupt> {
 #[cfg(all(test, not(loom)))]
 mod tests {
     use crate::map::{self, Access};
+    use crate::ring::tests::kit::StopAtEnd;
     use crate::{Config, Host, Refused};
     use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
     use std::time::{Duration, Instant};
@@ -371,6 +372,7 @@ mod tests {
                     }
                 });
             }
+            let _stops = StopAtEnd(&stop);
             let until = Instant::now() + Duration::from_millis(500);
             while Instant::now() < until {
                 for (cpu, mapping) in &mappings {
@@ -381,7 +383,6 @@ mod tests {
                     worst = worst.max((overrun + read).saturating_sub(entries));
                 }
             }
-            stop.store(true, Relaxed);
         });
         assert_eq!(worst, 0, "more events were overwritten and read than written");
     }

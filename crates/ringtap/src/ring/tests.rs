@@ -16,7 +16,7 @@ mod interleave;
 #[cfg(all(target_arch = "x86_64", not(loom)))]
 mod kill;
 #[cfg(not(loom))]
-mod kit;
+pub(super) mod kit;
 #[cfg(not(loom))]
 mod lab;
 #[cfg(loom)]

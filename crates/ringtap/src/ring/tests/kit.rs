@@ -7,8 +7,18 @@ use ringtap_abi::SubbufId;
 use ringtap_abi::event::Shape;
 use ringtap_abi::records::{Walk, Words};
 use ringtap_abi::subbuf::{HEADER_LEN, PageCommit};
+use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::{Acquire, Relaxed};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+/// Tells threads to stop when it goes: also where a test fails, which would wait for them without end.
+pub(in crate::ring) struct StopAtEnd<'s>(pub(in crate::ring) &'s AtomicBool);
+
+impl Drop for StopAtEnd<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Relaxed);
+    }
+}
 
 /// A small random number generator (xorshift64*): the same seed gives the same test.
 #[derive(Clone, Debug)]
