@@ -97,9 +97,11 @@ fn host_that_forks(socket: &Path) {
     let _ = std::io::stdin().lock().read_line(&mut String::new());
     // SAFETY: the child waits for a signal, and does nothing else.
     let child = unsafe { libc::fork() };
-    while child == 0 {
-        // SAFETY: waits for a signal.
-        unsafe { libc::pause() };
+    if child == 0 {
+        loop {
+            // SAFETY: waits for a signal.
+            unsafe { libc::pause() };
+        }
     }
     say(child);
     wait_for_parent();
