@@ -22,6 +22,7 @@ use std::cell::UnsafeCell;
 use std::sync::OnceLock;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
+use std::time::Duration;
 
 /// A descriptor that forked children have no copy of.
 #[derive(Debug)]
@@ -62,6 +63,10 @@ impl AsFd for Unshared {
     }
 }
 
+/// How often who waits for the table yields before it rests between two looks.
+const YIELDS: u32 = 64;
+const REST: Duration = Duration::from_micros(50);
+
 /// What stands for them in children.
 static NOTHING: OnceLock<OwnedFd> = OnceLock::new();
 
@@ -90,9 +95,16 @@ struct Turn {
 impl Turn {
     fn begin() -> Self {
         let masked = Masked::new();
+        let mut tries = 0;
         // Acquire: pairs with the Release in `drop`.
         while TABLE.is_taken.compare_exchange(false, true, Acquire, Relaxed).is_err() {
-            thread::yield_now();
+            tries += 1;
+            if tries < YIELDS {
+                thread::yield_now();
+            } else {
+                // Who has it may be of lower priority, and a yield is not for those.
+                std::thread::sleep(REST);
+            }
         }
         Self { _masked: masked }
     }
