@@ -1,7 +1,7 @@
 //! What a GET_READER through FUSE costs, beside an empty ioctl through FUSE in the same run.
 
 use anyhow::{Context as _, ensure};
-use clap::Parser;
+use clap::{Parser, ValueEnum};
 use ringtap::clock::ClockId;
 use ringtap::{Config, Instances, Reader};
 use ringtap_benches::guest;
@@ -9,6 +9,8 @@ use ringtap_daemon::control::Control;
 use ringtap_daemon::fs::{Mount, Ownership, Tree};
 use rustix::fd::{AsRawFd as _, OwnedFd};
 use rustix::fs::{Mode, OFlags};
+use rustix::process::Pid;
+use rustix::thread::CpuSet;
 use std::path::Path;
 use std::process::ExitCode;
 use std::time::Instant;
@@ -22,9 +24,41 @@ struct Args {
     /// Calls of each kind in a round
     #[arg(long, default_value_t = 500, value_parser = clap::value_parser!(u32).range(1..))]
     calls: u32,
+    /// Where the client and the thread that answers it run
+    #[arg(long, value_enum, default_value_t = Place::Free)]
+    place: Place,
     /// Fail where the ratio is higher
     #[arg(long)]
     limit: Option<f64>,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Place {
+    /// Where the scheduler puts them
+    Free,
+    /// On one CPU
+    Together,
+    /// On CPU 0, and on CPU 1
+    Apart,
+}
+
+/// Keeps a thread on a CPU: this one, or one of this process.
+fn pin(thread: Option<Pid>, cpu: usize) -> anyhow::Result<()> {
+    let mut only = CpuSet::new();
+    only.set(cpu);
+    rustix::thread::sched_setaffinity(thread, &only).with_context(|| format!("run on CPU {cpu}"))
+}
+
+/// The thread that answers requests.
+fn server() -> anyhow::Result<Pid> {
+    for task in std::fs::read_dir("/proc/self/task")? {
+        let path = task?.path();
+        if std::fs::read_to_string(path.join("comm"))?.trim_end() == "ringtap-fuse" {
+            let number = path.file_name().and_then(|name| name.to_str()).and_then(|name| name.parse().ok());
+            return number.and_then(Pid::from_raw).context("read a thread's number");
+        }
+    }
+    anyhow::bail!("find the server's thread")
 }
 
 /// `TRACE_MMAP_IOCTL_GET_READER`.
@@ -49,6 +83,14 @@ fn run(args: &Args) -> anyhow::Result<()> {
 }
 
 fn measure(args: &Args, directory: &Path, instances: &Instances) -> anyhow::Result<()> {
+    if let Some(cpu) = match args.place {
+        Place::Free => None,
+        Place::Together => Some(0),
+        Place::Apart => Some(1),
+    } {
+        pin(None, 0)?;
+        pin(Some(server()?), cpu)?;
+    }
     let open = || -> Result<OwnedFd, rustix::io::Errno> {
         let path = directory.join("per_cpu/cpu0/trace_pipe_raw");
         rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())

@@ -1,14 +1,22 @@
 //! Debian's trace-cmd, unchanged, on ringtap's buffers.
 
+#[path = "../../ringtap-daemon/tests/random/mod.rs"]
+mod random;
+#[path = "../../ringtap-daemon/tests/storming/mod.rs"]
+mod storming;
 mod support;
 
+use random::Random;
 use ringtap::attach::{Connection, Role, SOCKET_VARIABLE};
 use rustix::process::Signal;
 use std::collections::BTreeMap;
 use std::fs;
+use std::io::Write;
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Child, Command, Output, Stdio};
+use storming::operate;
 use support::{cannot_exec, ringtap, said, signal, until};
 
 /// How many processes write.
@@ -65,7 +73,7 @@ fn process() {
     let text = |event| format!("writer {number} event {event}");
     if let Some(marker) = words.next().filter(|marker| !marker.is_empty()) {
         let mut file = fs::File::options().write(true).open(marker).unwrap();
-        (0..events).for_each(|event| std::io::Write::write_all(&mut file, text(event).as_bytes()).unwrap());
+        (0..events).for_each(|event| file.write_all(text(event).as_bytes()).unwrap());
         return;
     }
     let writer = Connection::from_environment(Role::Writer).unwrap().expect("exec serves").writer().unwrap();
@@ -142,9 +150,13 @@ fn every_event_is_recorded_once_and_in_order() {
     let marker = |instance: &str| format!("/sys/kernel/tracing/{instance}trace_marker");
     for (subbuf, options, into) in [
         ("4", "", String::new()),
+        ("8", "", marker("")),
+        ("4", "--nosplice", marker("")),
         ("8", "--nosplice", String::new()),
-        ("4", "--nosplice -B web", marker("instances/web/")),
+        ("4", "-B web", marker("instances/web/")),
         ("8", "-B web", marker("instances/web/")),
+        ("4", "--nosplice -B web", marker("instances/web/")),
+        ("8", "--nosplice -B web", marker("instances/web/")),
         ("4", "-d", marker("")),
     ] {
         let place = Place::new(&format!("record{subbuf}{}", options.replace(' ', "")));
@@ -207,7 +219,15 @@ fn all_verbs_run() {
         trace-cmd clear
         ! trace-cmd show | grep writer
         trace-cmd reset
-        trace-cmd snapshot > /dev/null || test $? = 2
+        test $(cat /sys/kernel/tracing/events/enable) = '?' -o $(cat /sys/kernel/tracing/events/enable) = 0
+        echo 'writer 0 event 2' > /sys/kernel/tracing/trace_marker
+        trace-cmd snapshot -s
+        trace-cmd clear
+        trace-cmd snapshot | grep -q 'writer 0 event 2'
+        trace-cmd snapshot -f
+        trace-cmd snapshot | grep -q 'freed'
+        trace-cmd list -e | grep -q exec || test $? = 1
+        trace-cmd list -p | grep -q nop
         mkdir /sys/kernel/tracing/instances/one
         rmdir /sys/kernel/tracing/instances/one";
     let output = exec(&place.0, &[], script);
@@ -216,6 +236,38 @@ fn all_verbs_run() {
         let text = fs::read_to_string(place.0.join(name)).unwrap();
         assert_eq!(events(&text).0.get(&0), Some(&vec![0, 1]), "{name}: {text}");
     }
+}
+
+#[test]
+fn libtracefs_reads_each_event_once() {
+    if cannot_exec() {
+        return;
+    }
+    let place = Place::new("libtracefs");
+    let client = place.0.join("client");
+    let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/clients/libtracefs.c");
+    let mut compiler = Command::new("cc");
+    compiler.args(["-std=gnu11", "-Wall", "-Wextra", "-Werror", "-D_GNU_SOURCE", "-o"]).arg(&client);
+    match compiler.args([source, "-ldl"]).output() {
+        Ok(output) => assert!(output.status.success(), "{}", said(&output)),
+        Err(error) => return println!("skipped, as there is no C compiler: {error}"),
+    }
+    // The library finds no events at all where no program has declared one: the kernel's own system has no `enable`.
+    let program = std::env::current_exe().unwrap();
+    let script = format!(
+        "{} typed_process --exact --ignored > /dev/null && exec {}",
+        program.display(),
+        client.display()
+    );
+    let output = exec(&place.0, &[], &script);
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{}", said(&output));
+    if text.starts_with("missing") {
+        return println!("skipped: {text}");
+    }
+    assert!(text.contains("iterated: each once: 1, in order: 1\n"), "{text}");
+    // Debian 12's cannot map.
+    assert!(text.contains("mapped: each once: 1\n") || text.contains("not by this version"), "{text}");
 }
 
 #[test]
@@ -272,13 +324,13 @@ fn a_killed_server_leaves_errors_and_the_next_one_serves() {
     let serve = || {
         let mut command = ringtap();
         command.args(["serve", "--mount", directory.to_str().unwrap(), "--socket", socket.to_str().unwrap()]);
-        command.stderr(std::process::Stdio::null()).spawn().unwrap()
+        command.stderr(Stdio::null()).spawn().unwrap()
     };
     let raw = directory.join("per_cpu/cpu0/trace_pipe_raw");
     let mut first = serve();
     until("it is mounted", || raw.exists());
     // One that waits for events that never come.
-    let mut blocked = Command::new("cat").arg(&raw).stderr(std::process::Stdio::null()).spawn().unwrap();
+    let mut blocked = Command::new("cat").arg(&raw).stderr(Stdio::null()).spawn().unwrap();
     let is_asleep = |pid: u32| {
         fs::read_to_string(format!("/proc/{pid}/wchan"))
             .is_ok_and(|place| place.contains("fuse") || place.contains("request_wait"))
@@ -295,32 +347,254 @@ fn a_killed_server_leaves_errors_and_the_next_one_serves() {
     assert!(!raw.exists() && fs::read_dir(&directory).unwrap().next().is_none(), "unmounted");
 }
 
+/// A process that ends with its test, however that ends.
+struct Ended(Child);
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// The storm's directory and seed.
+const STORM: &str = "RINGTAP_TEST_STORM";
+
+/// One of the storm's processes: operates until its server is gone, of which it must be told.
 #[test]
-fn without_root_it_reads_and_says_so() {
+#[ignore = "started by the other tests"]
+fn storming_process() {
+    let task = std::env::var(STORM).unwrap();
+    let (root, seed) = task.split_once(' ').unwrap();
+    let mut random = Random(seed.parse::<u64>().unwrap() | 1);
+    let is_served = || fs::metadata(root).map_err(|error| error.raw_os_error());
+    let not_connected = Some(rustix::io::Errno::NOTCONN.raw_os_error());
+    while is_served().err() != Some(not_connected) {
+        operate(Path::new(root), &mut random);
+    }
+}
+
+/// An attached program: writes as many events as each line of its input says.
+#[test]
+#[ignore = "started by the other tests"]
+fn attached_process() {
+    let attachment = ringtap::attach::Attachment::attach(std::env::var_os(SOCKET_VARIABLE).unwrap()).unwrap();
+    Said::register(&attachment).unwrap();
+    let writer = attachment.writer();
+    for line in std::io::stdin().lines() {
+        (0..line.unwrap().parse().unwrap()).for_each(|number| Said { number }.try_write(&writer).unwrap());
+    }
+}
+
+#[test]
+fn a_server_killed_in_a_storm_leaves_errors_and_the_next_one_serves_on() {
     if cannot_exec() {
         return;
     }
-    // In a view of its own, anybody may open /dev/fuse; nobody is who opens it.
-    let place = Place::new("nobody");
-    fs::set_permissions(&place.0, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    let place = Place::new("storm");
+    let (directory, socket) = (place.0.join("tracing"), place.0.join("ringtap.sock"));
+    fs::create_dir(&directory).unwrap();
+    let serve = || {
+        let mut command = ringtap();
+        command.args(["serve", "--mount", directory.to_str().unwrap(), "--socket", socket.to_str().unwrap()]);
+        let server = Ended(command.args(["--buffer-size", "64"]).stderr(Stdio::null()).spawn().unwrap());
+        until("it is mounted", || directory.join("trace").exists());
+        server
+    };
+    let this = || Command::new(std::env::current_exe().unwrap());
+    let server = serve();
+    let kept = directory.join("instances/kept");
+    fs::create_dir(&kept).unwrap();
+    let mut program = this();
+    program.args(["attached_process", "--exact", "--ignored"]).env(SOCKET_VARIABLE, &socket);
+    let mut program = Ended(program.stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap());
+    let switch = kept.join("events/exec_test/said/enable");
+    until("its event is declared", || switch.exists());
+    fs::write(&switch, "1").unwrap();
+    let tell = |events| writeln!(program.0.stdin.as_ref().unwrap(), "{events}").unwrap();
+    let said_events = || fs::read_to_string(kept.join("trace")).unwrap().matches(" said: ").count();
+    tell(100);
+    until("it wrote", || said_events() == 100);
+
+    let seed = std::env::var("RINGTAP_SEED").ok().and_then(|seed| seed.parse().ok());
+    let seed = seed.unwrap_or_else(|| u64::from(std::process::id()));
+    println!("RINGTAP_SEED={seed}");
+    let storm = |number: u64| {
+        let mut command = this();
+        command.args(["storming_process", "--exact", "--ignored"]).stdout(Stdio::null());
+        command.env(STORM, format!("{} {}", directory.display(), seed + number * 7919));
+        Ended(command.spawn().unwrap())
+    };
+    let mut clients: Vec<_> = (0..32).map(storm).collect();
+    let made = || fs::read_dir(directory.join("instances")).map_or(0, Iterator::count);
+    until("it storms", || made() > 3);
+    // Killed, as it is dropped.
+    drop(server);
+    let begin = std::time::Instant::now();
+    while clients.iter_mut().any(|client| client.0.try_wait().unwrap().is_none()) {
+        assert!(begin.elapsed() < std::time::Duration::from_secs(60), "a client hangs");
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
+    for mut client in clients {
+        assert!(client.0.wait().unwrap().success(), "each was told that its server is gone");
+    }
+
+    let mut server = serve();
+    until("the living are taken over", || switch.exists());
+    assert_eq!((said_events(), fs::read_to_string(&switch).unwrap().as_str()), (100, "1\n"));
+    tell(50);
+    until("it goes on", || said_events() == 150);
+    drop(program.0.stdin.take());
+    assert!(program.0.wait().unwrap().success());
+    signal(&server.0, Signal::TERM);
+    server.0.wait().unwrap();
+}
+
+/// What a shell that is started by these words says: status and both outputs.
+fn under(words: &[&str], script: &str) -> Output {
+    Command::new(words[0]).args(&words[1..]).args(["sh", "-c", script]).stdin(Stdio::null()).output().unwrap()
+}
+
+#[test]
+fn without_dev_fuse_it_says_so_and_serves_its_socket() {
+    if cannot_exec() {
+        return;
+    }
+    let place = Place::new("nofuse");
+    let (program, place) = (env!("CARGO_BIN_EXE_ringtap"), place.0.display());
+    let view = "set -e; mount -t tmpfs nodev /dev; mknod /dev/null c 1 3; mknod /dev/urandom c 1 9";
+    for arguments in [
+        format!("mount {place}"),
+        format!("serve --mount {place} --socket {place}/no"),
+        "exec true".to_owned(),
+    ] {
+        let output = under(&["unshare", "-m"], &format!("{view}; exec {program} {arguments}"));
+        let text = String::from_utf8_lossy(&output.stderr);
+        assert_eq!((output.status.code(), text.lines().count()), (Some(1), 1), "{arguments}: {text}");
+        assert!(text.contains("failed to open /dev/fuse (is the fuse module loaded"), "{text}");
+    }
+    // What needs no FUSE works.
+    let script = format!(
+        "{view}; export RINGTAP_SOCKET={place}/s; {program} serve --socket {place}/s & server=$!
+        until {program} show -f tracing_on; do sleep 0.1; done 2>/dev/null
+        {program} start -B web; {program} instance list; kill $server"
+    );
+    let output = under(&["unshare", "-m"], &script);
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(text.starts_with("1\n") && text.contains("web"), "{}", said(&output));
+}
+
+/// Without what mapping needs: started by `words`, and named so.
+fn reads_and_says_so(name: &str, words: &str) {
+    let place = Place::new(name);
+    fs::set_permissions(&place.0, std::os::unix::fs::PermissionsExt::from_mode(0o777)).unwrap();
+    // In a view of its own, anybody may open /dev/fuse.
     let device = place.0.join("fuse").display().to_string();
     let program = env!("CARGO_BIN_EXE_ringtap");
-    let nobody = "setpriv --reuid 65534 --regid 65534 --clear-groups";
     let inside = "set -e; cd /sys/kernel/tracing; echo a marker > trace_marker; grep marker trace
-        for cpu in per_cpu/*; do dd if=$cpu/trace_pipe_raw bs=4096 count=1 iflag=nonblock status=none || :; done | cat -v";
+        for cpu in per_cpu/*; do dd if=$cpu/trace_pipe_raw bs=4096 count=1 iflag=nonblock status=none || :; done | cat -v
+        command -v trace-cmd > /dev/null || exit 0
+        cd $PLACE
+        echo 'for n in $(seq 500); do echo numbered $n > /sys/kernel/tracing/trace_marker; done' > some.sh
+        for how in '' --nosplice; do
+            trace-cmd record $how -p nop sh some.sh > said.txt 2>&1 || { cat said.txt; exit 1; }
+            test $(trace-cmd report | grep -c numbered) = 500
+        done";
     fs::write(place.0.join("inside.sh"), inside).unwrap();
     let script = format!(
         "set -e; mknod {device} c 10 229; chmod 666 {device}; mount --bind {device} /dev/fuse; cd /tmp
-        {nobody} test -x {program} || {{ echo cannot; exit 0; }}
-        exec {nobody} env TMPDIR=/tmp {program} exec sh {}",
+        {words} test -x {program} || {{ echo cannot; exit 0; }}
+        exec {words} env TMPDIR=/tmp PLACE={} {program} exec sh {}",
+        place.0.display(),
         place.0.join("inside.sh").display()
     );
-    let output = Command::new("unshare").args(["-m", "sh", "-c", &script]).output().unwrap();
+    let output = under(&["unshare", "-m"], &script);
     if said(&output).contains("cannot\n") {
         return println!("skipped, as nobody may not run {program}");
     }
-    assert!(output.status.success(), "{}", said(&output));
+    assert!(output.status.success(), "{words}: {}", said(&output));
     let text = String::from_utf8_lossy(&output.stdout);
-    assert_eq!(text.matches("a marker").count(), 2, "{text}");
+    assert_eq!(text.matches("a marker").count(), 2, "{words}: {text}");
     assert!(String::from_utf8_lossy(&output.stderr).contains("cannot map it"), "{}", said(&output));
+}
+
+#[test]
+fn without_root_it_reads_and_says_so() {
+    if !cannot_exec() {
+        reads_and_says_so("nobody", "setpriv --reuid 65534 --regid 65534 --clear-groups");
+    }
+}
+
+#[test]
+fn root_of_a_user_namespace_reads() {
+    if !cannot_exec() {
+        reads_and_says_so("userns", "unshare -Ur");
+    }
+}
+
+#[test]
+fn without_the_capability_to_mount_it_takes_a_user_namespace() {
+    if cannot_exec() {
+        return;
+    }
+    const WITHOUT: &str = "setpriv --bounding-set -sys_admin";
+    reads_and_says_so("nocap", WITHOUT);
+    let place = Place::new("nocapmount");
+    let program = env!("CARGO_BIN_EXE_ringtap");
+    let words: Vec<_> = WITHOUT.split(' ').collect();
+    let output = under(&words, &format!("exec {program} mount {0} --socket {0}/s", place.0.display()));
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert_eq!((output.status.code(), text.lines().count()), (Some(1), 1), "{text}");
+    assert!(text.contains("failed to mount on") && text.contains("only root may"), "{text}");
+}
+
+#[test]
+fn the_options_say_whose_the_files_are() {
+    if cannot_exec() {
+        return;
+    }
+    let place = Place::new("ownership");
+    fs::set_permissions(&place.0, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    let directory = place.0.join("tracing");
+    fs::create_dir(&directory).unwrap();
+    let mut command = ringtap();
+    command.arg("mount").arg(&directory).arg("--socket").arg(place.0.join("s"));
+    command.args(["-o", "uid=12345,gid=23456,mode=750"]).stderr(Stdio::null());
+    let mut server = Ended(command.spawn().unwrap());
+    until("it is mounted", || directory.join("trace").exists());
+    fs::create_dir(directory.join("instances/web")).unwrap();
+    for (path, mode) in [
+        (".", 0o750),
+        ("trace", 0o640),
+        ("trace_marker", 0o220),
+        ("free_buffer", 0o200),
+        ("available_events", 0o440),
+        ("per_cpu/cpu0/trace_pipe_raw", 0o440),
+        ("options/overwrite", 0o640),
+        ("events", 0o755),
+        ("instances/web", 0o750),
+        ("instances/web/trace", 0o640),
+    ] {
+        let data = fs::metadata(directory.join(path)).unwrap();
+        assert_eq!((data.uid(), data.gid(), data.mode() & 0o7777), (12345, 23456, mode), "{path}");
+    }
+    let read = |user: &str, group: &str| {
+        let words = ["setpriv", "--reuid", user, "--regid", group, "--clear-groups"];
+        under(&words, &format!("cat {}/tracing_on", directory.display()))
+    };
+    assert_eq!(read("34567", "23456").stdout, b"1\n", "the group may");
+    assert_eq!(read("12345", "34567").stdout, b"1\n", "the owner may");
+    assert!(said(&read("34567", "34567")).contains("Permission denied"), "others may not");
+    signal(&server.0, Signal::TERM);
+    server.0.wait().unwrap();
+    for (options, why) in [
+        ("uid", "'uid' has no value"),
+        ("gid=x", "'x' is no number"),
+        ("mode=999", "'999' is no octal mode"),
+        ("size=1", "there is no option 'size': use uid=, gid= and mode="),
+    ] {
+        let output = ringtap().args(["mount", "/nowhere", "-o", options]).output().unwrap();
+        assert_eq!(output.status.code(), Some(2), "{options}");
+        assert!(said(&output).contains(why), "{}", said(&output));
+    }
 }

@@ -237,6 +237,66 @@ fn a_mapping_outlives_its_file_and_holds_the_instance() {
     assert_eq!((resize(), remove()), (Ok(()), Ok(())));
 }
 
+/// What a client that waits is told: how, and in which file.
+const WAITER: &str = "RINGTAP_TEST_WAITER";
+
+/// A client that waits for events that never come.
+#[test]
+#[ignore = "started by the other tests"]
+fn waiter() {
+    let task = std::env::var(WAITER).unwrap();
+    let (how, path) = task.split_once(' ').unwrap();
+    let file = rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).unwrap();
+    match how {
+        "read" => drop(rustix::io::read(&file, &mut [0; 4096])),
+        "poll" => drop(rustix::event::poll(&mut [PollFd::new(&file, PollFlags::IN)], None)),
+        _ => {
+            let (protection, flags) = (rustix::mm::ProtFlags::READ, rustix::mm::MapFlags::SHARED);
+            // SAFETY: a new mapping at a place of the kernel's choice touches nothing that exists.
+            unsafe { rustix::mm::mmap(std::ptr::null_mut(), 4096, protection, flags, &file, 0) }.unwrap();
+            // SAFETY: the command takes no argument; nobody looks at the mapping.
+            unsafe { libc::ioctl(rustix::fd::AsRawFd::as_raw_fd(&file), 0x5220) };
+        }
+    }
+    panic!("it came back");
+}
+
+#[test]
+fn who_waits_can_be_ended() {
+    use rustix::process::{Pid, Signal, kill_process};
+    let Some(mounted) = mounted(64) else { return };
+    let mount = mounted.mount.as_ref().unwrap();
+    let until = |what: &str, is_so: &mut dyn FnMut() -> bool| {
+        let end = std::time::Instant::now() + std::time::Duration::from_secs(20);
+        while !is_so() {
+            assert!(std::time::Instant::now() < end, "in vain: {what}: {:?}", mount.held());
+            std::thread::sleep(std::time::Duration::from_millis(2));
+        }
+    };
+    for (how, file) in [
+        ("read", "trace_pipe"),
+        ("read", "per_cpu/cpu0/trace_pipe"),
+        ("read", "per_cpu/cpu0/trace_pipe_raw"),
+        ("get_reader", "per_cpu/cpu0/trace_pipe_raw"),
+        ("poll", "per_cpu/cpu0/trace_pipe_raw"),
+        ("poll", "trace_pipe"),
+    ] {
+        for signal in [Signal::KILL, Signal::TERM] {
+            let mut command = std::process::Command::new(std::env::current_exe().unwrap());
+            command.args(["waiter", "--exact", "--ignored"]).stdout(std::process::Stdio::null());
+            command.env(WAITER, format!("{how} {}", mounted.path(file).display()));
+            let mut client = command.spawn().unwrap();
+            until(file, &mut || mount.held().waiting == 1);
+            kill_process(Pid::from_child(&client), signal).unwrap();
+            until(how, &mut || client.try_wait().unwrap().is_some());
+            let status = client.wait().unwrap();
+            let ended_by = std::os::unix::process::ExitStatusExt::signal(&status);
+            assert_eq!(ended_by, Some(signal.as_raw()), "{how} of {file}");
+            until("nothing is left", &mut || mount.held().waiting + mount.held().files == 0);
+        }
+    }
+}
+
 #[test]
 fn who_reads_mapped_sees_what_the_writers_write() {
     let Some(mounted) = mounted(64) else { return };

@@ -12,6 +12,7 @@ use ringtap::rules::{PidList, RulesError};
 use ringtap::{Host, HostError, Mode, Writer};
 use rustix::io::Errno;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// An instance.
@@ -24,6 +25,8 @@ pub(crate) struct Instance {
     /// A writer into the buffers that there were at a generation of the host's.
     writer: Mutex<Option<(u32, Writer)>>,
     settings: Mutex<Settings>,
+    /// When the buffers were emptied last, by their clock; 0 at first. Times of `latency-format` count from there.
+    emptied: AtomicU64,
     rules: Mutex<BTreeMap<u16, rules::Entry>>,
     /// Of events that are yet to be declared, too.
     kept: Mutex<Vec<event_rules::Rule>>,
@@ -146,6 +149,7 @@ impl Instance {
             saver: Arc::clone(saver),
             writer: Mutex::default(),
             settings: Mutex::new(settings),
+            emptied: AtomicU64::new(0),
             rules: Mutex::default(),
             kept: Mutex::default(),
             uses: Mutex::default(),
@@ -334,6 +338,7 @@ impl Instance {
             None => {
                 lock(&self.left).clear();
                 lock(&self.left_text).clear();
+                self.note_emptied(&host);
                 host.reset()
             }
             Some(cpu) => {
@@ -343,6 +348,17 @@ impl Instance {
             }
         }
         .map_err(|error| errno(&error))
+    }
+
+    fn note_emptied(&self, host: &Host) {
+        let now = host.cpus().first().and_then(|&cpu| host.stats(cpu).ok()).map_or(0, |stats| stats.now_ts);
+        // A number of its own, which orders nothing.
+        self.emptied.store(now, Relaxed);
+    }
+
+    /// When the buffers were emptied last; 0 if they never were.
+    pub(super) fn emptied(&self) -> u64 {
+        self.emptied.load(Relaxed)
     }
 
     /// A CPU's size, or that of all; `X` where they differ.
@@ -476,6 +492,7 @@ impl Instance {
             self.reset(None)?;
         } else {
             self.inner.set_clock(clock.id).map_err(|error| instance_errno(&error))?;
+            self.note_emptied(&self.host());
         }
         settings.clock = clock;
         drop(settings);

@@ -68,6 +68,7 @@ pub(crate) mod bit {
     pub(crate) const FIELDS: u64 = of("fields");
     pub(crate) const HEX: u64 = of("hex");
     pub(crate) const IRQ_INFO: u64 = of("irq-info");
+    pub(crate) const LATENCY_FORMAT: u64 = of("latency-format");
     pub(crate) const MARKERS: u64 = of("markers");
     pub(crate) const OVERWRITE: u64 = of("overwrite");
     pub(crate) const RAW: u64 = of("raw");

@@ -19,13 +19,15 @@ pub(crate) struct Pipe {
     /// Text that the last read had no room for.
     text: VecDeque<u8>,
     has_read: bool,
+    /// How many records were made text of.
+    printed: u64,
 }
 
 impl Pipe {
     /// Begins to consume the events of `cpu` (`None`: all).
     pub(crate) fn new(hold: Hold, cpu: Option<u32>) -> Result<Self, Errno> {
         let text = hold.instance.left_text(cpu);
-        let mut pipe = Self { hold, cpu, lanes: Vec::new(), text, has_read: false };
+        let mut pipe = Self { hold, cpu, lanes: Vec::new(), text, has_read: false, printed: 0 };
         let host = pipe.hold.instance.host();
         for cpu in cpu.map_or_else(|| host.cpus(), |cpu| vec![cpu]) {
             let reader = host.reader(cpu).map_err(|error| errno(&error))?;
@@ -42,7 +44,9 @@ impl Pipe {
             let mut text = Vec::new();
             while text.len() < len {
                 let Some(lane) = earliest(&mut self.lanes)? else { break };
-                printer.print(lane, &mut text);
+                // As in the kernel, a pipe does not look ahead: no pause is marked.
+                printer.print(lane.take(), self.printed, None, &mut text);
+                self.printed += 1;
             }
             self.text = text.into();
         }

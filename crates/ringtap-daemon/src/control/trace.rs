@@ -4,7 +4,7 @@ use super::instance::{Instance, errno};
 use super::options::bit;
 use super::{Control, catalog::Catalog};
 use ringtap::{Cursor, Host, Item, ReadError, Reader, Start};
-use ringtap_format::text::{Columns, Entry, Sources, Style, TraceText};
+use ringtap_format::text::{Columns, Entry, Latency, Sources, Style, TraceText};
 use ringtap_format::{Formats, Strings, Symbols, Tasks};
 use rustix::io::Errno;
 use std::collections::{HashMap, VecDeque};
@@ -101,6 +101,22 @@ impl<S: Stream> Lane<S> {
     }
 }
 
+/// What is printed at a time.
+pub(super) struct Taken {
+    cpu: u32,
+    /// Losses, then a record.
+    pieces: Vec<Piece>,
+}
+
+impl<S> Lane<S> {
+    /// Takes what it holds ready, up to its first record.
+    pub(super) fn take(&mut self) -> Taken {
+        let is_record = |piece: &Piece| matches!(piece, Piece::Record { .. });
+        let end = self.ready.iter().position(is_record).map_or(self.ready.len(), |place| place + 1);
+        Taken { cpu: self.cpu, pieces: self.ready.drain(..end).collect() }
+    }
+}
+
 /// The lane whose record is next.
 pub(super) fn earliest<S: Stream>(lanes: &mut [Lane<S>]) -> Result<Option<&mut Lane<S>>, Errno> {
     let mut first = None;
@@ -114,12 +130,19 @@ pub(super) fn earliest<S: Stream>(lanes: &mut [Lane<S>]) -> Result<Option<&mut L
     Ok(first.and_then(|(_, at)| lanes.get_mut(at)))
 }
 
+/// The time of the record that is next.
+fn time_of_next<S: Stream>(lanes: &mut [Lane<S>]) -> Result<Option<u64>, Errno> {
+    earliest(lanes)?.map_or(Ok(None), Lane::next_time)
+}
+
 /// How an instance's entries are printed: what was known when a file was opened.
 pub(super) struct Printer {
     formats: Arc<Formats>,
     tasks: Tasks,
     tgids: HashMap<i32, u32>,
     columns: Columns,
+    /// With `latency-format`: what is the same for all entries.
+    latency: Option<Latency>,
     in_ns: bool,
     symbols: Symbols,
     strings: Strings,
@@ -134,16 +157,20 @@ impl fmt::Debug for Printer {
 impl Printer {
     pub(super) fn new(control: &Control, instance: &Instance) -> Self {
         let catalog: Arc<Catalog> = control.catalog();
+        let verbose = instance.has(bit::VERBOSE);
+        let latency = Latency { since: instance.emptied(), verbose, ..Latency::default() };
+        let context = instance.has(bit::CONTEXT_INFO);
         let mut printer = Self {
             formats: catalog.formats(),
             tasks: Tasks::default(),
             tgids: HashMap::new(),
             columns: Columns {
-                context: instance.has(bit::CONTEXT_INFO),
+                context,
                 irqs: instance.has(bit::IRQ_INFO),
                 tgids: instance.has(bit::RECORD_TGID),
                 style: style(instance),
             },
+            latency: Some(latency).filter(|_| context && instance.has(bit::LATENCY_FORMAT)),
             in_ns: instance.clock().is_ns(),
             symbols: Symbols::default(),
             strings: Strings::default(),
@@ -165,20 +192,48 @@ impl Printer {
         TraceText { sources, in_ns: self.in_ns }
     }
 
-    /// Prints the lane's losses and its next record.
-    pub(super) fn print<S: Stream>(&self, lane: &mut Lane<S>, out: &mut Vec<u8>) {
+    /// Prints losses and a record, the lane's next. `number` were printed before it, and `next` is the time of the record
+    /// behind it, in whatever lane.
+    pub(super) fn print(&self, taken: Taken, number: u64, next: Option<u64>, out: &mut Vec<u8>) {
         let text = self.text();
-        while let Some(piece) = lane.ready.pop_front() {
+        for piece in taken.pieces {
             match piece {
-                Piece::Lost(count) => text.lost(lane.cpu, count, out),
+                Piece::Lost(count) => text.lost(taken.cpu, count, out),
                 Piece::Record { ticks, bytes } => {
-                    let pid = ringtap_format::text::Common::of(&bytes, self.formats.target()).pid;
-                    let entry = Entry { cpu: lane.cpu, time: ticks, record: &bytes };
-                    text.entry_of(self.columns, self.tgids.get(&pid).copied(), &entry, out);
-                    return;
+                    let entry = Entry { cpu: taken.cpu, time: ticks, record: &bytes };
+                    match self.latency {
+                        Some(of_all) => {
+                            let latency = Latency { number, next, ..of_all };
+                            text.latency_entry(latency, self.columns.style, &entry, out);
+                        }
+                        None => text.entry_of(self.columns, self.tgid(&bytes), &entry, out),
+                    }
                 }
             }
         }
+    }
+
+    /// The thread group of a record's task, where known.
+    fn tgid(&self, record: &[u8]) -> Option<u32> {
+        let common = ringtap_format::text::Common::of(record, self.formats.target());
+        self.tgids.get(&common.pid).copied()
+    }
+
+    fn header(&self, instance: &Instance, entries: u64, written: u64, is_empty: bool) -> Vec<u8> {
+        let (text, cpus, mut out) = (self.text(), instance.nr_cpus(), Vec::new());
+        let verbose = instance.has(bit::VERBOSE);
+        match self.latency {
+            Some(_) if !is_empty => {
+                let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+                text.latency_header(release.trim_end(), entries, written, cpus, verbose, &mut out);
+            }
+            latency => {
+                // With `verbose`, what the columns mean is not said.
+                let context = self.columns.context && !verbose && latency.is_none();
+                text.header_of(Columns { context, ..self.columns }, entries, written, cpus, &mut out);
+            }
+        }
+        out
     }
 }
 
@@ -207,8 +262,8 @@ pub(crate) struct Trace {
     lanes: Vec<Lane<Walk>>,
     /// Whether a CPU's first line is announced: events were lost, so that its beginning says nothing.
     announces: bool,
-    /// Whether nothing was printed yet.
-    is_first: bool,
+    /// How many records were printed.
+    printed: u64,
     /// Text at hand, which begins at `start` of the file.
     text: Vec<u8>,
     start: u64,
@@ -260,13 +315,10 @@ impl Trace {
             written = written.saturating_add(stats.entries).saturating_add(stats.overrun);
             overrun = overrun.saturating_add(stats.overrun);
         }
-        let mut text = Vec::new();
-        // With `verbose`, what the columns mean is not said.
-        let columns =
-            Columns { context: printer.columns.context && !instance.has(bit::VERBOSE), ..printer.columns };
-        printer.text().header_of(columns, entries, written, instance.nr_cpus(), &mut text);
+        let is_empty = earliest(&mut lanes)?.is_none();
+        let text = printer.header(instance, entries, written, is_empty);
         let announces = overrun > 0 && instance.has(bit::ANNOTATE);
-        Ok(Self { printer, lanes, announces, is_first: true, text, start: 0 })
+        Ok(Self { printer, lanes, announces, printed: 0, text, start: 0 })
     }
 
     /// Where the text at hand begins: what is before it cannot be read any more.
@@ -280,12 +332,18 @@ impl Trace {
         let want = skip.saturating_add(len);
         while self.text.len() < want {
             let Some(lane) = earliest(&mut self.lanes)? else { break };
-            if self.announces && !lane.begun && !self.is_first {
+            if self.announces && !lane.begun && self.printed > 0 {
                 let line = format!("##### CPU {} buffer started ####\n", lane.cpu);
                 self.text.extend_from_slice(line.as_bytes());
             }
-            (lane.begun, self.is_first) = (true, false);
-            self.printer.print(lane, &mut self.text);
+            lane.begun = true;
+            let taken = lane.take();
+            let next = match self.printer.latency {
+                Some(_) => time_of_next(&mut self.lanes)?,
+                None => None,
+            };
+            self.printer.print(taken, self.printed, next, &mut self.text);
+            self.printed += 1;
         }
         let skip = skip.min(self.text.len());
         self.text.drain(..skip);

@@ -30,6 +30,11 @@ pub enum MountError {
         /// Where.
         path: PathBuf,
     },
+    /// There can be no private view of the machine.
+    #[error(
+        "failed to make a private view of the machine: that takes CAP_SYS_ADMIN, or that this user may make user namespaces"
+    )]
+    NoNamespace(#[source] std::io::Error),
     /// The kernel's FUSE is too old.
     #[error("this kernel speaks FUSE {found}, which is too old: ringtap needs 7.23 (Linux 4.2)")]
     TooOld {

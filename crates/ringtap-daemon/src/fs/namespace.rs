@@ -34,25 +34,26 @@ impl Namespace {
     /// Enters a mount namespace of this process's own. To be called before the process has a second thread.
     ///
     /// # Errors
-    /// [`MountError::System`] where the kernel refuses.
+    /// [`MountError::NoNamespace`] where the kernel refuses.
     pub fn enter() -> Result<Self, MountError> {
-        let of_user = !geteuid().is_root();
         let (user, group) = (geteuid().as_raw(), getegid().as_raw());
-        let flags = if of_user { UnshareFlags::NEWUSER } else { UnshareFlags::empty() };
-        let failed = |action, path: &str| {
-            let path = PathBuf::from(path);
-            move |errno: Errno| MountError::System { action, path, source: errno.into() }
-        };
         // SAFETY: the table of descriptors stays shared.
-        unsafe { rustix::thread::unshare_unsafe(flags | UnshareFlags::NEWNS) }
-            .map_err(failed("make a private view of (are user namespaces allowed to this user?)", "/"))?;
+        let unshare = |flags| unsafe { rustix::thread::unshare_unsafe(flags | UnshareFlags::NEWNS) };
+        // Nobody but root may without a user namespace, and root needs one where it lacks the capability.
+        let of_user = !geteuid().is_root() || unshare(UnshareFlags::empty()).is_err();
         if of_user {
+            unshare(UnshareFlags::NEWUSER).map_err(|errno| MountError::NoNamespace(errno.into()))?;
             write("/proc/self/setgroups", "deny")?;
             write("/proc/self/uid_map", &format!("0 {user} 1"))?;
             write("/proc/self/gid_map", &format!("0 {group} 1"))?;
         }
         let flags = MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC;
-        rustix::mount::mount_change("/", flags).map_err(failed("keep mounts private below", "/"))?;
+        let failed = |errno: Errno| MountError::System {
+            action: "keep mounts private below",
+            path: "/".into(),
+            source: errno.into(),
+        };
+        rustix::mount::mount_change("/", flags).map_err(failed)?;
         Ok(Self { of_user })
     }
 

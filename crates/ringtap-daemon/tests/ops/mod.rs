@@ -308,6 +308,7 @@ fn masked(path: &str, text: &str) -> String {
     let name = path.rsplit('/').next().unwrap_or(path);
     let line = |line: &str| match name {
         "trace" | "trace_pipe" if !line.starts_with('#') => masked_entry(line),
+        "trace" => between(line, "(M:", " VP:", "MODEL"),
         "stats" if line.contains(" ts:") => line.split_once(':').map_or(line, |(key, _)| key).to_owned(),
         "error_log" if line.starts_with('[') => {
             line.split_once("] ").map_or(line, |(_, rest)| rest).to_owned()
@@ -319,12 +320,42 @@ fn masked(path: &str, text: &str) -> String {
 
 /// `TASK (TGID) [000] ....., TIME: text`: task, group and time are not compared.
 fn masked_entry(line: &str) -> String {
+    if let Some(masked) = masked_latency(line) {
+        return masked;
+    }
     let Some((task, rest)) = line.split_once(" [") else { return line.to_owned() };
     let Some((place, text)) = rest.split_once(": ") else { return line.to_owned() };
     let group = if task.contains('(') { " (TGID)" } else { "" };
     let (place, time) = place.rsplit_once(' ').unwrap_or((place, ""));
+    // Where in the kernel markers are written.
+    let text = between(text, "tracing_mark_write+", ": ", "OFFSET");
+    let text = between(&text, "tracing_mark_write <", ">: ", "ADDRESS");
     let time = if time.contains('.') { "S.US" } else { "TICKS" };
     format!("TASK{group} [{} {time}: {text}", place.trim_end())
+}
+
+/// A text with something else between two others that it has.
+fn between(text: &str, before: &str, behind: &str, masked: &str) -> String {
+    let replaced = || {
+        let (head, rest) = text.split_once(before)?;
+        let (_, tail) = rest.split_once(behind)?;
+        Some(format!("{head}{before}{masked}{behind}{tail}"))
+    };
+    replaced().unwrap_or_else(|| text.to_owned())
+}
+
+/// A line of `latency-format`, if it is one: `TASK-PID CPUFLAGS TIMEusMARK: text`, or with `verbose`
+/// `TASK PID CPU FLAGS DEPTH NUMBER [TIME] TIMEms (+PAUSEms): text`.
+fn masked_latency(line: &str) -> Option<String> {
+    let (columns, text) = line.split_once(": ")?;
+    if let Some((place, _)) = columns.split_once(" [").filter(|_| columns.ends_with("ms)")) {
+        let words: Vec<_> = place.split_whitespace().collect();
+        return Some(format!("TASK {} [US] MS (+MS): {text}", words[words.len() - 4..].join(" ")));
+    }
+    let (place, mark) = columns.rsplit_once("us")?;
+    let place = place.trim_end_matches(|c: char| c.is_ascii_digit()).trim_end();
+    let place = place.rsplit(' ').next().filter(|_| mark.len() == 1)?;
+    Some(format!("TASK {place} US: {text}"))
 }
 
 /// A directory under which a tracefs is mounted, and this process may make instances.

@@ -4,6 +4,7 @@ mod csv;
 mod flags;
 mod ftrace;
 mod json;
+mod latency;
 mod styles;
 mod trace;
 mod trace_cmd;
@@ -15,6 +16,7 @@ pub use json::JsonLines;
 pub(crate) use json::fields as json_fields;
 #[cfg(any(feature = "chrome", feature = "ctf"))]
 pub(crate) use json::string as json_string;
+pub use latency::Latency;
 pub use styles::Style;
 pub use trace::{Columns, TraceText};
 pub use trace_cmd::TraceCmdText;

@@ -177,7 +177,8 @@ impl TraceText<'_> {
         out.extend_from_slice(b": ");
     }
 
-    fn body(&self, common: Common, record: &[u8], out: &mut Vec<u8>) {
+    /// What stands behind the columns.
+    pub(super) fn body(&self, common: Common, record: &[u8], out: &mut Vec<u8>) {
         let Some(event) = self.sources.formats.by_id(common.id) else {
             out.extend_from_slice(b"Unknown type ");
             out::dec(out, u64::from(common.id));
