@@ -294,6 +294,30 @@ fn spans_are_slices_on_a_time_line() {
     assert!(slices[2..].iter().all(|end| end.starts_with(r#"{"ph":"E""#)), "{line}");
 }
 
+#[test]
+fn of_a_program_that_dies_the_last_event_is_in_the_recorders_file() {
+    let Some(ringtap) = built_program("ringtap").filter(|_| has("trace-cmd")) else { return };
+    let directory = scratch("crash");
+    for (language, death, signal) in [
+        (Language::C, "segv", libc::SIGSEGV),
+        (Language::C, "abort", libc::SIGABRT),
+        (Language::Cpp, "exception", libc::SIGABRT),
+    ] {
+        let Some(program) = compile("crash.c", language, Link::Shared) else { continue };
+        let file = directory.join(death);
+        let mut record = Command::new(&ringtap);
+        record.args(["record", "-q", "--snapshot-on", "crash", "-o"]).arg(&file).arg("--").arg(program);
+        let output = record.arg(death).output().expect("it runs");
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(128 + signal), "{death}: {said}");
+        let report = run(Command::new("trace-cmd").args(["report", "-i"]).arg(&file));
+        let text = String::from_utf8_lossy(&report.stdout);
+        let steps = text.lines().filter_map(|line| line.split_once("number="));
+        let numbers: Vec<u64> = steps.filter_map(|(_, number)| number.trim().parse().ok()).collect();
+        assert!(numbers.iter().copied().eq(0..1000), "{death}: {text}");
+    }
+}
+
 /// Runs the torture with this seed, events a writer and mode.
 fn torture(mode: &str, seed: u64, events: u64, prefix: &dyn Fn(&Path) -> Command) {
     let programs =
