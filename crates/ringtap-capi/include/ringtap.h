@@ -638,6 +638,25 @@ int ringtap_reader_batch(ringtap_reader *reader, const char *event, size_t rows,
 /* Bytes of such a string. */
 #define RINGTAP__SHORT_TEXT 247
 
+/* Zeros, word by word, so that nearly all are found to be overwritten: of = {0}, compilers make a `rep stos` in code that they
+ * take for rare, as that of an event's is, and it takes as long as the rest of the event. */
+RINGTAP__INLINE void ringtap__clear(uint64_t *words, size_t count)
+{
+    words[0] = words[1] = words[2] = 0;
+    if (count > 3)
+        words[3] = 0;
+    if (count > 4)
+        words[4] = 0;
+    if (count > 5)
+        words[5] = 0;
+    if (count > 6)
+        words[6] = 0;
+    if (count > 7)
+        words[7] = 0;
+    for (size_t i = 8; i < count; i++)
+        words[i] = 0;
+}
+
 RINGTAP__INLINE void ringtap__put(uint64_t *words, size_t at, uint64_t bits)
 {
     words[at / 8] |= bits << (at % 8 * 8);
@@ -791,9 +810,12 @@ RINGTAP__INLINE int ringtap__write(const struct ringtap_event *event, uint64_t *
             ringtap__length = offsetof(ringtap__layout, ringtap__end) \
         }; \
         const struct ringtap_event *ringtap__event = &RINGTAP__NAME(ringtap__event_, system, name); \
-        uint64_t ringtap__words[RINGTAP__WORDS(ringtap__length)] = {0}; \
-        struct ringtap_bytes ringtap__tails[ringtap__tail_count + 1] = {{NULL, 0}}; \
+        uint64_t ringtap__words[RINGTAP__WORDS(ringtap__length)]; \
+        struct ringtap_bytes ringtap__tails[ringtap__tail_count + 1]; \
         unsigned ringtap__tail = 0; \
+        ringtap__clear(ringtap__words, RINGTAP__WORDS(ringtap__length)); \
+        ringtap__tails[ringtap__tail_count].start = NULL; \
+        ringtap__tails[ringtap__tail_count].length = 0; \
         RINGTAP__EACH(count, RINGTAP__PUT, __VA_ARGS__) \
         (void)ringtap__tail; \
         if (ringtap__tail_count > 0) \

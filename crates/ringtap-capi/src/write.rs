@@ -4,7 +4,7 @@ use crate::error::Code;
 use crate::event::{Event, Known};
 use crate::{thread, trace};
 use ringtap::event::private::{Tail, cut, view, write_tails};
-use ringtap::event::{Common, PAYLOAD_LIMIT, Route, marker};
+use ringtap::event::{Common, Route, marker};
 use ringtap::{Refused, Writer};
 use std::ffi::{CStr, c_char, c_int};
 use std::mem::MaybeUninit;

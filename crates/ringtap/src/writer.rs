@@ -7,7 +7,9 @@ use crate::instance::targets::Targets;
 use crate::map::{self, Access, MapError, Mapping};
 use crate::ring::write::{self, Refused, Step};
 use crate::ring::{Ring, retire};
-use crate::rseq::{self, Area, IN_REGISTERS, Outcome, Plain, from_registers, in_registers, in_registers_since};
+use crate::rseq::{
+    self, Area, IN_REGISTERS, Outcome, Plain, from_registers, in_registers, in_registers_since,
+};
 use crate::rseq::{
     lock,
     portable::{Exclusive, Pinned},

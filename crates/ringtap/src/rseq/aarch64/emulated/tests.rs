@@ -5,7 +5,8 @@ use super::{AREA, CUT, FILE, GCC, QEMU, RING, STACK, STACK_LEN, arena};
 use crate::ring::{Data, Ring};
 use crate::rseq::portable::Exclusive;
 use crate::rseq::{
-    Append, Area, Expected, IN_REGISTERS, Outcome, Parts, Plain, Sections, Turn, in_registers, in_registers_since,
+    Append, Area, Expected, IN_REGISTERS, Outcome, Parts, Plain, Sections, Turn, in_registers,
+    in_registers_since,
 };
 use crate::spot::{self, Spot};
 use crate::writer::Writer;
@@ -389,7 +390,9 @@ fn since_stores_the_time_since<const N: usize>() {
     let mut hot = Hot::new(&ring);
     let payload: [u8; N] = std::array::from_fn(|at| at as u8 + 1);
     let now = qemu_ticks();
-    for (since, mult) in [(now - 1_000_000, 1 << 36), (now - 7, 3 << 30), (now + (1 << 40), 1 << 36), (0, 1 << 36)] {
+    for (since, mult) in
+        [(now - 1_000_000, 1 << 36), (now - 7, 3 << 30), (now + (1 << 40), 1 << 36), (0, 1 << 36)]
+    {
         let before = expected(&ring);
         hot.spot.capacity = u64::from(before.w.offset()) + 4 + N as u64;
         let (outcome, last) = append_now(&ring, || hot.append_since(&payload, since, mult));
