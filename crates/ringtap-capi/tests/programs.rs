@@ -223,10 +223,8 @@ fn a_program_traces_to_whoever_is_there() {
 /// Another program of the workspace, where cargo has built it.
 fn built_program(name: &str) -> Option<PathBuf> {
     let program = std::env::current_exe().ok()?.ancestors().nth(2)?.join(name);
-    if !program.exists() {
-        println!("skipped: {} is not built", program.display());
-    }
-    program.exists().then_some(program)
+    let exists = program.exists() || common::skip(&format!("{} is not built", program.display()));
+    exists.then_some(program)
 }
 
 #[test]
