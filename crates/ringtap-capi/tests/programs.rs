@@ -36,6 +36,14 @@ fn nothing_is_wrong_with_its_memory() {
     run(&mut under_valgrind(&program, true));
 }
 
+#[test]
+fn writing_allocates_nothing() {
+    for (language, link) in [(Language::C, Link::Shared), (Language::Cpp, Link::Static)] {
+        let Some(program) = compile("costs.c", language, link) else { continue };
+        run(&mut Command::new(program));
+    }
+}
+
 ringtap::symbols! { enum Source: u8 { Disk = 0, Cache = 1 => "page cache" } }
 ringtap::symbols! { flags Access: u32 { READ = 1, WRITE = 2 } }
 ringtap::event! { struct None_ as fields:none {} }
