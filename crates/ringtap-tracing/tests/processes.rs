@@ -118,8 +118,11 @@ fn die(of: &str, socket: &Path) {
     match of {
         "panic" => panic!("as asked"),
         "abort" => std::process::abort(),
-        // SAFETY: ends this process: Rust's handler steps aside when it sees nobody's stack overflow, and it comes again.
-        _ => while unsafe { libc::raise(libc::SIGSEGV) } == 0 {},
+        // Rust's handler steps aside when it sees that no stack overflowed.
+        _ => loop {
+            // SAFETY: ends this process.
+            unsafe { libc::raise(libc::SIGSEGV) };
+        },
     }
 }
 
@@ -215,7 +218,7 @@ fn child_in_the_middle(who: u64, socket: &OsStr) -> ! {
         }
     });
     write_as_child(who);
-    if who % 2 == 0 {
+    if who.is_multiple_of(2) {
         // SAFETY: ends the process as `main` would.
         unsafe { libc::exit(0) }
     }

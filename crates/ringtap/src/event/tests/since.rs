@@ -40,7 +40,7 @@ fn the_time_since_is_told_by_the_look_that_stamps_the_event() {
             while let Some(item) = reader.next().expect("it is undamaged") {
                 let Item::Record(record) = item else { panic!("{item:?}") };
                 let word = |at| record.payload.u64_at(at).expect("it has 28 bytes");
-                let since = since[word(16) as usize];
+                let since = since[usize::try_from(word(16)).expect("0, 1 or 2")];
                 let stamp = u128::from(record.ticks.saturating_sub(since.ticks));
                 let ns = u32::try_from((stamp * u128::from(since.mult)) >> 32).unwrap_or(u32::MAX);
                 let took = record.payload.u32_at(24).expect("it has 28 bytes");

@@ -400,7 +400,7 @@ fn since_stores_the_time_since<const N: usize>() {
         let after = expected(&ring).w;
         let now = ring.desc(before.tail.page()).stamp[after.parity()].load(Relaxed);
         let header = [(N / 4) as u32 | ((now - last) << 5) as u32];
-        let ns = u128::from(now.saturating_sub(since)) * u128::from(mult) >> 32;
+        let ns = (u128::from(now.saturating_sub(since)) * u128::from(mult)) >> 32;
         twin.desc(before.tail.page()).stamp[before.w.parity()].store(last, Relaxed);
         let foot = u32::try_from(ns).unwrap_or(u32::MAX);
         let append = append_of(&twin, &header, &payload[..N - 4], foot, now);
