@@ -7,7 +7,7 @@
 use crate::arena;
 use crate::next::{Next, next};
 use crate::session::Session;
-use crate::suspend::thread;
+use crate::suspend::{errno_place, thread};
 use crate::value::{Errno, short_ns};
 use ringtap::clock::Since;
 use ringtap::event::{Common, Declared, Route};
@@ -152,8 +152,7 @@ fn common(route: Route, pid: u32) -> u64 {
 /// Does what may change `errno`, and puts it back.
 #[inline(always)]
 fn keeping_errno(work: impl FnOnce()) {
-    // SAFETY: always valid.
-    let place = unsafe { libc::__errno_location() };
+    let place = errno_place();
     // SAFETY: the calling thread's own.
     let before = unsafe { *place };
     work();

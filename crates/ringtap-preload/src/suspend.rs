@@ -25,6 +25,8 @@ struct Marks {
     id: Cell<u32>,
     /// See [`Writer::spot_of_thread`].
     spot: Cell<*const ()>,
+    /// Where its `errno` is; null while that is not known.
+    errno: Cell<*mut i32>,
 }
 
 global_asm!(
@@ -97,6 +99,17 @@ fn learn(marks: &Marks) -> (u32, *const ()) {
     compiler_fence(SeqCst);
     marks.id.set(id);
     (id, spot)
+}
+
+/// Where the calling thread's `errno` is: the C library tells by a call, which is made once.
+#[inline(always)]
+pub(crate) fn errno_place() -> *mut i32 {
+    let errno = &marks().errno;
+    if errno.get().is_null() {
+        // SAFETY: always valid.
+        errno.set(unsafe { libc::__errno_location() });
+    }
+    errno.get()
 }
 
 /// Has forked children, which are other threads, learn who they are.
