@@ -6,6 +6,8 @@
 
 RINGTAP_EVENT(bench, three, (u64, a), (u32, b), (u32, c))
 RINGTAP_EVENT(bench, text, (u64, took_ns), (string, path))
+RINGTAP_EVENT(bench, known, (u64, took_ns), (string_n, path))
+RINGTAP_EVENT(bench, odd, (u64, a), (u32, b))
 RINGTAP_EVENT(bench, wide, (u64, a), (u64, b), (u64, c), (u64, d), (u64, e))
 RINGTAP_EVENT(bench, off, (u64, a), (u32, b), (u32, c))
 
@@ -28,6 +30,7 @@ int main(int argc, char **argv)
     char line[64];
     /* A length that the compiler does not know. */
     const char *volatile path = "/cart/checkout";
+    volatile size_t length = strlen(path);
     while (fgets(line, sizeof line, stdin)) {
         double begun = now();
         switch (line[0]) {
@@ -42,6 +45,14 @@ int main(int argc, char **argv)
             else
                 for (uint64_t i = 0; i < count; i++)
                     RINGTAP_WRITE(bench, text, i, path);
+            break;
+        case 'k': /* "known": a text whose length is known, as Rust's are */
+            for (uint64_t i = 0; i < count; i++)
+                RINGTAP_WRITE(bench, known, i, path, length);
+            break;
+        case 'l': /* "lone": not a multiple of eight bytes */
+            for (uint64_t i = 0; i < count; i++)
+                RINGTAP_WRITE(bench, odd, i, (uint32_t)i);
             break;
         case 'w':
             for (uint64_t i = 0; i < count; i++)

@@ -608,13 +608,13 @@ int ringtap_reader_batch(ringtap_reader *reader, const char *event, size_t rows,
 #define RINGTAP__PARAM_string(name) const char *name
 #define RINGTAP__MEMBER_string(name) uint32_t name;
 #define RINGTAP__FIELD_string(name) {#name, RINGTAP_CHAR, RINGTAP_DYNAMIC, RINGTAP_PLAIN, 0, 0, NULL, 0}
-#define RINGTAP__PUT_string(name) RINGTAP__TAIL(name, name ? strlen(name) : 0)
+#define RINGTAP__PUT_string(name) RINGTAP__TEXT(name, name ? strlen(name) : 0)
 #define RINGTAP__TAILS_string 1
 /* (string_n, name): of a text that says its length */
 #define RINGTAP__PARAM_string_n(name) const char *name, size_t name##_count
 #define RINGTAP__MEMBER_string_n(name) uint32_t name;
 #define RINGTAP__FIELD_string_n(name) RINGTAP__FIELD_string(name)
-#define RINGTAP__PUT_string_n(name) RINGTAP__TAIL(name, name##_count)
+#define RINGTAP__PUT_string_n(name) RINGTAP__TEXT(name, name ? name##_count : 0)
 #define RINGTAP__TAILS_string_n 1
 
 /* Records are built in whole words: narrow stores that are loaded as wide ones would stall. */
@@ -624,6 +624,38 @@ int ringtap_reader_batch(ringtap_reader *reader, const char *event, size_t rows,
 #define RINGTAP__TAIL(from, bytes) \
     ringtap__tails[ringtap__tail].start = (from); \
     ringtap__tails[ringtap__tail++].length = (bytes);
+/* A string. Where it is the last field, and no other is a string or slice, the record is built here, where its layout is
+ * known to the compiler; unless it is long. */
+#define RINGTAP__TEXT(from, bytes) \
+    RINGTAP__TAIL(from, bytes) \
+    if (ringtap__tail_count == 1 && offsetof(ringtap__layout, from) + 4 == ringtap__length && \
+        ringtap__tails[0].length <= RINGTAP__SHORT_TEXT) { \
+        uint64_t ringtap__record[RINGTAP__WORDS(ringtap__length) + RINGTAP__SHORT_TEXT / 8 + 2]; \
+        size_t ringtap__end = ringtap__put_last(ringtap__record, ringtap__words, ringtap__length, (from), \
+                                                ringtap__tails[0].length); \
+        return ringtap_write_words(ringtap__event, ringtap__record, ringtap__end); \
+    }
+/* Bytes of such a string. */
+#define RINGTAP__SHORT_TEXT 247
+
+/* Zeros, word by word, so that nearly all are found to be overwritten: of = {0}, compilers make a `rep stos` in code that they
+ * take for rare, as that of an event's is, and it takes as long as the rest of the event. */
+RINGTAP__INLINE void ringtap__clear(uint64_t *words, size_t count)
+{
+    words[0] = words[1] = words[2] = 0;
+    if (count > 3)
+        words[3] = 0;
+    if (count > 4)
+        words[4] = 0;
+    if (count > 5)
+        words[5] = 0;
+    if (count > 6)
+        words[6] = 0;
+    if (count > 7)
+        words[7] = 0;
+    for (size_t i = 8; i < count; i++)
+        words[i] = 0;
+}
 
 RINGTAP__INLINE void ringtap__put(uint64_t *words, size_t at, uint64_t bits)
 {
@@ -643,6 +675,57 @@ RINGTAP__INLINE void ringtap__put_bytes(uint64_t *words, size_t at, const void *
     }
     for (; done < length; done++)
         ringtap__put(words, at + done, bytes[done]);
+}
+
+/* The word of 0 to 7 bytes, zero behind them. */
+RINGTAP__INLINE uint64_t ringtap__short_word(const unsigned char *bytes, size_t length)
+{
+    if (length >= 4) {
+        /* Two loads that overlap instead of one for each byte. */
+        uint32_t low, high;
+        memcpy(&low, bytes, 4);
+        memcpy(&high, bytes + length - 4, 4);
+        return low | (uint64_t)high << (8 * (length - 4));
+    }
+    if (length == 0)
+        return 0;
+    return bytes[0] | (uint64_t)bytes[length / 2] << (8 * (length / 2)) |
+           (uint64_t)bytes[length - 1] << (8 * (length - 1));
+}
+
+/* Builds the record of an event that ends with its only string: the fixed words, of which the last four bytes before `at` say
+ * where the text is, and the text. Returns its length. */
+RINGTAP__INLINE size_t ringtap__put_last(uint64_t *record, const uint64_t *words, size_t at, const char *text,
+                                         size_t length)
+{
+    const unsigned char *bytes = (const unsigned char *)text;
+    size_t whole = at / 8, left = length;
+    uint64_t place = ((uint64_t)length + 1) << 16 | at, before = 0, last;
+    uint64_t *to = record + whole;
+    /* The first word is the library's. */
+    for (size_t i = 1; i < whole; i++)
+        record[i] = words[i];
+    if (at % 8)
+        before = words[whole] | place;
+    else
+        record[whole - 1] |= place << 32;
+    for (; left >= 8; left -= 8, bytes += 8) {
+        uint64_t word;
+        memcpy(&word, bytes, 8);
+        /* Or it would become a call of memcpy, which is dearer. */
+        __asm__("" : "+r"(word));
+        *to++ = at % 8 ? before | word << 32 : word;
+        before = word >> 32;
+    }
+    last = ringtap__short_word(bytes, left);
+    if (at % 8) {
+        *to++ = before | last << 32;
+        *to = last >> 32;
+    } else {
+        *to = last;
+    }
+    /* With the NUL. */
+    return (at + length + 4) / 4 * 4;
 }
 
 RINGTAP__INLINE uint64_t ringtap__f32_bits(float value)
@@ -726,15 +809,18 @@ RINGTAP__INLINE int ringtap__write(const struct ringtap_event *event, uint64_t *
             ringtap__tail_count = 0 RINGTAP__EACH(count, RINGTAP__TAILS, __VA_ARGS__), \
             ringtap__length = offsetof(ringtap__layout, ringtap__end) \
         }; \
-        uint64_t ringtap__words[RINGTAP__WORDS(ringtap__length)] = {0}; \
-        struct ringtap_bytes ringtap__tails[ringtap__tail_count + 1] = {{NULL, 0}}; \
+        const struct ringtap_event *ringtap__event = &RINGTAP__NAME(ringtap__event_, system, name); \
+        uint64_t ringtap__words[RINGTAP__WORDS(ringtap__length)]; \
+        struct ringtap_bytes ringtap__tails[ringtap__tail_count + 1]; \
         unsigned ringtap__tail = 0; \
+        ringtap__clear(ringtap__words, RINGTAP__WORDS(ringtap__length)); \
+        ringtap__tails[ringtap__tail_count].start = NULL; \
+        ringtap__tails[ringtap__tail_count].length = 0; \
         RINGTAP__EACH(count, RINGTAP__PUT, __VA_ARGS__) \
         (void)ringtap__tail; \
         if (ringtap__tail_count > 0) \
-            return ringtap_write_tails(&RINGTAP__NAME(ringtap__event_, system, name), ringtap__words, ringtap__tails); \
-        return ringtap__write(&RINGTAP__NAME(ringtap__event_, system, name), ringtap__words, \
-                              RINGTAP__LENGTH(ringtap__length)); \
+            return ringtap_write_tails(ringtap__event, ringtap__words, ringtap__tails); \
+        return ringtap__write(ringtap__event, ringtap__words, RINGTAP__LENGTH(ringtap__length)); \
     }
 
 #define RINGTAP_IS_ON(system, name) ringtap__is_on(&RINGTAP__NAME(ringtap__event_, system, name))

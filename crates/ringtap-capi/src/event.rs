@@ -69,8 +69,6 @@ pub(crate) struct Known {
     pub(crate) dynamic: Box<[Field]>,
     /// Bytes of the payload before what those point at.
     pub(crate) fixed_len: usize,
-    /// Whether the last field is a string, and no other is a string or slice.
-    pub(crate) ends_with_text: bool,
 }
 
 impl Event {
@@ -205,11 +203,8 @@ impl Description {
             let args: Vec<Arg> = args.iter().map(arg).collect();
             Print { format: leak(format), args: Vec::leak(args) }
         });
-        let is_last = |field: &Field| field.offset + field.kind.size() == end;
-        let ends_with_text =
-            matches!(&*dynamic, [field] if is_last(field) && matches!(field.kind.shown, Shown::Text));
         let declared = Declared::new(leak(&self.system), leak(&self.name), Vec::leak(fields), print);
-        Ok(Box::leak(Box::new(Known { declared, dynamic, fixed_len: end, ends_with_text })))
+        Ok(Box::leak(Box::new(Known { declared, dynamic, fixed_len: end })))
     }
 }
 

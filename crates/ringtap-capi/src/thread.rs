@@ -33,9 +33,40 @@ std::arch::global_asm!(
     size = const size_of::<Thread>(),
 );
 
-/// The calling thread's.
+/// The calling thread's id, and its spot: one load behind what the loader wrote into the library's table, not two, since
+/// each would show.
 #[cfg(target_arch = "x86_64")]
 #[inline(always)]
+fn known() -> (u32, *const ()) {
+    let (id, spot): (u32, *const ());
+    // SAFETY: loads of the thread's own memory, which begins at the offset in the table behind the thread's address.
+    unsafe {
+        std::arch::asm!(
+            "mov {offset}, qword ptr [rip + ringtap_capi_thread@GOTTPOFF]",
+            "mov {id:e}, dword ptr fs:[{offset} + {ID}]",
+            "mov {spot}, qword ptr fs:[{offset} + {SPOT}]",
+            offset = out(reg) _,
+            id = out(reg) id,
+            spot = out(reg) spot,
+            ID = const std::mem::offset_of!(Thread, id),
+            SPOT = const std::mem::offset_of!(Thread, spot),
+            options(pure, readonly, nostack, preserves_flags),
+        );
+    }
+    (id, spot)
+}
+
+/// As above.
+#[cfg(not(target_arch = "x86_64"))]
+#[inline(always)]
+fn known() -> (u32, *const ()) {
+    // SAFETY: the thread's own memory, which no other has.
+    let thread = unsafe { &*here() };
+    (thread.id.get(), thread.spot.get())
+}
+
+/// The calling thread's.
+#[cfg(target_arch = "x86_64")]
 fn here() -> *const Thread {
     let here: *const Thread;
     // SAFETY: adds the memory's offset, which the loader wrote into the library's table, to the thread's address, which the
@@ -65,17 +96,17 @@ fn here() -> *const Thread {
 /// The calling thread's id, and its spot: [`Writer::spot_of_thread`].
 #[inline(always)]
 pub(crate) fn get() -> (u32, *const ()) {
-    // SAFETY: the thread's own memory, which no other has.
-    let thread = unsafe { &*here() };
-    match thread.id.get() {
-        0 => learn(thread),
-        id => (id, thread.spot.get()),
+    match known() {
+        (0, _) => learn(),
+        known => known,
     }
 }
 
 #[cold]
 #[inline(never)]
-fn learn(thread: &Thread) -> (u32, *const ()) {
+fn learn() -> (u32, *const ()) {
+    // SAFETY: the thread's own memory, which no other has.
+    let thread = unsafe { &*here() };
     let (id, spot) = (ringtap::thread::id(), Writer::spot_of_thread());
     thread.spot.set(spot);
     // A signal handler that finds the id finds the spot.
@@ -86,6 +117,6 @@ fn learn(thread: &Thread) -> (u32, *const ()) {
 
 /// In a forked child: it is another thread.
 pub(crate) fn forget() {
-    // SAFETY: as in `get`.
+    // SAFETY: as in `learn`.
     unsafe { &*here() }.id.set(0);
 }

@@ -4,7 +4,7 @@ use crate::error::Code;
 use crate::event::{Event, Known};
 use crate::{thread, trace};
 use ringtap::event::private::{Tail, cut, view, write_tails};
-use ringtap::event::{Common, PAYLOAD_LIMIT, Route, marker};
+use ringtap::event::{Common, Route, marker};
 use ringtap::{Refused, Writer};
 use std::ffi::{CStr, c_char, c_int};
 use std::mem::MaybeUninit;
@@ -114,71 +114,7 @@ fn write_payload(writer: &Writer, route: Route, payload: &[u8], spot: *const ())
             }
         };
     }
-    dispatch!(5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20)
-}
-
-/// A payload that ends with its only string: built without a look at the fields.
-#[inline(always)]
-fn write_text(
-    writer: &Writer,
-    route: Route,
-    words: &mut [u64],
-    fixed_len: usize,
-    text: &[u8],
-    spot: *const (),
-) -> Result<(), Refused> {
-    let room = PAYLOAD_LIMIT - 1 - fixed_len;
-    let text = if text.len() > room { cut(text, room) } else { text };
-    // As the kernel packs it: the length, with the NUL, in the upper half, the offset in the lower.
-    let place = (text.len() as u64 + 1) << 16 | fixed_len as u64;
-    words[(fixed_len - 4) / 8] |= place << ((fixed_len - 4) % 8 * 8);
-    // A word more than the limit: the last one may be written for nothing.
-    let mut payload = [MaybeUninit::<u64>::uninit(); PAYLOAD_LIMIT / 8 + 2];
-    let whole = fixed_len / 8;
-    for (to, word) in payload.iter_mut().zip(&words[..whole]) {
-        store(to, *word);
-    }
-    let (chunks, rest) = text.as_chunks::<8>();
-    let to = &mut payload[whole..whole + chunks.len() + 2];
-    if fixed_len.is_multiple_of(8) {
-        for (to, chunk) in to.iter_mut().zip(chunks) {
-            store(to, u64::from_le_bytes(*chunk));
-        }
-        to[chunks.len()].write(short_word(rest));
-    } else {
-        let mut before = words[whole];
-        for (to, chunk) in to.iter_mut().zip(chunks) {
-            let word = u64::from_le_bytes(*chunk);
-            to.write(before | word << 32);
-            before = word >> 32;
-        }
-        let word = short_word(rest);
-        to[chunks.len()].write(before | word << 32);
-        to[chunks.len() + 1].write(word >> 32);
-    }
-    let len = (fixed_len + text.len() + 1).next_multiple_of(4);
-    // SAFETY: the words up to the last of the text, its NUL and the zeros behind it were just written.
-    let payload = unsafe { std::slice::from_raw_parts(payload.as_ptr().cast::<u8>(), len) };
-    write_payload(writer, route, payload, spot)
-}
-
-/// Stores a word as such: the compiler would make one copy of several, whose wide loads of what was just stored in words
-/// stall for longer than the whole event takes.
-#[inline(always)]
-fn store(to: &mut MaybeUninit<u64>, word: u64) {
-    // SAFETY: a place of this function's caller.
-    unsafe { to.as_mut_ptr().write_volatile(word) };
-}
-
-/// The word of 0 to 7 bytes, zero behind them.
-#[inline(always)]
-fn short_word(bytes: &[u8]) -> u64 {
-    let len = bytes.len();
-    // Two loads that overlap instead of one for each byte.
-    if let (Some(&low), Some(&high)) = (bytes.first_chunk::<4>(), bytes.last_chunk::<4>()) {
-        return u64::from(u32::from_le_bytes(low)) | u64::from(u32::from_le_bytes(high)) << (8 * (len - 4));
-    }
-    bytes.iter().rev().fold(0, |word, &byte| word << 8 | u64::from(byte))
+    dispatch!(3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21 22 23 24)
 }
 
 /// A payload with strings or slices. [any]
@@ -195,32 +131,19 @@ pub(crate) unsafe extern "C" fn ringtap_write_tails(
     let Some((known, route, writer)) = (unsafe { at_hand(event) }) else { return Code::Off as c_int };
     // SAFETY: as the header says: as many words as the fixed part has, and three at least.
     let words = unsafe { std::slice::from_raw_parts_mut(words, known.fixed_len.div_ceil(8)) };
-    let (pid, spot) = thread::get();
-    words[0] = common(route, pid);
-    if known.ends_with_text {
-        // SAFETY: as the header says: there is one.
-        let text = unsafe { tail(tails) };
-        return Code::from(write_text(writer, route, words, known.fixed_len, text.bytes, spot)) as c_int;
-    }
+    words[0] = common(route, thread::get().0);
     let fields = &known.dynamic;
-    let written = match fields.len() {
-        1 => {
-            // SAFETY: as the header says: there is one for each such field.
-            let tail = unsafe { tail(tails) };
-            write_tails(writer, route, words, known.fixed_len, fields, &mut [tail])
-        }
-        count => {
-            let mut all = [Tail { bytes: &[] }; MAX_TAILS];
-            for (index, tail_of) in all.iter_mut().enumerate().take(count) {
-                // SAFETY: as above.
-                let bytes = unsafe { tails.add(index) };
-                // SAFETY: as above.
-                *tail_of = unsafe { tail(bytes) };
-            }
-            write_tails(writer, route, words, known.fixed_len, fields, &mut all[..count])
-        }
-    };
-    Code::from(written) as c_int
+    let mut all = [const { MaybeUninit::<Tail<'_>>::uninit() }; MAX_TAILS];
+    let all = &mut all[..fields.len()];
+    for (index, place) in all.iter_mut().enumerate() {
+        // SAFETY: as the header says: there is one for each such field.
+        let bytes = unsafe { tails.add(index) };
+        // SAFETY: as above.
+        place.write(unsafe { tail(bytes) });
+    }
+    // SAFETY: all were just written.
+    let all = unsafe { all.assume_init_mut() };
+    Code::from(write_tails(writer, route, words, known.fixed_len, fields, all)) as c_int
 }
 
 /// # Safety
@@ -297,19 +220,4 @@ pub(crate) unsafe extern "C" fn ringtap_print_raw(id: u32, bytes: *const u8, len
     let bytes = unsafe { Bytes { start: bytes, length }.as_slice() };
     let written = trace::writer().map(|writer| Code::from(marker::raw_data(writer, id, bytes)));
     written.unwrap_or(Code::Off) as c_int
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn short_words_are_their_bytes() {
-        let bytes = [1, 2, 3, 4, 5, 6, 7];
-        for len in 0..=7 {
-            let mut word = [0; 8];
-            word[..len].copy_from_slice(&bytes[..len]);
-            assert_eq!(short_word(&bytes[..len]), u64::from_le_bytes(word));
-        }
-    }
 }

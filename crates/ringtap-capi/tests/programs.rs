@@ -36,6 +36,14 @@ fn nothing_is_wrong_with_its_memory() {
     run(&mut under_valgrind(&program, true));
 }
 
+#[test]
+fn writing_allocates_nothing() {
+    for (language, link) in [(Language::C, Link::Shared), (Language::Cpp, Link::Static)] {
+        let Some(program) = compile("costs.c", language, link) else { continue };
+        run(&mut Command::new(program));
+    }
+}
+
 ringtap::symbols! { enum Source: u8 { Disk = 0, Cache = 1 => "page cache" } }
 ringtap::symbols! { flags Access: u32 { READ = 1, WRITE = 2 } }
 ringtap::event! { struct None_ as fields:none {} }
@@ -223,10 +231,8 @@ fn a_program_traces_to_whoever_is_there() {
 /// Another program of the workspace, where cargo has built it.
 fn built_program(name: &str) -> Option<PathBuf> {
     let program = std::env::current_exe().ok()?.ancestors().nth(2)?.join(name);
-    if !program.exists() {
-        println!("skipped: {} is not built", program.display());
-    }
-    program.exists().then_some(program)
+    let exists = program.exists() || common::skip(&format!("{} is not built", program.display()));
+    exists.then_some(program)
 }
 
 #[test]
@@ -292,6 +298,30 @@ fn spans_are_slices_on_a_time_line() {
     assert!(outer.contains(r#""name":"request""#) && outer.contains(r#""user":7"#), "{outer}");
     assert!(inner.contains(r#""name":"work""#), "{inner}");
     assert!(slices[2..].iter().all(|end| end.starts_with(r#"{"ph":"E""#)), "{line}");
+}
+
+#[test]
+fn of_a_program_that_dies_the_last_event_is_in_the_recorders_file() {
+    let Some(ringtap) = built_program("ringtap").filter(|_| has("trace-cmd")) else { return };
+    let directory = scratch("crash");
+    for (language, death, signal) in [
+        (Language::C, "segv", libc::SIGSEGV),
+        (Language::C, "abort", libc::SIGABRT),
+        (Language::Cpp, "exception", libc::SIGABRT),
+    ] {
+        let Some(program) = compile("crash.c", language, Link::Shared) else { continue };
+        let file = directory.join(death);
+        let mut record = Command::new(&ringtap);
+        record.args(["record", "-q", "--snapshot-on", "crash", "-o"]).arg(&file).arg("--").arg(program);
+        let output = record.arg(death).output().expect("it runs");
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(128 + signal), "{death}: {said}");
+        let report = run(Command::new("trace-cmd").args(["report", "-i"]).arg(&file));
+        let text = String::from_utf8_lossy(&report.stdout);
+        let steps = text.lines().filter_map(|line| line.split_once("number="));
+        let numbers: Vec<u64> = steps.filter_map(|(_, number)| number.trim().parse().ok()).collect();
+        assert!(numbers.iter().copied().eq(0..1000), "{death}: {text}");
+    }
 }
 
 /// Runs the torture with this seed, events a writer and mode.

@@ -27,7 +27,7 @@ fn python() -> Option<PathBuf> {
         }
     });
     if !is_ready() {
-        println!("skipped: {} has no pyarrow and pandas", environment.display());
+        common::skip(&format!("{} has no pyarrow and pandas", environment.display()));
         return None;
     }
     Some(python)
@@ -45,7 +45,7 @@ fn with_package(python: &Path) -> Command {
 fn recorded() -> Option<PathBuf> {
     let ringtap = std::env::current_exe().ok()?.ancestors().nth(2)?.join("ringtap");
     if !ringtap.exists() {
-        println!("without a file: {} is not built", ringtap.display());
+        common::skip(&format!("{} is not built", ringtap.display()));
         return None;
     }
     let program = compile("fields.c", Language::C, Link::Shared)?;

@@ -95,6 +95,23 @@ fn programs_do_the_same_and_are_recorded() {
 }
 
 #[test]
+fn of_a_program_that_dies_the_last_calls_are_in_the_recorders_file() {
+    library();
+    if Command::new("trace-cmd").output().is_err() {
+        return println!("skipped: there is no trace-cmd");
+    }
+    let temporary = Temporary::new("preload-crash");
+    let mut record = temporary.ringtap();
+    record.args(["record", "-q", "--preload", "libc", "--snapshot-on", "crash", "-o", "crash.dat"]);
+    let line = "cat /etc/hostname; kill -SEGV $$";
+    let output = record.args(["--", "bash", "-c", line]).current_dir(temporary.path()).output().unwrap();
+    assert_eq!(output.status.code(), Some(128 + 11), "{}", said(&output));
+    let report = command("trace-cmd report -i crash.dat").current_dir(temporary.path()).output().unwrap();
+    let text = String::from_utf8_lossy(&report.stdout);
+    assert!(text.contains("path=/etc/hostname") && text.contains("waitpid"), "{text}");
+}
+
+#[test]
 fn only_the_events_that_were_asked_for_are_streamed() {
     library();
     let temporary = Temporary::new("preload-stream");

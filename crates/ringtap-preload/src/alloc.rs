@@ -7,8 +7,10 @@
 use crate::arena;
 use crate::next::{Next, next};
 use crate::session::Session;
-use crate::value::{Errno, errno, set_errno, short_ns};
-use ringtap::event::Declared;
+use crate::suspend::{errno_place, thread};
+use crate::value::{Errno, short_ns};
+use ringtap::clock::Since;
+use ringtap::event::{Common, Declared, Route};
 use std::ffi::{c_int, c_void};
 use std::ptr;
 
@@ -46,6 +48,7 @@ macro_rules! allocations {
     )*) => { $(
         ringtap::event! {
             $(#[$doc])*
+            #[allow(dead_code, reason = "describes what `write_since` writes")]
             struct $event as libc_alloc:$name { $($arg: $type,)* ptr: *mut c_void, took_ns: u32 }
         }
         next! { fn $function($($arg: $type),*) -> *mut c_void $(=> $early)?; }
@@ -62,10 +65,14 @@ macro_rules! allocations {
                 let began = session.now();
                 // SAFETY: as the caller says.
                 let ptr = unsafe { $function::call($($arg),*) };
-                let took_ns = short_ns(session.ns_since(began));
-                keeping_errno(|| $event { $($arg,)* ptr, took_ns }.write(session.writer()));
+                // As the event has them: words, in the order of its fields. The last four bytes are to come.
+                let words = [0, $(Word::word($arg),)* ptr.word(), 0];
+                let since = session.since(began);
+                keeping_errno(|| write_since::<WORDS, { 8 * WORDS - 4 }>(session, $event::declared(), words, since));
                 ptr
             }
+            /// The payload's, its common fields' and the time's included.
+            const WORDS: usize = 3 + <[&str]>::len(&[$(stringify!($arg)),*]);
             if $event::is_on() {
                 // SAFETY: as the caller says.
                 unsafe { traced($($arg),*) }
@@ -97,19 +104,80 @@ allocations! {
     Pvalloc as pvalloc: fn pvalloc(size: usize);
 }
 
+/// An argument or result that fills a word.
+trait Word {
+    fn word(self) -> u64;
+}
+
+impl Word for usize {
+    #[inline(always)]
+    fn word(self) -> u64 {
+        self as u64
+    }
+}
+
+impl Word for *mut c_void {
+    #[inline(always)]
+    fn word(self) -> u64 {
+        self.addr() as u64
+    }
+}
+
+/// Writes an event of an allocation, which ends with how long it took: told by the look at the clock that stamps it.
+#[inline(always)]
+fn write_since<const WORDS: usize, const LEN: usize>(
+    session: &Session,
+    event: &'static Declared,
+    mut words: [u64; WORDS],
+    since: Since,
+) {
+    if let Some(route) = event.route() {
+        let (id, spot) = thread();
+        words[0] = common(route, id);
+        let mut bytes = words.map(u64::to_le_bytes);
+        let Some(payload) = bytes.as_flattened_mut().first_chunk_mut::<LEN>() else { return };
+        // SAFETY: 1. It was just asked for.
+        let written = unsafe { session.writer().write_since_to_by(route, payload, since, spot) };
+        // What the buffers refuse is counted there.
+        let _ = written;
+    }
+}
+
+/// The first word of a payload.
+#[inline(always)]
+fn common(route: Route, pid: u32) -> u64 {
+    Common { id: route.id(), flags: 0, preempt_count: 0, pid }.word()
+}
+
 /// Does what may change `errno`, and puts it back.
 #[inline(always)]
 fn keeping_errno(work: impl FnOnce()) {
-    let before = errno();
+    let place = errno_place();
+    // SAFETY: the calling thread's own.
+    let before = unsafe { *place };
     work();
-    set_errno(before);
+    // SAFETY: as above.
+    unsafe { *place = before };
 }
 
 ringtap::event! {
     /// Memory is about to be freed.
+    #[allow(dead_code, reason = "describes what `write_free` writes")]
     struct Free as libc_alloc:free { ptr: *mut c_void }
 }
 next! { fn free(memory: *mut c_void) -> (); }
+
+#[inline(always)]
+fn write_free(session: &Session, memory: *mut c_void) {
+    if let Some(route) = Free::declared().route() {
+        let (id, spot) = thread();
+        let payload = (u128::from(memory.word()) << 64 | u128::from(common(route, id))).to_le_bytes();
+        // SAFETY: 1. It was just asked for.
+        let written = unsafe { session.writer().write_array_to_by(route, &payload, spot) };
+        // What the buffers refuse is counted there.
+        let _ = written;
+    }
+}
 
 #[cfg_attr(not(test), unsafe(no_mangle))]
 unsafe extern "C-unwind" fn free(memory: *mut c_void) {
@@ -117,7 +185,7 @@ unsafe extern "C-unwind" fn free(memory: *mut c_void) {
     #[inline(never)]
     unsafe fn traced(memory: *mut c_void) {
         if let Some(session) = Session::get() {
-            keeping_errno(|| Free { ptr: memory }.write(session.writer()));
+            keeping_errno(|| write_free(session, memory));
         }
         // SAFETY: as the caller says.
         unsafe { free::call(memory) }

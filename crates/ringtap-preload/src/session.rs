@@ -3,7 +3,7 @@
 use crate::suspend;
 use ringtap::Writer;
 use ringtap::attach::{Connection, Role, SOCKET_VARIABLE};
-use ringtap::clock::{self, ClockId};
+use ringtap::clock::{self, ClockId, Since};
 use ringtap::tracefs::EventName;
 use std::error::Error;
 use std::path::Path;
@@ -51,15 +51,23 @@ impl Session {
     /// The time now, in ticks.
     #[inline(always)]
     pub(crate) fn now(&self) -> u64 {
-        clock::read(self.clock)
+        // Told apart before all others, which a table is for.
+        match self.clock {
+            ClockId::Cycles => clock::read(ClockId::Cycles),
+            clock => clock::read(clock),
+        }
     }
 
-    /// Nanoseconds since then. Ticks of two CPUs may differ a little: never less than none.
+    /// That time, as something whose end is asked for later.
     #[inline(always)]
-    #[expect(clippy::cast_possible_truncation, reason = "64 bits of nanoseconds are five centuries")]
+    pub(crate) fn since(&self, then: u64) -> Since {
+        Since { clock: self.clock, ticks: then, mult: self.mult }
+    }
+
+    /// Nanoseconds since then.
+    #[inline(always)]
     pub(crate) fn ns_since(&self, then: u64) -> u64 {
-        let ticks = self.now().saturating_sub(then);
-        ((u128::from(ticks) * u128::from(self.mult)) >> 32) as u64
+        self.since(then).ns()
     }
 }
 
@@ -70,7 +78,10 @@ pub(crate) fn begin() {
     };
     match attach(socket.as_ref()) {
         // Release: whoever finds it finds it whole.
-        Ok(session) => SESSION.store(Box::into_raw(Box::new(session)), Release),
+        Ok(session) => {
+            suspend::learn_anew_in_children();
+            SESSION.store(Box::into_raw(Box::new(session)), Release);
+        }
         Err(error) => complain(&format!("{error}")),
     }
 }

@@ -1,4 +1,4 @@
-//! Threads whose calls are not traced.
+//! What is known of each thread: whether its calls are not traced, and what its events are written with.
 //!
 //! A child of `vfork` runs in its parent's memory, thread-local variables included, while its parent waits. The kernel
 //! does not keep its restartable sequences, so it must write no event: the thread is marked before the child
@@ -8,8 +8,10 @@
 //! The variables are of the initial-exec kind, of which the linker says where they lie relative to the thread: so looking at
 //! one calls nobody. Those of Rust's `thread_local!` are not, in a library.
 
+use ringtap::Writer;
 use std::arch::{asm, global_asm};
 use std::cell::Cell;
+use std::sync::atomic::{Ordering::SeqCst, compiler_fence};
 
 /// A thread's marks.
 #[derive(Debug)]
@@ -19,6 +21,12 @@ struct Marks {
     suspended: Cell<u32>,
     /// Whether the thread is looking for a function.
     finding: Cell<bool>,
+    /// The thread's id; 0 while it and the spot are not known.
+    id: Cell<u32>,
+    /// See [`Writer::spot_of_thread`].
+    spot: Cell<*const ()>,
+    /// Where its `errno` is; null while that is not known.
+    errno: Cell<*mut i32>,
 }
 
 global_asm!(
@@ -27,13 +35,14 @@ global_asm!(
     ".globl ringtap_preload_marks",
     ".hidden ringtap_preload_marks",
     ".type ringtap_preload_marks, @object",
-    ".size ringtap_preload_marks, 8",
+    ".size ringtap_preload_marks, {size}",
     "ringtap_preload_marks:",
-    ".zero 8",
+    ".zero {size}",
     ".popsection",
+    size = const size_of::<Marks>(),
 );
 
-const _: () = assert!(size_of::<Marks>() == 8 && std::mem::offset_of!(Marks, suspended) == 0);
+const _: () = assert!(align_of::<Marks>() == 8 && std::mem::offset_of!(Marks, suspended) == 0);
 
 #[inline(always)]
 fn marks() -> &'static Marks {
@@ -69,6 +78,47 @@ fn marks() -> &'static Marks {
 #[inline(always)]
 pub(crate) fn is_suspended() -> bool {
     marks().suspended.get() != 0
+}
+
+/// The calling thread's id, as in its events, and its spot: [`Writer::spot_of_thread`].
+#[inline(always)]
+pub(crate) fn thread() -> (u32, *const ()) {
+    let marks = marks();
+    match marks.id.get() {
+        0 => learn(marks),
+        id => (id, marks.spot.get()),
+    }
+}
+
+#[cold]
+#[inline(never)]
+fn learn(marks: &Marks) -> (u32, *const ()) {
+    let (id, spot) = (ringtap::thread::id(), Writer::spot_of_thread());
+    marks.spot.set(spot);
+    // A signal handler that finds the id finds the spot.
+    compiler_fence(SeqCst);
+    marks.id.set(id);
+    (id, spot)
+}
+
+/// Where the calling thread's `errno` is: the C library tells by a call, which is made once.
+#[inline(always)]
+pub(crate) fn errno_place() -> *mut i32 {
+    let errno = &marks().errno;
+    if errno.get().is_null() {
+        // SAFETY: always valid.
+        errno.set(unsafe { libc::__errno_location() });
+    }
+    errno.get()
+}
+
+/// Has forked children, which are other threads, learn who they are.
+pub(crate) fn learn_anew_in_children() {
+    extern "C" fn forget() {
+        marks().id.set(0);
+    }
+    // SAFETY: it only stores to the thread's own memory.
+    unsafe { libc::pthread_atfork(None, None, Some(forget)) };
 }
 
 /// Does something without tracing what it asks of the C library.

@@ -38,8 +38,14 @@ fn traced(trace: &Trace) -> [u64; 7] {
     [mallocs, frees, writes, handler_writes, count("mutex_lock"), count("waitpid"), 0]
 }
 
+/// `RINGTAP_TORTURE` makes it so many times longer.
 #[test]
 fn threads_forks_execs_and_signals_at_once_are_counted_exactly() {
+    let rounds = std::env::var("RINGTAP_TORTURE").ok().and_then(|rounds| rounds.parse().ok()).unwrap_or(1);
+    (0..rounds).for_each(|_| torture());
+}
+
+fn torture() {
     let folder = Folder::new();
     let program = folder.compile("torture", TORTURE, &[]);
     let tracer = Tracer::new(256);

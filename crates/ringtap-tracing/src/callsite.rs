@@ -62,6 +62,8 @@ pub(crate) struct Callsite {
     pub(crate) metadata: &'static Metadata<'static>,
     /// From 1 on.
     pub(crate) number: u16,
+    /// Whether it has no fields.
+    pub(crate) is_bare: bool,
     pub(crate) names: Names,
     /// Its events, or its spans when they are made.
     pub(crate) shapes: Shapes,
@@ -95,6 +97,7 @@ impl Callsite {
         Self {
             metadata,
             number,
+            is_bare: metadata.fields().is_empty(),
             shapes: shapes(tells),
             records: shapes(Tells::Record),
             steps: metadata.is_span().then(|| steps(&names)),

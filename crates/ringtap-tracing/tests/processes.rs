@@ -7,6 +7,8 @@ use common::{Field, Line, read};
 use ringtap::{Config, Host, Instances};
 use ringtap_tracing::{Builder, Session};
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -65,7 +67,12 @@ fn other_process() {
             tracing::subscriber::set_global_default(registry).expect("the only one");
             be_killed();
         }
-        "torture" => torture(&builder.init().expect("the host is there")),
+        "panic" | "abort" | "segv" => die(&role, Path::new(&socket)),
+        "torture" => torture(&builder.init().expect("the host is there"), &socket),
+        "executed" => {
+            let _session = builder.init().expect("the host is there");
+            write_as_child(EXECUTED);
+        }
         "forks" => {
             forks(Builder::new().embedded().serve_at(socket).without_log().init().expect("memory"));
         }
@@ -98,8 +105,69 @@ fn of_a_killed_program_each_event_is_readable() {
     }
 }
 
+const STEPS: u64 = 5_000;
+
+/// A program with a crash recorder, in two lines of its `main`.
+fn die(of: &str, socket: &Path) {
+    let file = socket.with_file_name(of);
+    let builder = Builder::new().embedded().serve_at(socket).without_log();
+    let _session = builder.crash_recorder(file, 16 << 20).init().expect("`ringtap` is there");
+    for number in 0..STEPS {
+        info!(name: "counted", number);
+    }
+    match of {
+        "panic" => panic!("as asked"),
+        "abort" => std::process::abort(),
+        // Rust's handler steps aside when it sees that no stack overflowed.
+        _ => loop {
+            // SAFETY: ends this process.
+            unsafe { libc::raise(libc::SIGSEGV) };
+        },
+    }
+}
+
+/// What `trace-cmd` finds in a file, once its writer, who outlives the program, has put it in order.
+fn counted_in(file: &Path) -> Vec<u64> {
+    let begun = Instant::now();
+    loop {
+        let mut report = Command::new("trace-cmd");
+        let output = report.args(["report", "-i"]).arg(file).output().expect("it runs");
+        let text = String::from_utf8_lossy(&output.stdout);
+        let numbers = text.lines().filter_map(|line| line.split_once("counted: ")?.1.split_once("number="));
+        let number = |rest: &str| rest.split(' ').next()?.parse().ok();
+        let numbers: Vec<u64> = numbers.filter_map(|(_, rest)| number(rest)).collect();
+        if numbers.last() == Some(&(STEPS - 1)) || begun.elapsed() > Duration::from_secs(60) {
+            return numbers;
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+#[test]
+fn of_a_program_that_dies_the_last_event_is_in_its_recorders_file() {
+    let this = std::env::current_exe().expect("this binary");
+    let ringtap = this.ancestors().nth(2).expect("it lies in deps").join("ringtap");
+    if !ringtap.exists() || Command::new("trace-cmd").output().is_err() {
+        assert!(std::env::var_os("RINGTAP_SKIP_NOTHING").is_none(), "nothing is missing in CI");
+        return println!("skipped: there is no {} or no trace-cmd", ringtap.display());
+    }
+    for role in ["panic", "abort", "segv"] {
+        let place = Place::new(role);
+        std::fs::create_dir_all(&place.0).expect("it can be made");
+        let mut command = Command::new(&this);
+        command.args(["--exact", "other_process"]).env(ROLE, role).env(SOCKET, place.socket());
+        let output = command.env(ringtap::crash::PROGRAM_VARIABLE, &ringtap).output().expect("it runs");
+        assert!(!output.status.success(), "{role}");
+        let numbers = counted_in(&place.0.join(role));
+        assert!(numbers.iter().copied().eq(0..STEPS), "{role}: {output:?}: {numbers:?}");
+    }
+}
+
 const THREADS: u64 = 4;
 const CHILDREN: u64 = 3;
+const FIRST_CHILD: u64 = 100;
+/// The program that one of them becomes.
+const EXECUTED: u64 = FIRST_CHILD + CHILDREN;
 const ROUNDS: u64 = 5_000;
 /// Of these rounds' spans, one has a second handle that another thread drops.
 const CLONED: u64 = 50;
@@ -126,13 +194,40 @@ fn work(who: u64) {
     dropper.join().expect("no panic");
 }
 
-/// What a forked child does: one thread, and a callsite that its parent never met.
-fn child(who: u64) -> ! {
+/// What a forked child writes, by a callsite that its parent never met.
+fn write_as_child(who: u64) {
     for number in 0..ROUNDS {
         info_span!("child_round", who, number).in_scope(|| info!(name: "done_in_child", who, number));
     }
-    // SAFETY: ends the child without what its parent's threads left behind.
+}
+
+/// A forked child that ends without what its parent's threads left behind.
+fn child(who: u64) -> ! {
+    write_as_child(who);
+    // SAFETY: ends the process.
     unsafe { libc::_exit(0) }
+}
+
+/// A forked child that ends while another thread of it writes: by its exit, or since it becomes another program.
+fn child_in_the_middle(who: u64, socket: &OsStr) -> ! {
+    std::thread::spawn(|| {
+        for number in 0u64.. {
+            info!(name: "endless", number);
+            // Or it would fill the ring.
+            std::thread::sleep(Duration::from_micros(20));
+        }
+    });
+    write_as_child(who);
+    if who.is_multiple_of(2) {
+        // SAFETY: ends the process as `main` would.
+        unsafe { libc::exit(0) }
+    }
+    // The timer lives on behind the exec, the handler not.
+    // SAFETY: no handler.
+    unsafe { libc::signal(libc::SIGALRM, libc::SIG_IGN) };
+    let mut command = Command::new(std::env::current_exe().expect("this binary"));
+    command.args(["--exact", "other_process"]).env(ROLE, "executed").env(SOCKET, socket);
+    panic!("{}", command.exec())
 }
 
 /// Waits for a child, which is to end well; signals may come in between.
@@ -148,7 +243,7 @@ fn wait_for(child: libc::pid_t) {
     assert_eq!(status, 0);
 }
 
-fn torture(session: &Session) {
+fn torture(session: &Session, socket: &OsStr) {
     // Each callsite is met before signals come: registering in a handler could only give up.
     info!(name: "warm", n = 1);
     on_signal(0);
@@ -165,10 +260,11 @@ fn torture(session: &Session) {
             .map(|who| {
                 // SAFETY: the child writes events, which it may, and ends.
                 let pid = unsafe { libc::fork() };
-                if pid == 0 {
-                    child(100 + who);
+                match (pid, who) {
+                    (0, 0) => child(FIRST_CHILD),
+                    (0, _) => child_in_the_middle(FIRST_CHILD + who, socket),
+                    _ => pid,
                 }
-                pid
             })
             .collect::<Vec<_>>()
     });
@@ -182,8 +278,14 @@ fn torture(session: &Session) {
     println!("signals {} unwritten {}", SIGNALS.load(Relaxed), session.unwritten());
 }
 
+/// `RINGTAP_TORTURE` makes it so many times longer.
 #[test]
 fn threads_children_and_signals_write_at_once() {
+    let rounds = std::env::var("RINGTAP_TORTURE").ok().and_then(|rounds| rounds.parse().ok()).unwrap_or(1);
+    (0..rounds).for_each(|_| write_at_once());
+}
+
+fn write_at_once() {
     let (place, host) = (Place::new("torture"), large());
     let server = host.serve(place.socket()).expect("it can serve");
     let (status, said) = run("torture", server.path());
@@ -212,7 +314,7 @@ fn threads_children_and_signals_write_at_once() {
         complete("processes:done", who);
         complete("processes:round", who);
     }
-    for who in 100..100 + CHILDREN {
+    for who in FIRST_CHILD..=EXECUTED {
         complete("processes:done_in_child", who);
         complete("processes:child_round", who);
     }
@@ -225,11 +327,11 @@ fn lives_are_whole(lines: &[Line]) {
     let mut lives: BTreeMap<u64, Vec<&str>> = BTreeMap::new();
     for line in lines.iter().filter(|line| line.span() != 0) {
         let name = line.name.split_once(':').expect("a system").1;
-        if name != "signal" {
+        if name != "signal" && name != "endless" {
             lives.entry(line.span()).or_default().push(name);
         }
     }
-    assert_eq!(lives.len() as u64, (THREADS + CHILDREN) * ROUNDS);
+    assert_eq!(lives.len() as u64, (THREADS + CHILDREN + 1) * ROUNDS);
     for (span, life) in &lives {
         let (kind, event) =
             if life.contains(&"done") { ("round", "done") } else { ("child_round", "done_in_child") };

@@ -100,6 +100,28 @@ pub fn read(clock: ClockId) -> u64 {
     }
 }
 
+/// A moment, to be told later how long ago it was: see [`Writer::write_since_to`](crate::Writer::write_since_to).
+#[derive(Clone, Copy, Debug)]
+pub struct Since {
+    /// The clock that told it.
+    pub clock: ClockId,
+    /// What it told.
+    pub ticks: u64,
+    /// Nanoseconds per tick, times 2^32: [`Conversion::mult`].
+    pub mult: u64,
+}
+
+impl Since {
+    /// The nanoseconds since then. Ticks of two CPUs may differ a little: never less than none.
+    #[inline(always)]
+    #[must_use]
+    #[expect(clippy::cast_possible_truncation, reason = "64 bits of nanoseconds are five centuries")]
+    pub fn ns(&self) -> u64 {
+        let ticks = read(self.clock).saturating_sub(self.ticks);
+        ((u128::from(ticks) * u128::from(self.mult)) >> 32) as u64
+    }
+}
+
 /// The same moment on a clock and on `CLOCK_MONOTONIC`.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Pair {

@@ -1,13 +1,15 @@
 //! Writing events: the application's side of an instance.
 
 use crate::board::Board;
-use crate::clock::Ticker;
+use crate::clock::{Since, Ticker};
 use crate::event::{Home, Route};
 use crate::instance::targets::Targets;
 use crate::map::{self, Access, MapError, Mapping};
 use crate::ring::write::{self, Refused, Step};
 use crate::ring::{Ring, retire};
-use crate::rseq::{self, Area, IN_REGISTERS, Outcome, Plain, from_registers, in_registers};
+use crate::rseq::{
+    self, Area, IN_REGISTERS, Outcome, Plain, from_registers, in_registers, in_registers_since,
+};
 use crate::rseq::{
     lock,
     portable::{Exclusive, Pinned},
@@ -262,6 +264,69 @@ impl Writer {
         }
     }
 
+    /// As [`write_array_to`](Self::write_array_to), of an event that says how long something took: its last four bytes become the
+    /// nanoseconds since then, at most what 32 bits hold. Where it can, the look at the clock that stamps the event tells
+    /// them, too: looking at it is most of what an event costs.
+    ///
+    /// # Errors
+    /// As [`write_to`](Self::write_to).
+    #[inline(always)]
+    pub fn write_since_to<const N: usize>(
+        &self,
+        route: Route,
+        payload: &mut [u8; N],
+        since: Since,
+    ) -> Result<(), Refused> {
+        // SAFETY: 1. It was just asked for.
+        unsafe { self.write_since_to_by(route, payload, since, Self::spot_of_thread()) }
+    }
+
+    /// As [`write_since_to`](Self::write_since_to), by what [`spot_of_thread`](Self::spot_of_thread) said.
+    ///
+    /// # Errors
+    /// As [`write_to`](Self::write_to).
+    ///
+    /// # Safety
+    /// 1. The spot is the calling thread's.
+    #[doc(hidden)]
+    #[inline(always)]
+    pub unsafe fn write_since_to_by<const N: usize>(
+        &self,
+        route: Route,
+        payload: &mut [u8; N],
+        since: Since,
+        spot: *const (),
+    ) -> Result<(), Refused> {
+        const { assert!(write::is_plain(N)) };
+        if route.word == TOP && since.clock == ClockId::Cycles && !self.is_off_here() {
+            let words = in_registers_since(payload, since.ticks, since.mult);
+            // SAFETY: 1. As the caller says. 2. They are this payload's.
+            match unsafe { self.write_plain::<N, true>(spot.cast(), words) } {
+                Plain::Committed => return Ok(()),
+                Plain::CommittedForSleepers => {
+                    self.wake_sleepers();
+                    return Ok(());
+                }
+                Plain::Not => {}
+            }
+        }
+        self.write_since_again(route, payload, since)
+    }
+
+    /// As [`write_since_to`](Self::write_since_to), where the hot path is none.
+    #[cold]
+    #[inline(never)]
+    fn write_since_again<const N: usize>(
+        &self,
+        route: Route,
+        payload: &mut [u8; N],
+        since: Since,
+    ) -> Result<(), Refused> {
+        let ns = u32::try_from(since.ns()).unwrap_or(u32::MAX);
+        payload[N - 4..].copy_from_slice(&ns.to_le_bytes());
+        self.write_array_to(route, payload)
+    }
+
     #[cold]
     #[inline(never)]
     fn write_to_many(&self, route: Route, payload: &[u8]) -> Result<(), Refused> {
@@ -394,8 +459,12 @@ impl Writer {
             return self.write_here(home, payload);
         }
         let words = in_registers(payload);
+        if self.is_off_here() {
+            // SAFETY: they are this payload's.
+            return unsafe { self.write_again::<N>(home, words[0], words[1], words[2]) };
+        }
         // SAFETY: 1. As the caller says. 2. They are this payload's.
-        match if self.is_off_here() { Plain::Not } else { unsafe { self.write_plain::<N>(spot, words) } } {
+        match unsafe { self.write_plain::<N, false>(spot, words) } {
             Plain::Committed => Ok(()),
             Plain::CommittedForSleepers => {
                 self.wake_sleepers();
@@ -424,7 +493,7 @@ impl Writer {
         let words = [p0, p1, p2];
         if !self.is_off_here() && self.find_spot() {
             // SAFETY: 1. It was just asked for. 2. As the caller says.
-            match unsafe { self.write_plain::<N>(spot::of_thread(), words) } {
+            match unsafe { self.write_plain::<N, false>(spot::of_thread(), words) } {
                 Plain::Committed => return Ok(()),
                 Plain::CommittedForSleepers => {
                     self.wake_sleepers();
@@ -484,13 +553,17 @@ impl Writer {
     ///
     /// # Safety
     /// 1. The spot is the calling thread's.
-    /// 2. The words are [`in_registers`]'s for a payload of `N` bytes that lives.
+    /// 2. The words are [`in_registers`]'s for a payload of `N` bytes that lives; where `TIMED`, [`in_registers_since`]'s.
     #[inline(always)]
-    unsafe fn write_plain<const N: usize>(&self, spot: *const Spot, words: [MaybeUninit<u64>; 3]) -> Plain {
+    unsafe fn write_plain<const N: usize, const TIMED: bool>(
+        &self,
+        spot: *const Spot,
+        words: [MaybeUninit<u64>; 3],
+    ) -> Plain {
         #[cfg(all(any(target_arch = "x86_64", target_arch = "aarch64"), not(loom)))]
         if const { write::is_plain(N) } {
             // SAFETY: 1., 2. As the caller says.
-            return unsafe { rseq::native::append_plain::<N>(spot, self, words) };
+            return unsafe { rseq::native::append_plain::<N, TIMED>(spot, self, words) };
         }
         let _ = (spot, words);
         Plain::Not

@@ -115,13 +115,15 @@ macro_rules! section {
 ///
 /// # Safety
 /// 1. `spot` is the calling thread's.
-/// 2. The payload is that of [`in_registers`](super::in_registers), and its bytes live.
+/// 2. The payload is that of [`in_registers`](super::in_registers), or of
+///    [`in_registers_since`](super::in_registers_since) where `TIMED`, and its bytes live.
 #[inline(always)]
-pub(crate) unsafe fn append_plain<const N: usize>(
+pub(crate) unsafe fn append_plain<const N: usize, const TIMED: bool>(
     spot: *const Spot,
     writer: &Writer,
     [p0, p1, p2]: [MaybeUninit<u64>; 3],
 ) -> Plain {
+    const { assert!(!TIMED || N > IN_REGISTERS) };
     debug_assert!(is_plain(N), "the caller asked");
     // SAFETY: by 1, it is the calling thread's, which nobody else writes.
     let area = unsafe { (*spot).area };
@@ -157,37 +159,47 @@ pub(crate) unsafe fn append_plain<const N: usize>(
             "sub {last}, {tmp}, {last}",
             "lsr {at}, {last}, #{DELTA_BITS}",
             "cbnz {at}, {changed}",
-            // The event header, then the payload: an odd word, then two words at a time.
+            // The event header, then the payload: two words at a time, then an odd one.
             "lsl {last:w}, {last:w}, #5",
             "add {last:w}, {last:w}, #{TYPE_LEN}",
             ".if {N} > {IN_REGISTERS}",
             "str {last:w}, [{to}], #4",
-            ".if {N} % 8",
-            "ldr {last:w}, [{p0}], #4",
-            "str {last:w}, [{to}], #4",
-            ".endif",
             ".rept {N} / 8",
             "ldr {last}, [{p0}], #8",
             "str {last}, [{to}], #8",
             ".endr",
+            ".if {N} % 8",
+            "ldr {last:w}, [{p0}], #4",
+            "str {last:w}, [{to}], #4",
+            ".endif",
+            ".if {TIMED}",
+            // last = the ticks since p1, none where they are negative; then their nanoseconds. What is more than 32 bits
+            // hold, is all that they do.
+            "subs {last}, {tmp}, {p1}",
+            "csel {last}, {last}, xzr, hs",
+            "umulh {at}, {last}, {p2}",
+            "mul {last}, {last}, {p2}",
+            "lsr {last}, {last}, #32",
+            "cmp {at}, #0",
+            "csinv {last:w}, {last:w}, wzr, eq",
+            "stur {last:w}, [{to}, #-4]",
+            ".endif",
             ".else",
             "str {last:w}, [{to}]",
-            ".if {N} % 8",
+            ".if {N} < 8",
             "str {p0:w}, [{to}, #4]",
-            ".if {N} > 8",
-            "stur {p1}, [{to}, #8]",
-            ".endif",
-            ".if {N} > 16",
-            "stur {p2}, [{to}, #16]",
-            ".endif",
             ".else",
             "stur {p0}, [{to}, #4]",
-            ".if {N} > 8",
+            ".endif",
+            ".if {N} >= 16",
             "stur {p1}, [{to}, #12]",
+            ".elseif {N} > 8",
+            "str {p1:w}, [{to}, #12]",
             ".endif",
-            ".if {N} > 16",
+            ".if {N} >= 24",
             "stur {p2}, [{to}, #20]",
-            ".endif",
+            ".elseif {N} > 16",
+            "str {p2:w}, [{to}, #20]",
             ".endif",
             ".endif",
             // w = the new commit word, at = the stamp of its parity. to = the meta-page from here on.
@@ -216,6 +228,7 @@ pub(crate) unsafe fn append_plain<const N: usize>(
             last = out(reg) _,
             N = const N,
             IN_REGISTERS = const IN_REGISTERS,
+            TIMED = const TIMED as u8,
             TOTAL = const N + 4,
             TYPE_LEN = const N / 4,
             DELTA_BITS = const DELTA_BITS,

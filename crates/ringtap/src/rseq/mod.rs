@@ -71,23 +71,39 @@ pub(crate) enum Plain {
 /// stored and loaded again.
 pub(crate) const IN_REGISTERS: usize = 24;
 
-/// A payload as the hot path takes it: an odd word first, then two words at a time; or, where it has more than
+/// A payload as the hot path takes it: eight bytes at a time, four at an odd end; or, where it has more than
 /// [`IN_REGISTERS`] bytes, its address in the first.
+///
+/// Callers build payloads in words of eight bytes. Taken as they were stored, they never stall: a load across two
+/// stores waits until both have reached the cache.
 #[inline(always)]
 pub(crate) fn in_registers<const N: usize>(payload: &[u8; N]) -> [MaybeUninit<u64>; 3] {
     if N > IN_REGISTERS {
         let address = payload.as_ptr().expose_provenance() as u64;
         return [MaybeUninit::new(address), MaybeUninit::uninit(), MaybeUninit::uninit()];
     }
-    let odd = N % 8;
-    let at = |start: usize| match payload.get(start..).and_then(<[u8]>::first_chunk) {
-        Some(words) => MaybeUninit::new(u64::from_le_bytes(*words)),
-        None => MaybeUninit::uninit(),
-    };
-    match payload.first_chunk() {
-        Some(word) if odd != 0 => [MaybeUninit::new(u32::from_le_bytes(*word).into()), at(4), at(12)],
-        _ => [at(0), at(8), at(16)],
-    }
+    [0, 8, 16].map(|start| {
+        let rest = payload.get(start..).unwrap_or_default();
+        match (rest.first_chunk(), rest.first_chunk()) {
+            (Some(word), _) => MaybeUninit::new(u64::from_le_bytes(*word)),
+            (None, Some(half)) => MaybeUninit::new(u32::from_le_bytes(*half).into()),
+            (None, None) => MaybeUninit::uninit(),
+        }
+    })
+}
+
+/// As [`in_registers`], of a payload of more than [`IN_REGISTERS`] bytes whose last four become the time since these ticks
+/// of the processor's counter, of which each is `mult` / 2^32 nanoseconds: by the very tick that stamps the event. What 32
+/// bits do not hold becomes the most that they do; ticks to come, as another CPU's counter may read, become 0.
+#[inline(always)]
+pub(crate) fn in_registers_since<const N: usize>(
+    payload: &[u8; N],
+    since: u64,
+    mult: u64,
+) -> [MaybeUninit<u64>; 3] {
+    const { assert!(N > IN_REGISTERS) };
+    let [address, ..] = in_registers(payload);
+    [address, MaybeUninit::new(since), MaybeUninit::new(mult)]
 }
 
 /// The payload that [`in_registers`] made words of.
@@ -96,16 +112,10 @@ pub(crate) fn in_registers<const N: usize>(payload: &[u8; N]) -> [MaybeUninit<u6
 /// It has at most [`IN_REGISTERS`] bytes.
 pub(crate) unsafe fn from_registers<const N: usize>(words: [MaybeUninit<u64>; 3]) -> [u8; N] {
     let mut payload = [0; N];
-    let odd = N % 8;
-    let mut starts = [0, 8, 16];
-    if odd != 0 {
-        starts = [0, 4, 12];
-    }
-    for (start, word) in starts.into_iter().zip(words) {
-        let len = if start == 0 && odd != 0 { odd } else { 8 };
-        let Some(bytes) = payload.get_mut(start..start + len) else { break };
+    for (bytes, word) in payload.chunks_mut(8).zip(words) {
         // SAFETY: `in_registers` made a word wherever there are bytes for it.
-        bytes.copy_from_slice(&unsafe { word.assume_init() }.to_le_bytes()[..len]);
+        let word = unsafe { word.assume_init() }.to_le_bytes();
+        bytes.copy_from_slice(&word[..bytes.len()]);
     }
     payload
 }

@@ -76,13 +76,15 @@ macro_rules! section {
 ///
 /// # Safety
 /// 1. `spot` is the calling thread's.
-/// 2. The payload is that of [`in_registers`], and its bytes live.
+/// 2. The payload is that of [`in_registers`], or of [`in_registers_since`](super::in_registers_since) where `TIMED`, and
+///    its bytes live.
 #[inline(always)]
-pub(crate) unsafe fn append_plain<const N: usize>(
+pub(crate) unsafe fn append_plain<const N: usize, const TIMED: bool>(
     spot: *const Spot,
     writer: &Writer,
     [p0, p1, p2]: [MaybeUninit<u64>; 3],
 ) -> Plain {
+    const { assert!(!TIMED || N > IN_REGISTERS) };
     debug_assert!(is_plain(N), "the caller asked");
     // SAFETY: by 1, it is the calling thread's, which nobody else writes.
     let area = unsafe { (*spot).area };
@@ -117,43 +119,58 @@ pub(crate) unsafe fn append_plain<const N: usize>(
                     "sub rax, qword ptr [{rseq} + 8 * {at} + {STAMP}]",
                     "cmp rax, {DELTA_LIMIT}",
                     "jae {changed}",
-                    // The event header, then the payload: an odd word, then two words at a time.
+                    // The event header, then the payload, as it was stored: two words at a time, then an odd one.
                     "shl eax, 5",
                     "or eax, {TYPE_LEN}",
                     "mov dword ptr [{to}], eax",
                     ".if {N} > {IN_REGISTERS}",
-                    ".if {N} % 8",
-                    "mov eax, dword ptr [{p0}]",
-                    "mov dword ptr [{to} + 4], eax",
-                    ".endif",
-                    ".set ringtap_at, {N} % 8",
+                    ".set ringtap_at, 0",
                     ".rept {N} / 8",
                     "mov rax, qword ptr [{p0} + ringtap_at]",
                     "mov qword ptr [{to} + ringtap_at + 4], rax",
                     ".set ringtap_at, ringtap_at + 8",
                     ".endr",
-                    ".elseif {N} % 8",
-                    "mov dword ptr [{to} + 4], {p0:e}",
-                    ".if {N} > 8",
-                    "mov qword ptr [{to} + 8], {p1}",
-                    ".endif",
-                    ".if {N} > 16",
-                    "mov qword ptr [{to} + 16], {p2}",
+                    ".if {N} % 8",
+                    "mov eax, dword ptr [{p0} + ringtap_at]",
+                    "mov dword ptr [{to} + ringtap_at + 4], eax",
                     ".endif",
                     ".else",
+                    ".if {N} < 8",
+                    "mov dword ptr [{to} + 4], {p0:e}",
+                    ".else",
                     "mov qword ptr [{to} + 4], {p0}",
-                    ".if {N} > 8",
+                    ".endif",
+                    ".if {N} >= 16",
                     "mov qword ptr [{to} + 12], {p1}",
+                    ".elseif {N} > 8",
+                    "mov dword ptr [{to} + 12], {p1:e}",
                     ".endif",
-                    ".if {N} > 16",
+                    ".if {N} >= 24",
                     "mov qword ptr [{to} + 20], {p2}",
+                    ".elseif {N} > 16",
+                    "mov dword ptr [{to} + 20], {p2:e}",
                     ".endif",
                     ".endif",
-                    // to = the meta-page from here on.
-                    "mov {to}, qword ptr [{spot} + {META}]",
-                    // The other parity's stamp, then the commit.
+                    // The other parity's stamp.
                     "xor {at:e}, 1",
                     "mov qword ptr [{rseq} + 8 * {at} + {STAMP}], rdx",
+                    ".if {TIMED}",
+                    // rax = the ticks since p1, none where they are negative; then rdx, rax = their nanoseconds, times 2^32.
+                    "mov rax, rdx",
+                    "sub rax, {p1}",
+                    "sbb rdx, rdx",
+                    "not rdx",
+                    "and rax, rdx",
+                    "mul {p2}",
+                    // What is more than 32 bits hold, is all that they do.
+                    "shr rax, 32",
+                    "neg rdx",
+                    "sbb edx, edx",
+                    "or eax, edx",
+                    "mov dword ptr [{to} + {N}], eax",
+                    ".endif",
+                    // to = the meta-page from here on. The commit.
+                    "mov {to}, qword ptr [{spot} + {META}]",
                     "mov qword ptr [{rseq} + {W}], {w}";
                     // E7: the sleeper's membarrier stands between the commit and this look.
                     "cmp dword ptr [{to} + {WAKE_ANY}], 0",
@@ -176,6 +193,7 @@ pub(crate) unsafe fn append_plain<const N: usize>(
                     out("rdx") _,
                     N = const N,
                     IN_REGISTERS = const IN_REGISTERS,
+                    TIMED = const TIMED as u8,
                     TOTAL = const N + 4,
                     TYPE_LEN = const N / 4,
                     STEP = const Commit::step(record_len(N)),

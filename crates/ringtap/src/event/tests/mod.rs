@@ -3,6 +3,7 @@
 mod layout;
 mod pages;
 mod register;
+mod since;
 mod trace_cmd;
 
 use super::{Register, Text};

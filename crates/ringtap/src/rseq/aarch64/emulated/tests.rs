@@ -6,6 +6,7 @@ use crate::ring::{Data, Ring};
 use crate::rseq::portable::Exclusive;
 use crate::rseq::{
     Append, Area, Expected, IN_REGISTERS, Outcome, Parts, Plain, Sections, Turn, in_registers,
+    in_registers_since,
 };
 use crate::spot::{self, Spot};
 use crate::writer::Writer;
@@ -298,7 +299,16 @@ impl Hot {
     fn append<const N: usize>(&self, payload: &[u8; N]) -> Plain {
         let _ = area();
         // SAFETY: 1. Nobody else has it. 2. They are the payload's.
-        unsafe { append_plain::<N>(&raw const self.spot, &self.writer, filled::<N>(in_registers(payload))) }
+        unsafe {
+            append_plain::<N, false>(&raw const self.spot, &self.writer, filled::<N>(in_registers(payload)))
+        }
+    }
+
+    fn append_since<const N: usize>(&self, payload: &[u8; N], since: u64, mult: u64) -> Plain {
+        let _ = area();
+        let words = in_registers_since(payload, since, mult);
+        // SAFETY: as above.
+        unsafe { append_plain::<N, true>(&raw const self.spot, &self.writer, words) }
     }
 }
 
@@ -321,12 +331,12 @@ fn qemu_ticks() -> u64 {
 
 /// Makes the ring's last event one that was just now, and writes another. A busy machine may take longer than a
 /// delta can be to get there.
-fn append_now<const N: usize>(hot: &Hot, ring: &Ring<'_>, payload: &[u8; N]) -> (Plain, u64) {
+fn append_now(ring: &Ring<'_>, append: impl Fn() -> Plain) -> (Plain, u64) {
     let Expected { tail, w, .. } = expected(ring);
     for _ in 0..6 {
         let last = qemu_ticks();
         ring.desc(tail.page()).stamp[w.parity()].store(last, Relaxed);
-        let outcome = hot.append(payload);
+        let outcome = append();
         if outcome != Plain::Not {
             return (outcome, last);
         }
@@ -345,7 +355,7 @@ fn plain_stores_what_the_lock_holder_stores<const N: usize>() {
         let before = expected(&ring);
         // Not a byte too many.
         hot.spot.capacity = u64::from(before.w.offset()) + 4 + N as u64;
-        let (outcome, last) = append_now(&hot, &ring, &payload);
+        let (outcome, last) = append_now(&ring, || hot.append(&payload));
         let wanted = if wake_any == 0 { Plain::Committed } else { Plain::CommittedForSleepers };
         assert_eq!(outcome, wanted);
         let after = expected(&ring).w;
@@ -372,6 +382,38 @@ fn the_hot_path_stores_what_the_lock_holder_stores() {
         plain_stores_what_the_lock_holder_stores::<28>();
         plain_stores_what_the_lock_holder_stores::<32>();
         plain_stores_what_the_lock_holder_stores::<112>();
+    });
+}
+
+fn since_stores_the_time_since<const N: usize>() {
+    let (ring, twin) = begun();
+    let mut hot = Hot::new(&ring);
+    let payload: [u8; N] = std::array::from_fn(|at| at as u8 + 1);
+    let now = qemu_ticks();
+    for (since, mult) in
+        [(now - 1_000_000, 1 << 36), (now - 7, 3 << 30), (now + (1 << 40), 1 << 36), (0, 1 << 36)]
+    {
+        let before = expected(&ring);
+        hot.spot.capacity = u64::from(before.w.offset()) + 4 + N as u64;
+        let (outcome, last) = append_now(&ring, || hot.append_since(&payload, since, mult));
+        assert_eq!(outcome, Plain::Committed);
+        let after = expected(&ring).w;
+        let now = ring.desc(before.tail.page()).stamp[after.parity()].load(Relaxed);
+        let header = [(N / 4) as u32 | ((now - last) << 5) as u32];
+        let ns = (u128::from(now.saturating_sub(since)) * u128::from(mult)) >> 32;
+        twin.desc(before.tail.page()).stamp[before.w.parity()].store(last, Relaxed);
+        let foot = u32::try_from(ns).unwrap_or(u32::MAX);
+        let append = append_of(&twin, &header, &payload[..N - 4], foot, now);
+        assert_eq!(Exclusive.append(&twin, &append), Outcome::Committed);
+        assert_twins();
+    }
+}
+
+#[test]
+fn the_hot_path_counts_what_passed() {
+    on_arena(|| {
+        since_stores_the_time_since::<28>();
+        since_stores_the_time_since::<32>();
     });
 }
 
@@ -418,7 +460,7 @@ fn plain_cut_off_anywhere_commits_nothing<const N: usize>() {
             assert_eq!((after.tail, after.w), (before.tail, before.w), "cut at {cut}");
             aborts += 1;
             // It is tried again behind what the first try left.
-            assert_eq!(append_now(&hot, &ring, &payload).0, Plain::Committed);
+            assert_eq!(append_now(&ring, || hot.append(&payload)).0, Plain::Committed);
         }
         // Else the cut was in lines that are not assembled for this length, or behind the last.
         assert_eq!(expected(&ring).w, before.w.and(4 + N as u32));
