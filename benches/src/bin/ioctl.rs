@@ -49,16 +49,26 @@ fn pin(thread: Option<Pid>, cpu: usize) -> anyhow::Result<()> {
     rustix::thread::sched_setaffinity(thread, &only).with_context(|| format!("run on CPU {cpu}"))
 }
 
-/// The thread that answers requests.
+/// The thread that answers requests, which gives itself its name when it begins.
 fn server() -> anyhow::Result<Pid> {
+    for _ in 0..1000 {
+        if let Some(thread) = find_server()? {
+            return Ok(thread);
+        }
+        std::thread::sleep(std::time::Duration::from_millis(1));
+    }
+    anyhow::bail!("find the server's thread")
+}
+
+fn find_server() -> anyhow::Result<Option<Pid>> {
     for task in std::fs::read_dir("/proc/self/task")? {
         let path = task?.path();
         if std::fs::read_to_string(path.join("comm"))?.trim_end() == "ringtap-fuse" {
             let number = path.file_name().and_then(|name| name.to_str()).and_then(|name| name.parse().ok());
-            return number.and_then(Pid::from_raw).context("read a thread's number");
+            return Ok(number.and_then(Pid::from_raw));
         }
     }
-    anyhow::bail!("find the server's thread")
+    Ok(None)
 }
 
 /// `TRACE_MMAP_IOCTL_GET_READER`.
