@@ -1,6 +1,8 @@
 //! The reader on the live kernel's buffers, beside plain `read()` of an identical instance. Skipped, with one line,
-//! where there is no tracefs or no right to use it. Under `ringtap exec` they run on ringtap's own buffers instead.
+//! where there is no tracefs or no right to use it. Under `ringtap exec` they run on ringtap's own buffers instead, by the
+//! file, and by the socket.
 
+use ringtap::attach::{Connection, Role};
 use ringtap::clock::{ClockId, Conversion};
 use ringtap::tracefs::{Instance, Tracefs};
 use ringtap::{Config, Host, Input, Item, Merge, ReadError, Reader, Waited};
@@ -8,6 +10,7 @@ use ringtap_abi::records::{Walk, Words};
 use ringtap_abi::subbuf::{HEADER_LEN, PageCommit};
 use std::fs::File;
 use std::io::{ErrorKind, Read};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 fn live() -> Option<Tracefs> {
@@ -35,6 +38,35 @@ fn instance(tracefs: &Tracefs, subbuf_kib: u32, buffer_kib: u32) -> Instance {
     instance.set_buffer_percent(0).unwrap();
     instance.set_recording(true).unwrap();
     instance
+}
+
+/// A reader of an instance: by its file, or by ringtap's socket.
+fn open(instance: &Instance, cpu: u32) -> Reader {
+    if std::env::var_os("RINGTAP_TEST_ON_SOCKET").is_none() {
+        return Reader::open_kernel(instance.open_raw(cpu).unwrap(), cpu, ClockId::Mono).unwrap();
+    }
+    let name = instance.path().file_name().unwrap().to_str().unwrap();
+    let connection = Connection::from_environment(Role::Reader).unwrap().expect("exec serves");
+    let connection = Arc::new(connection.of_instance(name).unwrap().expect("it was made"));
+    let end = Instant::now() + Duration::from_secs(20);
+    loop {
+        match connection.reader(cpu) {
+            // The host hears in its own time that the reader before it has gone.
+            Err(error) if Instant::now() > end => panic!("{error}"),
+            Err(_) => std::thread::sleep(Duration::from_millis(1)),
+            Ok(reader) => return reader,
+        }
+    }
+}
+
+/// Removes an instance that nobody reads any more, as soon as its host has heard of that.
+fn remove(instance: Instance) {
+    let end = Instant::now() + Duration::from_secs(20);
+    while std::fs::remove_dir(instance.path()).is_err() {
+        assert!(Instant::now() < end, "{} is in use", instance.path().display());
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    std::mem::drop(instance);
 }
 
 /// What a stream brought: payloads and losses, without times.
@@ -117,7 +149,7 @@ fn mapped_records_equal_those_of_read_byte_for_byte() {
     let cpu = pin();
     for (subbuf_kib, buffer_kib) in [(4, 16), (16, 128)] {
         let [ours, theirs] = [(); 2].map(|()| instance(&tracefs, subbuf_kib, buffer_kib));
-        let mut reader = Reader::open_kernel(ours.open_raw(cpu).unwrap(), cpu, ClockId::Mono).unwrap();
+        let mut reader = open(&ours, cpu);
         let mut pipe = File::from(theirs.open_raw(cpu).unwrap());
         let (mut number, mut records, mut known, mut unknown) = (0u32, 0, 0, 0);
         // The kernel adds "\n\0"; these lengths leave no byte of padding, whose content is chance. 214 fills 4 KiB
@@ -166,8 +198,8 @@ fn mapped_records_equal_those_of_read_byte_for_byte() {
         );
         drop(reader);
         drop(pipe);
-        ours.remove().unwrap();
-        theirs.remove().unwrap();
+        remove(ours);
+        remove(theirs);
     }
 }
 
@@ -176,19 +208,18 @@ fn a_late_reader_begins_where_another_stopped() {
     let Some(tracefs) = live() else { return };
     let cpu = pin();
     let instance = instance(&tracefs, 4, 64);
-    let open = || Reader::open_kernel(instance.open_raw(cpu).unwrap(), cpu, ClockId::Mono).unwrap();
     let write = |text: &str| instance.write_marker(text).unwrap();
     write("one");
     write("two");
-    let mut first = open();
+    let mut first = open(&instance, cpu);
     assert_eq!(mapped(&mut first).len(), 2);
     write("three");
     drop(first);
-    let mut second = open();
+    let mut second = open(&instance, cpu);
     let seen = mapped(&mut second);
     assert!(matches!(&seen[..], [Seen::Payload(bytes)] if bytes[16..].starts_with(b"three")), "{seen:?}");
     drop(second);
-    instance.remove().unwrap();
+    remove(instance);
 }
 
 #[test]
@@ -196,7 +227,7 @@ fn a_wait_ends_for_its_reason() {
     let Some(tracefs) = live() else { return };
     let cpu = pin();
     let instance = instance(&tracefs, 4, 64);
-    let mut reader = Reader::open_kernel(instance.open_raw(cpu).unwrap(), cpu, ClockId::Mono).unwrap();
+    let mut reader = open(&instance, cpu);
     let start = Instant::now();
     assert_eq!(reader.wait(Some(Duration::from_millis(20))).unwrap(), Waited::TimedOut);
     assert!(start.elapsed() >= Duration::from_millis(20));
@@ -218,7 +249,7 @@ fn a_wait_ends_for_its_reason() {
     });
     assert_eq!(reader.wait(Some(Duration::ZERO)).unwrap(), Waited::TimedOut);
     drop((reader, waker));
-    instance.remove().unwrap();
+    remove(instance);
 }
 
 #[test]

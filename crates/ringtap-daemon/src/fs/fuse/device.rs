@@ -9,7 +9,7 @@ use rustix::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use std::io::IoSlice;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use zerocopy::{Immutable, IntoBytes};
 
 /// `FUSE_DEV_IOC_BACKING_OPEN`: `_IOW(229, 1, struct fuse_backing_map)`.
@@ -114,6 +114,9 @@ const F_SETSIG: libc::c_int = 10;
 ///
 /// The kernel grants a write lease in this case only. It is given back at once: while it is held, others' opens wait.
 pub(crate) fn is_unused(file: BorrowedFd<'_>) -> bool {
+    // Giving a lease back also takes the signal back: another thread, between its two calls, would get SIGIO.
+    static ONE: Mutex<()> = Mutex::new(());
+    let _one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
     let fcntl = |command: libc::c_int, number: libc::c_int| {
         // SAFETY: takes numbers.
         unsafe { libc::fcntl(file.as_raw_fd(), command, number) }
@@ -132,4 +135,40 @@ fn checked(result: libc::c_int) -> Result<libc::c_int, Errno> {
         return Ok(result);
     }
     Err(Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::IO))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rustix::fs::{MemfdFlags, memfd_create};
+    use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+
+    /// SIGIO, should it come, ends this process.
+    #[test]
+    fn asked_by_many_while_others_open_it() {
+        let memory = memfd_create("ringtap-lease", MemfdFlags::CLOEXEC).unwrap();
+        let path = format!("/proc/self/fd/{}", memory.as_raw_fd());
+        let open = || rustix::fs::open(&path, OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC, Mode::empty());
+        let file = open().unwrap();
+        assert!(is_unused(file.as_fd()));
+        let other = open().unwrap();
+        assert!(!is_unused(file.as_fd()));
+        drop(other);
+        let is_over = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            let askers = [(); 3].map(|()| {
+                scope.spawn(|| (0..20_000).for_each(|_| drop(is_unused(file.as_fd()))))
+            });
+            scope.spawn(|| {
+                while !is_over.load(Relaxed) {
+                    // Refused while the lease is held.
+                    drop(open());
+                }
+            });
+            let asked = askers.map(std::thread::ScopedJoinHandle::join);
+            is_over.store(true, Relaxed);
+            asked.into_iter().for_each(Result::unwrap);
+        });
+        assert!(is_unused(file.as_fd()));
+    }
 }
