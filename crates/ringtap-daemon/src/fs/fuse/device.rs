@@ -9,7 +9,7 @@ use rustix::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use std::io::IoSlice;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use zerocopy::{Immutable, IntoBytes};
 
 /// `FUSE_DEV_IOC_BACKING_OPEN`: `_IOW(229, 1, struct fuse_backing_map)`.
@@ -109,25 +109,41 @@ impl Drop for Backing {
 /// `F_SETSIG`: which signal tells a lease's holder that somebody waits for it.
 const F_SETSIG: libc::c_int = 10;
 
+/// A write lease on a file.
+struct Lease<'a> {
+    file: BorrowedFd<'a>,
+    /// Giving a lease back also takes the signal back. Another thread would get SIGIO then, which ends the process.
+    _one: MutexGuard<'static, ()>,
+}
+
+impl<'a> Lease<'a> {
+    /// `None` where others have the file open.
+    fn take(file: BorrowedFd<'a>) -> Option<Self> {
+        static ONE: Mutex<()> = Mutex::new(());
+        let one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
+        // Should somebody open the file right now: this signal is ignored unless asked for, and SIGIO would kill.
+        fcntl(file, F_SETSIG, libc::SIGURG);
+        (fcntl(file, libc::F_SETLEASE, libc::F_WRLCK) == 0).then(|| Self { file, _one: one })
+    }
+}
+
+impl Drop for Lease<'_> {
+    fn drop(&mut self) {
+        fcntl(self.file, libc::F_SETLEASE, libc::F_UNLCK);
+    }
+}
+
+fn fcntl(file: BorrowedFd<'_>, command: libc::c_int, number: libc::c_int) -> libc::c_int {
+    // SAFETY: the commands that are used here take numbers.
+    unsafe { libc::fcntl(file.as_raw_fd(), command, number) }
+}
+
 /// Whether a memfd is open and mapped through no other opening than `file`'s, copies of that descriptor and the one
 /// that made it not counted.
 ///
 /// The kernel grants a write lease in this case only. It is given back at once: while it is held, others' opens wait.
 pub(crate) fn is_unused(file: BorrowedFd<'_>) -> bool {
-    // Giving a lease back also takes the signal back: another thread, between its two calls, would get SIGIO.
-    static ONE: Mutex<()> = Mutex::new(());
-    let _one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
-    let fcntl = |command: libc::c_int, number: libc::c_int| {
-        // SAFETY: takes numbers.
-        unsafe { libc::fcntl(file.as_raw_fd(), command, number) }
-    };
-    // Should somebody open the file right now: this signal is ignored unless asked for, and SIGIO would kill.
-    fcntl(F_SETSIG, libc::SIGURG);
-    let granted = fcntl(libc::F_SETLEASE, libc::F_WRLCK) == 0;
-    if granted {
-        fcntl(libc::F_SETLEASE, libc::F_UNLCK);
-    }
-    granted
+    Lease::take(file).is_some()
 }
 
 fn checked(result: libc::c_int) -> Result<libc::c_int, Errno> {
@@ -141,34 +157,26 @@ fn checked(result: libc::c_int) -> Result<libc::c_int, Errno> {
 mod tests {
     use super::*;
     use rustix::fs::{MemfdFlags, memfd_create};
-    use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
-    /// SIGIO, should it come, ends this process.
+    /// `F_GETSIG`
+    const F_GETSIG: libc::c_int = 11;
+
     #[test]
-    fn asked_by_many_while_others_open_it() {
+    fn no_lease_is_held_whose_signal_kills() {
         let memory = memfd_create("ringtap-lease", MemfdFlags::CLOEXEC).unwrap();
         let path = format!("/proc/self/fd/{}", memory.as_raw_fd());
-        let open = || rustix::fs::open(&path, OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC, Mode::empty());
-        let file = open().unwrap();
+        let open = || rustix::fs::open(&path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).unwrap();
+        let file = open();
         assert!(is_unused(file.as_fd()));
-        let other = open().unwrap();
+        let other = open();
         assert!(!is_unused(file.as_fd()));
         drop(other);
-        let is_over = AtomicBool::new(false);
-        std::thread::scope(|scope| {
-            let askers = [(); 3].map(|()| {
-                scope.spawn(|| (0..20_000).for_each(|_| drop(is_unused(file.as_fd()))))
-            });
-            scope.spawn(|| {
-                while !is_over.load(Relaxed) {
-                    // Refused while the lease is held.
-                    drop(open());
-                }
-            });
-            let asked = askers.map(std::thread::ScopedJoinHandle::join);
-            is_over.store(true, Relaxed);
-            asked.into_iter().for_each(Result::unwrap);
-        });
-        assert!(is_unused(file.as_fd()));
+        let ask = || {
+            for _ in 0..50_000 {
+                let _lease = Lease::take(file.as_fd()).expect("nobody else has it open");
+                assert_eq!(fcntl(file.as_fd(), F_GETSIG, 0), libc::SIGURG);
+            }
+        };
+        std::thread::scope(|scope| [(); 3].map(|()| scope.spawn(ask)).map(|asker| asker.join().unwrap()));
     }
 }
