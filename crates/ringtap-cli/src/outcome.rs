@@ -24,6 +24,15 @@ pub enum Outcome {
 }
 
 impl Outcome {
+    /// Of a command that ended like this, where we were told by this signal to stop: if it died of it, we do, too.
+    #[must_use]
+    pub fn of_command(ended: ExitStatus, caught: Option<i32>) -> Self {
+        match caught {
+            Some(signal) if ended.signal() == Some(signal) => Self::Stopped(signal),
+            _ => Self::Command(ended),
+        }
+    }
+
     fn status(self) -> u8 {
         let status = match self {
             Self::Done => 0,
@@ -66,5 +75,9 @@ mod tests {
         assert_eq!(Outcome::Stopped(2).status(), 130);
         assert_eq!(Outcome::Command(ExitStatus::from_raw(7 << 8)).status(), 7);
         assert_eq!(Outcome::Command(ExitStatus::from_raw(9)).status(), 137);
+        let (died, ended) = (ExitStatus::from_raw(2), ExitStatus::from_raw(0));
+        assert_eq!(Outcome::of_command(died, Some(2)), Outcome::Stopped(2));
+        assert_eq!(Outcome::of_command(died, Some(15)), Outcome::Command(died));
+        assert_eq!(Outcome::of_command(ended, Some(2)), Outcome::Command(ended));
     }
 }

@@ -11,6 +11,8 @@ mod sink;
 mod text;
 mod trigger;
 
+use crate::child;
+use crate::command::held;
 use crate::command::stream::kernel::KernelPlan;
 use crate::command::stream::{ApplicationPlan, Filter, write_command};
 use crate::outcome::Outcome;
@@ -54,7 +56,8 @@ through its host, or of the host of --attach, whose buffers are read after its d
 there is no file. The next snapshots go to FILE.1 and so on.
 
 COMMAND finds the socket of the application's host in RINGTAP_SOCKET: the one of --attach, or one
-that lasts as long as COMMAND. The recording ends when COMMAND ends, or with Ctrl-C.";
+that lasts as long as COMMAND. The recording ends when COMMAND ends. Ctrl-C goes to COMMAND, which is
+recorded until it has ended; again, it insists: by SIGTERM, then by SIGKILL.";
 
 const USAGE: &str = "\
 ringtap record [-o <FILE>] [--kernel] [--attach <SOCKET>] [-e <EVENT>]... [OPTIONS] [-- <COMMAND>...]";
@@ -286,6 +289,12 @@ pub fn run(args: &Args, output: &mut Output) -> Result<Outcome> {
     if args.dry_run {
         write!(output, "{plan}")?;
         return Ok(Outcome::Done);
+    }
+    // Before there is a file, which would be in the place of another.
+    if let Some(program) = plan.command.first()
+        && let Err(error) = child::look_for(program)
+    {
+        return Ok(held::refused(program, &error));
     }
     session::run(&plan, output)
 }

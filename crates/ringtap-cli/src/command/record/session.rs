@@ -1,9 +1,9 @@
 //! A recording as it happens.
 //!
 //! One thread: it sleeps until a buffer is as full as was asked for, moves what is complete to the file, and
-//! writes the table that makes it count. The end, in order: the command is told the signal; the kernel stops to
-//! record; what is left goes to the file; the file is put in order; the instance and the host go; the command is
-//! waited for.
+//! writes the table that makes it count. The end, in order: the command is told the signal, and recorded until it has
+//! ended; the kernel stops to record; what is left goes to the file; the file is put in order; the instance and the
+//! host go.
 
 use super::application::ApplicationSide;
 use super::crash::{Crash, Watch};
@@ -85,9 +85,6 @@ pub(super) fn run(plan: &Plan, output: &mut Output) -> Result<Outcome> {
         true => recording.follow(&signals, command.as_mut())?,
         false => recording.wait(&signals, &triggers, &mut watch, command.as_mut())?,
     };
-    if let (Some(signal), Some(command)) = (signals.caught(), &command) {
-        command.pass_on(signal);
-    }
     if let Some(kernel) = &recording.kernel {
         kernel.set_recording(false)?;
     }
@@ -99,13 +96,10 @@ pub(super) fn run(plan: &Plan, output: &mut Output) -> Result<Outcome> {
     progress.end(counts, &written, plan.json, output)?;
     drop((recording.kernel, recording.application, stops));
     drop(host);
-    let status = Running::status(ended, command.as_mut())?;
-    Ok(match (signals.caught(), status) {
+    Ok(match ended {
+        Some(status) => Outcome::of_command(status, signals.caught()),
         // Asked to end, and ended: there is no other way to end a recording without a command.
-        (Some(_), None) => Outcome::Done,
-        (Some(signal), Some(_)) => Outcome::Stopped(signal),
-        (None, Some(status)) => Outcome::Command(status),
-        (None, None) => Outcome::Done,
+        None => Outcome::Done,
     })
 }
 
@@ -274,14 +268,15 @@ impl<'r> Recording<'r> {
                 let fill = (bytes * 100).checked_div(room).unwrap_or(0).min(100);
                 self.progress.show(self.counts(), self.bytes, fill);
             }
-            if signals.caught().is_some() {
-                return Ok(None);
-            }
-            if let Some(status) = command.as_mut().and_then(|command| command.ended().transpose()) {
-                return status.map(Some);
-            }
-            if self.is_alone() && command.is_none() {
-                return Ok(None);
+            match &mut command {
+                Some(command) => {
+                    command.heed(signals);
+                    if let Some(status) = command.ended()? {
+                        return Ok(Some(status));
+                    }
+                }
+                None if signals.caught().is_some() || self.is_alone() => return Ok(None),
+                None => {}
             }
             let has_ended = self.sleep(command.as_deref())?;
             if let (true, Some(command), Some(application)) = (has_ended, &command, &mut self.application) {
@@ -316,12 +311,15 @@ impl<'r> Recording<'r> {
                 return Ok(None);
             }
             let is_alone = self.is_alone() && !watch.has_main();
-            if signals.caught().is_some() || (is_alone && command.is_none()) {
-                return Ok(None);
-            }
-            if let Some(command) = &mut command
-                && let Some(status) = command.ended()?
-            {
+            let Some(command) = &mut command else {
+                if signals.caught().is_some() || is_alone {
+                    return Ok(None);
+                }
+                signals.sleep(SHORT / 5);
+                continue;
+            };
+            command.heed(signals);
+            if let Some(status) = command.ended()? {
                 // The last to trace may have crashed just before, and the command because of it.
                 let crash = Crash::of_command(&name_of(self.plan), command.id(), status)
                     .or_else(|| watch.crashed(Some(command.id())));

@@ -1,7 +1,7 @@
 //! A stream as it happens: what is set up, followed until the end, and taken down again.
 //!
-//! The end, in order: the command is told the signal; the kernel stops to record; what is left in the buffers is
-//! printed; the readers go, then the instance they read, then the host; the command is waited for.
+//! The end, in order: the command is told the signal, and followed until it has ended; the kernel stops to record; what is
+//! left in the buffers is printed; the readers go, then the instance they read, then the host.
 
 use super::kernel::{KernelPlan, KernelSession};
 use super::{ApplicationPlan, Filter, Plan};
@@ -152,9 +152,6 @@ pub(super) fn run(plan: &Plan, sink: &mut dyn Sink) -> Result<Outcome> {
         command.begin()?;
     }
     let ended = stream.follow(&signals, command.as_mut(), sink)?;
-    if let (Some(signal), Some(command)) = (signals.caught(), &command) {
-        command.pass_on(signal);
-    }
     if let Some(session) = &session {
         session.stop()?;
     }
@@ -163,10 +160,9 @@ pub(super) fn run(plan: &Plan, sink: &mut dyn Sink) -> Result<Outcome> {
     drop(stream);
     drop(session);
     drop(host);
-    let status = Running::status(ended, command.as_mut())?;
-    Ok(match (signals.caught(), status) {
-        (Some(signal), _) => Outcome::Stopped(signal),
-        (None, Some(status)) => Outcome::Command(status),
+    Ok(match (signals.caught(), ended) {
+        (caught, Some(status)) => Outcome::of_command(status, caught),
+        (Some(signal), None) => Outcome::Stopped(signal),
         (None, None) => Outcome::Done,
     })
 }
@@ -398,11 +394,15 @@ impl Stream {
     ) -> Result<Option<ExitStatus>> {
         loop {
             self.print(sink)?;
-            if signals.caught().is_some() {
-                return Ok(None);
-            }
-            if let Some(status) = command.as_mut().and_then(|command| command.ended().transpose()) {
-                return status.map(Some);
+            match &mut command {
+                Some(command) => {
+                    command.heed(signals);
+                    if let Some(status) = command.ended()? {
+                        return Ok(Some(status));
+                    }
+                }
+                None if signals.caught().is_some() => return Ok(None),
+                None => {}
             }
             if self.peer.as_mut().is_some_and(Peer::has_ended) && self.kernel.is_none() && command.is_none() {
                 return Ok(None);

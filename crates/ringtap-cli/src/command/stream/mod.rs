@@ -40,7 +40,8 @@ With --kernel, those that the kernel does not have are the application's; where 
 the application's events are not restricted.
 Without --kernel, --attach and COMMAND the host of RINGTAP_SOCKET, else `ringtap serve`, is followed.
 COMMAND finds the socket of the application's host in RINGTAP_SOCKET: the one of --attach, or one
-that lasts as long as COMMAND. The stream ends when COMMAND ends, with its exit status.
+that lasts as long as COMMAND. The stream ends when COMMAND ends, with its exit status. Ctrl-C goes to
+COMMAND, which is followed until it has ended; again, it insists: by SIGTERM, then by SIGKILL.
 
 Lines look as in the kernel's trace_pipe. Times are CLOCK_MONOTONIC's, of all sources. With --json
 each line is one object, an event, or events that were lost (null: nobody knows how many):
