@@ -278,9 +278,10 @@ mod tests {
 
     #[test]
     fn what_is_pending_is_seen() {
-        let mut child = Command::new("sleep").arg("60").spawn().unwrap();
+        let mut child = Command::new("env").args(["--default-signal=INT", "sleep", "60"]).spawn().unwrap();
         let pid = Pid::from_child(&child);
         rustix::process::kill_process(pid, Signal::STOP).unwrap();
+        rustix::process::waitid(WaitId::Pid(pid), WaitIdOptions::STOPPED | WaitIdOptions::NOWAIT).unwrap();
         assert_eq!(pending(child.id()), Some(0));
         rustix::process::kill_process(pid, Signal::INT).unwrap();
         assert_eq!(pending(child.id()), Some(1 << (Signal::INT.as_raw() - 1)));

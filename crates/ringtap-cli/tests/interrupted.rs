@@ -14,6 +14,8 @@ use std::thread::sleep;
 use std::time::Duration;
 use support::{Temporary, cannot_trace, run, said, until};
 
+/// Also where the tests themselves were started with these ignored, as in the background of a script.
+const WITH_SIGNALS: &str = "--default-signal=INT,QUIT";
 /// Longer than what follows a signal counts as the same wish.
 const NEXT_WISH: Duration = Duration::from_millis(400);
 
@@ -40,7 +42,7 @@ impl Terminal {
         let flags = OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC;
         let terminal = File::from(rustix::fs::open(&name, flags, rustix::fs::Mode::empty()).unwrap());
         let mut program = Command::new("setsid");
-        program.args(["--ctty", env!("CARGO_BIN_EXE_ringtap")]).args(arguments);
+        program.args(["--ctty", "env", WITH_SIGNALS, env!("CARGO_BIN_EXE_ringtap")]).args(arguments);
         program.stdin(terminal.try_clone().unwrap()).stdout(terminal.try_clone().unwrap()).stderr(terminal);
         let program = program.spawn().unwrap();
         let mut screen = File::from(rustix::io::dup(&keyboard).unwrap());
@@ -120,10 +122,10 @@ fn whoever_sends_it_the_command_gets_it_once() {
     for (name, is_to_group) in [("group", true), ("alone", false)] {
         for subcommand in ["record", "stream"] {
             let log = Log::new(&temporary, &format!("{subcommand}-{name}"));
-            let mut command = temporary.ringtap();
+            let mut command = Command::new("env");
             command.current_dir(temporary.path()).process_group(0).stdout(Stdio::null());
-            let mut program =
-                command.args([subcommand, "--", "sh", "-c", GRACEFUL, path(&log.0)]).spawn().unwrap();
+            command.args([WITH_SIGNALS, env!("CARGO_BIN_EXE_ringtap"), subcommand, "--"]);
+            let mut program = command.args(["sh", "-c", GRACEFUL, path(&log.0)]).spawn().unwrap();
             log.wait_for(&["ready"]);
             let pid = Pid::from_child(&program);
             for (number, signal) in [Signal::INT, Signal::TERM].into_iter().enumerate() {
