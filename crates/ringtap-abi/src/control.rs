@@ -100,7 +100,8 @@ pub mod request {
     /// Asks for the event with the lowest id above `value`. Answer: its id, and as body system, `\n`, name,
     /// `\n`, format text; 0 and no body after the last one.
     pub const NEXT_EVENT: u32 = 12;
-    /// Asks for the switchboard's descriptor. Writers alone: it can be written.
+    /// Asks for the switchboard's descriptor. Writers alone: it can be written. The answer is 1 where the tasks lie in a file
+    /// of their own, which a `value` of 1 asks for, and 0 else.
     pub const GET_SWITCHBOARD: u32 = 13;
     /// Says that the client knows the instances of generation `value`, and waits until there is a newer one: the answer
     /// comes then, with its number. Any other request meanwhile takes the wait back: it is answered first, with the

@@ -43,6 +43,8 @@ pub const INSTANCES_OFFSET: usize = 4096;
 pub const TASKS_OFFSET: usize = 64 << 10;
 /// Tasks remembered: of more threads the newest are known, as with the kernel's `saved_cmdlines`.
 pub const TASKS: usize = 8192;
+/// Bytes of the tasks.
+pub const TASKS_LEN: usize = TASKS * size_of::<Task>();
 /// Byte offset of the words.
 pub const WORDS_OFFSET: usize = 512 << 10;
 /// Words: one an event id.
@@ -241,7 +243,7 @@ const _: () = {
     assert!(size_of::<Head>() <= INSTANCES_OFFSET);
     assert!(size_of::<Entry>() == 320 && size_of::<Task>() == 32);
     assert!(INSTANCES_OFFSET + MAX_INSTANCES * size_of::<Entry>() <= TASKS_OFFSET);
-    assert!(TASKS_OFFSET + TASKS * size_of::<Task>() <= WORDS_OFFSET);
+    assert!(TASKS_OFFSET + TASKS_LEN <= WORDS_OFFSET && TASKS_OFFSET.is_multiple_of(64 << 10));
     assert!(WORDS_OFFSET.is_multiple_of(WORDS_LEN) && WORDS_OFFSET + WORDS_LEN <= SETTINGS_OFFSET);
     assert!(SETTINGS_OFFSET + 2 * SETTINGS_LEN <= RULES_OFFSET);
     assert!(RULES_OFFSET + RULES_LEN <= UNHEARD_OFFSET);

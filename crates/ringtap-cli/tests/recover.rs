@@ -5,8 +5,8 @@ mod support;
 use ringtap::attach::{Attachment, Connection, Role, SOCKET_VARIABLE};
 use rustix::process::Signal;
 use std::fs;
-use std::path::Path;
-use std::process::{Child, Output, Stdio};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
 use support::{Temporary, ringtap, run, said, signal, until};
 
 ringtap::event! {
@@ -59,6 +59,7 @@ fn what_a_killed_host_kept_is_printed_and_damage_is_named() {
     let attachment = Attachment::attach(&socket).unwrap();
     Step::register(&attachment).unwrap();
     let writer = attachment.writer();
+    let comm = "what_a_killed_host_kept_is_printed_and_damage_is_named";
     for number in 0..500u64 {
         Step { number }.write(&writer);
     }
@@ -80,6 +81,9 @@ fn what_a_killed_host_kept_is_printed_and_damage_is_named() {
     assert_eq!(numbers(&json), (0..500).collect::<Vec<_>>());
     let text = String::from_utf8(recovered(&files, &[]).stdout).unwrap();
     assert!(text.starts_with("# tracer: nop") && text.contains(": step: number=499\n"), "{text}");
+    // As the thread was called when it wrote first: as its test, cut.
+    let last = text.lines().find(|line| line.ends_with(": step: number=499")).unwrap();
+    assert!(last.trim_start().starts_with(&format!("{}-{}", &comm[..15], ringtap::thread::id())), "{last}");
 
     // A record's header in the first sub-buffer that is used, and a file that is none.
     let cpu = (0..).map(|cpu| files.join(format!("cpu{cpu}")));
@@ -109,6 +113,75 @@ fn what_a_killed_host_kept_is_printed_and_damage_is_named() {
     fs::create_dir(&empty).unwrap();
     insta::assert_snapshot!("recover-empty", hide(said(&recovered(&empty, &[]))));
     insta::assert_snapshot!("recover-nothing", said(&run(&["recover", "/no/such"])));
+}
+
+/// A file system of this kind, until it is dropped; `None`, said once, where it cannot be had.
+struct Mounted(PathBuf);
+
+impl Mounted {
+    fn new(kind: &str, options: &str, path: PathBuf) -> Option<Self> {
+        fs::create_dir(&path).unwrap();
+        let mount =
+            Command::new("mount").args(["-t", kind, "-o", options, "ringtap-test"]).arg(&path).output();
+        if mount.is_ok_and(|mount| mount.status.success()) {
+            return Some(Self(path));
+        }
+        println!("skipped: a {kind} cannot be mounted here");
+        None
+    }
+}
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("--lazy").arg(&self.0).status();
+    }
+}
+
+/// What `ringtap serve` says that cannot keep buffers in this directory, and leaves no socket.
+fn refused(directory: &Path, socket: &Path, size: &str) -> String {
+    let mut command = Command::new("timeout");
+    command.args(["20", env!("CARGO_BIN_EXE_ringtap"), "serve", "--buffer-size", size, "--socket"]);
+    let output = command.arg(socket).arg("--directory").arg(directory).output().unwrap();
+    assert_eq!(output.status.code(), Some(1), "{}", said(&output));
+    assert!(!socket.exists());
+    String::from_utf8(output.stderr).unwrap()
+}
+
+#[test]
+fn a_full_disk_is_one_sentence_and_nothing_is_half_made() {
+    let folder = Temporary::new("recover-full");
+    let socket = folder.path().join("host.sock");
+    let hide = |text: String| text.replace(folder.path().to_str().unwrap(), "FOLDER");
+    // Enough for the small buffers of all CPUs and who the threads were, twice.
+    let Some(disk) = Mounted::new("tmpfs", "size=8m", folder.path().join("disk")) else { return };
+    let files = disk.0.join("files");
+    let told = hide(refused(&files, &socket, "65536"));
+    assert_eq!(told.lines().count(), 1, "{told}");
+    assert!(told.contains("there is no room for") && told.contains("FOLDER/disk/files/cpu"), "{told}");
+    assert_eq!(fs::read_dir(&files).unwrap().count(), 0, "nothing is left of it");
+    // What an earlier host kept is still there.
+    let mut host = serve(&files, &socket);
+    signal(&host, Signal::KILL);
+    host.wait().unwrap();
+    fs::remove_file(&socket).unwrap();
+    refused(&files, &socket, "65536");
+    assert_eq!(recovered(&files.join("last"), &[]).status.code(), Some(0));
+    // And room that becomes free is used.
+    let mut host = serve(&files, &socket);
+    signal(&host, Signal::KILL);
+    host.wait().unwrap();
+}
+
+#[test]
+fn a_hugetlbfs_is_refused_in_one_sentence() {
+    let folder = Temporary::new("recover-huge");
+    let socket = folder.path().join("host.sock");
+    let Some(huge) = Mounted::new("hugetlbfs", "mode=0700", folder.path().join("huge")) else { return };
+    let told = refused(&huge.0.join("files"), &socket, "64");
+    assert!(
+        told.lines().count() == 1 && told.contains("hugetlbfs") && told.contains("huge=always"),
+        "{told}"
+    );
 }
 
 fn recovered_events(path: &Path) -> usize {

@@ -11,17 +11,17 @@ use ringtap_abi::control::Part;
 use ringtap_abi::rules::{self, Region};
 use ringtap_abi::switchboard::{
     Entry, FORMATS_LEN, FORMATS_OFFSET, FormatHead, Head, INSTANCES_OFFSET, LEN, MAGIC, MAPPED_LEN, MAX_CPUS,
-    MAX_INSTANCES, RULES_OFFSET, SETTINGS_LEN, SETTINGS_OFFSET, TASKS, TASKS_OFFSET, Task, UNHEARD_OFFSET,
-    VERSION, WORDS, WORDS_LEN, WORDS_OFFSET, format_entry_len,
+    MAX_INSTANCES, RULES, RULES_OFFSET, SETTINGS_LEN, SETTINGS_OFFSET, TASKS, TASKS_LEN, TASKS_OFFSET, Task,
+    UNHEARD_OFFSET, VERSION, WORDS, WORDS_LEN, WORDS_OFFSET, format_entry_len,
 };
 use ringtap_abi::sync::AtomicU64;
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{MemfdFlags, Mode, SealFlags};
 use rustix::mm::{MapFlags, ProtFlags};
 use std::ptr::{self, NonNull};
-use std::sync::atomic::AtomicBool;
-use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::atomic::Ordering::{Acquire, Relaxed, Release, SeqCst};
+use std::sync::atomic::{AtomicBool, fence};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 
 /// A switchboard, mapped for writing. It belongs to no thread.
 #[derive(Debug)]
@@ -30,8 +30,12 @@ pub(crate) struct Board {
     start: NonNull<u8>,
     /// `None` where nobody is to be given it, and no descriptor kept.
     fd: Option<OwnedFd>,
+    /// The file that the tasks lie in, where a persistent host has one.
+    tasks_file: OnceLock<OwnedFd>,
     /// Whether a word was handed out.
     is_pinned: AtomicBool,
+    /// Of this process's switchboards no two ever have the same, and none has 0.
+    number: u64,
 }
 
 // SAFETY: the memory belongs to no thread.
@@ -98,7 +102,14 @@ impl Board {
             unmap(start, MAPPED_LEN);
             return Err(failed("map the switchboard")(errno));
         }
-        Ok(Self { start, fd: Some(fd), is_pinned: AtomicBool::new(false) })
+        static NUMBERS: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(1);
+        let number = NUMBERS.fetch_add(1, Relaxed);
+        let (tasks_file, is_pinned) = (OnceLock::new(), AtomicBool::new(false));
+        Ok(Self { start, fd: Some(fd), tasks_file, is_pinned, number })
+    }
+
+    pub(crate) fn number(&self) -> u64 {
+        self.number
     }
 
     pub(crate) fn fd(&self) -> Option<BorrowedFd<'_>> {
@@ -120,6 +131,32 @@ impl Board {
         assert!(instance < MAX_INSTANCES);
         // SAFETY: as in `head`; the entries end before the tasks.
         unsafe { &*self.at(INSTANCES_OFFSET + instance * size_of::<Entry>()).cast::<Entry>() }
+    }
+
+    /// Has the tasks lie in a file, which outlives all processes; to be handed out to those that map the switchboard.
+    pub(crate) fn keep_tasks_in(&self, file: OwnedFd) -> Result<(), MapError> {
+        self.map_tasks(file.as_fd())?;
+        // It is kept once: a host has one such file.
+        let _ = self.tasks_file.set(file);
+        Ok(())
+    }
+
+    pub(crate) fn tasks_file(&self) -> Option<BorrowedFd<'_>> {
+        self.tasks_file.get().map(AsFd::as_fd)
+    }
+
+    /// Maps the file that the tasks lie in, in their place.
+    fn map_tasks(&self, file: BorrowedFd<'_>) -> Result<(), MapError> {
+        let len = rustix::fs::fstat(file).map_err(failed("look at the file of tasks"))?.st_size;
+        if usize::try_from(len).unwrap_or(0) < TASKS_LEN {
+            return Err(MapError::Foreign("the file of tasks is too short"));
+        }
+        let place = self.start.as_ptr().wrapping_add(TASKS_OFFSET).cast();
+        let (protection, flags) = (ProtFlags::READ | ProtFlags::WRITE, MapFlags::SHARED | MapFlags::FIXED);
+        // SAFETY: replaces pages of this mapping by others, in one step; any bytes of theirs are valid for what lies there.
+        unsafe { rustix::mm::mmap(place, TASKS_LEN, protection, flags, file, 0) }
+            .map(|_| ())
+            .map_err(failed("map the file of tasks"))
     }
 
     /// The tasks.
@@ -164,6 +201,18 @@ impl Board {
     /// Whether a word's address is one of this board's.
     pub(crate) fn owns(&self, word: *const AtomicU64) -> bool {
         self.words().as_ptr_range().contains(&word)
+    }
+
+    /// Switches an event on in these instances. Lists of pids count for events that were off when they were made.
+    pub(crate) fn switch_on(&self, event: u16, instances: u64) {
+        let word = self.word(event);
+        let rules = || if self.region().has_pid_lists() { RULES } else { 0 };
+        // Relaxed: an event about to be written while it is switched may be either.
+        word.fetch_or(instances | rules(), Relaxed);
+        // S7: pairs with the fence in `Common::set_pids`. Either this sees a list that was made just now, or that sees
+        // that the event is on.
+        fence(SeqCst);
+        word.fetch_or(rules(), Relaxed);
     }
 
     fn at(&self, offset: usize) -> *const u8 {
@@ -287,9 +336,17 @@ pub(crate) fn find(host_id: [u64; 2]) -> Option<Arc<Board>> {
     mapped.iter().filter_map(Weak::upgrade).find(|known| known.host_id() == host_id)
 }
 
-/// Maps a host's switchboard, or finds it where this process has it mapped already.
-pub(crate) fn shared(fd: OwnedFd, keeps_descriptor: bool) -> Result<Arc<Board>, MapError> {
+/// Maps a host's switchboard, with its tasks where these lie elsewhere, or finds it where this process has it mapped
+/// already.
+pub(crate) fn shared(
+    fd: OwnedFd,
+    tasks: Option<OwnedFd>,
+    keeps_descriptor: bool,
+) -> Result<Arc<Board>, MapError> {
     let mut board = Board::open(fd)?;
+    if let Some(tasks) = tasks {
+        board.map_tasks(tasks.as_fd())?;
+    }
     if !keeps_descriptor {
         board.fd = None;
     }

@@ -2,9 +2,12 @@
 
 use crate::event::registry::Event;
 use crate::map::{self, MapError};
-use crate::recover::{self, EVENTS, LAST, declaration};
-use rustix::fd::AsFd;
-use rustix::fs::FlockOperation;
+use crate::recover::{self, EVENTS, LAST, TASKS, declaration};
+use crate::unshared::Unshared;
+use ringtap_abi::switchboard::TASKS_LEN;
+use rustix::fd::{AsFd, OwnedFd};
+use rustix::fs::{FlockOperation, Mode, OFlags};
+use rustix::io::Errno;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
@@ -15,7 +18,7 @@ use std::sync::{Mutex, PoisonError};
 pub(crate) struct Files {
     folder: PathBuf,
     /// Locked while the host lives.
-    _lock: File,
+    _lock: Unshared,
     /// Appended to with each declaration.
     events: Mutex<Appended>,
 }
@@ -39,7 +42,10 @@ impl Files {
             .mode(0o700)
             .create(folder)
             .map_err(failed("make the directory", folder))?;
-        let lock = File::open(folder).map_err(failed("open", folder))?;
+        let lock = open(folder).map_err(|errno| failed("open", folder)(errno.into()))?;
+        if map::is_of_huge_pages(&lock).map_err(|errno| failed("look at", folder)(errno.into()))? {
+            return Err(MapError::HugePages { path: folder.to_owned() });
+        }
         rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive)
             .map_err(|_| MapError::InUse { path: folder.to_owned() })?;
         move_aside(folder).map_err(failed("move the last host's files aside in", folder))?;
@@ -52,7 +58,7 @@ impl Files {
     /// Takes the directory of a host that was killed, to go on with the buffers that are in it. `None` where these files
     /// are not there, or somebody else has them.
     pub(crate) fn resume(folder: &Path, buffers: &[map::File]) -> Option<Self> {
-        let lock = File::open(folder).ok()?;
+        let lock = open(folder).ok()?;
         rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive).ok()?;
         let path = folder.join(EVENTS);
         let file = OpenOptions::new().append(true).open(&path).ok()?;
@@ -72,6 +78,20 @@ impl Files {
     /// The file of a CPU's buffer.
     pub(crate) fn buffer(&self, cpu: u32) -> PathBuf {
         self.folder.join(format!("cpu{cpu}"))
+    }
+
+    /// The file of the host's tasks, made where it is not there: all of it, so that no writer finds the disk full.
+    pub(crate) fn tasks(&self) -> Result<OwnedFd, MapError> {
+        let path = self.folder.join(TASKS);
+        let failed = |action| {
+            let path = path.clone();
+            move |errno: Errno| MapError::File { action, path, source: errno.into() }
+        };
+        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+        let file =
+            rustix::fs::open(&path, flags, Mode::RUSR | Mode::WUSR).map_err(failed("make the file"))?;
+        map::reserve(&file, &path, TASKS_LEN as u64)?;
+        Ok(file)
     }
 
     /// Removes what was made, after a host could not be.
@@ -96,8 +116,16 @@ impl Files {
     }
 }
 
+/// Opens the directory, to be locked by this process and no forked child.
+fn open(folder: &Path) -> Result<Unshared, Errno> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    Unshared::new(|| rustix::fs::open(folder, flags, Mode::empty()))
+}
+
 fn is_ours(name: &str) -> bool {
-    name == EVENTS || name.strip_prefix("cpu").is_some_and(|number| number.parse::<u32>().is_ok())
+    name == EVENTS
+        || name == TASKS
+        || name.strip_prefix("cpu").is_some_and(|number| number.parse::<u32>().is_ok())
 }
 
 /// Moves buffers and events to the folder of the last boot, whose files give way.
@@ -105,8 +133,8 @@ fn move_aside(folder: &Path) -> io::Result<()> {
     let names = fs::read_dir(folder)?.map(|entry| entry.map(|entry| entry.file_name()));
     let names: Vec<_> = names.collect::<io::Result<_>>()?;
     let ours: Vec<_> = names.into_iter().filter(|name| name.to_str().is_some_and(is_ours)).collect();
-    if ours.iter().all(|name| name == EVENTS) {
-        // No buffer: a host that could not be made left its events' file.
+    if ours.iter().all(|name| name == EVENTS || name == TASKS) {
+        // No buffer: a host that could not be made left the others.
         return ours.iter().try_for_each(|name| fs::remove_file(folder.join(name)));
     }
     let last = folder.join(LAST);

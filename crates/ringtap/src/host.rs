@@ -233,7 +233,12 @@ impl Host {
             let geometry = geometry(cpu).map_err(MapError::from)?;
             Buffer::new(geometry, cpu, files.as_ref(), config, clock, conversion).map(Arc::new)
         };
-        let buffers = (0..=last).map(buffer).collect::<Result<_, HostError>>();
+        let made = || {
+            let buffers = (0..=last).map(buffer).collect::<Result<_, HostError>>()?;
+            keep_tasks(files.as_ref(), common)?;
+            Ok::<_, HostError>(buffers)
+        };
+        let buffers = made();
         let buffers = buffers.inspect_err(|_| files.iter().for_each(Files::discard))?;
         let calibrated = Some((pair, Instant::now()));
         let lanes = lanes(buffers, &unheard(common, bit));
@@ -325,6 +330,7 @@ impl Host {
         let calibrated = Some((Pair::now(clock), Instant::now()));
         let places: Vec<_> = newest.iter().map(|buffer| buffer.file()).collect();
         let files = directory.and_then(|directory| Files::resume(directory, &places));
+        keep_tasks(files.as_ref(), common)?;
         let unheard = bit.map(|bit| unheard(common, bit));
         let lanes = (lanes, writer::lanes_of(writers, unheard.as_ref()));
         let instance =
@@ -711,6 +717,16 @@ impl Instance {
             resizing: Mutex::default(),
         }
     }
+}
+
+/// Has a host's tasks lie beside its buffers, where these are files: the first ones' of its instances that are.
+fn keep_tasks(files: Option<&Files>, common: &Common) -> Result<(), HostError> {
+    if let Some(files) = files
+        && common.board().tasks_file().is_none()
+    {
+        common.board().keep_tasks_in(files.tasks()?)?;
+    }
+    Ok(())
 }
 
 /// Lanes that begin with these buffers.

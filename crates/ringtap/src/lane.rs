@@ -268,17 +268,22 @@ impl Chain {
 
     /// Puts `buffer` in the place of the newest, which was retired.
     pub(crate) fn replace(&mut self, buffer: Arc<Buffer>, has_consumer: bool) -> Result<(), Corrupt> {
-        while let Some(given_up) = self.older.pop_front() {
-            self.spend(given_up, has_consumer)?;
-        }
+        // First, whatever is wrong with those before it: the writers are there.
         self.pending = None;
         let old = std::mem::replace(&mut self.newest, buffer);
+        self.older.push_back(Arc::clone(&old));
+        let mut done = Ok(());
+        while self.older.len() > 1
+            && let Some(given_up) = self.older.pop_front()
+        {
+            done = self.spend(given_up, has_consumer).and(done);
+        }
         // Whoever comes next need not be led through a ring that nobody reads and that has nothing to read.
         if !has_consumer && is_empty(&old)? {
-            return self.spend(old, false);
+            self.older.clear();
+            done = self.spend(old, false).and(done);
         }
-        self.older.push_back(old);
-        Ok(())
+        done
     }
 
     /// Forgets all but the newest.
@@ -349,5 +354,36 @@ impl Buffer {
 
     pub(crate) fn damaged(&self) -> HostError {
         HostError::Damaged(self.cpu())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::{Config, Host, HostError};
+    use std::sync::atomic::Ordering::Relaxed;
+
+    #[test]
+    fn a_damaged_ring_does_not_keep_the_next_one_from_its_place() {
+        let host = Host::new(&Config { ring_subbufs: 4, ..Config::default() }).expect("memory");
+        let writer = host.writer();
+        let fill = || (0..200).for_each(|_| writer.write_array(&[7; 24]).expect("it is taken"));
+        fill();
+        let firsts = host.buffers();
+        host.set_size(None, 8).expect("it can be resized");
+        fill();
+        for first in firsts {
+            first.mapping().ring().meta().writer.tail.store(u64::MAX, Relaxed);
+        }
+        // Each time up to the first CPU that has one.
+        let resized =
+            (0..8).map(|round| host.set_size(None, 4 + round)).filter(Result::is_err).collect::<Vec<_>>();
+        assert!(!resized.is_empty());
+        assert!(resized.iter().all(|done| matches!(done, Err(HostError::Damaged(_)))), "{resized:?}");
+        let written = || {
+            host.cpus().iter().map(|&cpu| host.stats(cpu).expect("the rest is sound").written()).sum::<u64>()
+        };
+        let before = written();
+        fill();
+        assert_eq!(written(), before + 200);
     }
 }

@@ -67,6 +67,8 @@ pub mod subbufs;
 pub mod thread;
 #[cfg(not(loom))]
 pub mod tracefs;
+#[cfg(not(loom))]
+mod unshared;
 mod wake;
 #[cfg(not(loom))]
 mod writer;

@@ -41,17 +41,14 @@ pub enum MapError {
         /// Bytes of the buffer.
         bytes: u64,
     },
-    /// The file system takes files in larger units, as one of huge pages does.
+    /// A file system of huge pages: its files are mapped in such pages alone, and readers map sub-buffers; nor do they take
+    /// what is written by a call, as the events' declarations are.
     #[error(
-        "{path} lies on a file system of {unit}-byte pages, and a buffer of {bytes} bytes is no multiple: choose larger sub-buffers, or more"
+        "{path} lies on a hugetlbfs, whose files cannot be mapped by sub-buffers: use a tmpfs, mounted with huge=always for huge pages"
     )]
-    Unaligned {
-        /// The file.
+    HugePages {
+        /// The directory.
         path: PathBuf,
-        /// Bytes of the buffer.
-        bytes: u64,
-        /// Bytes of a page.
-        unit: u64,
     },
     /// A file could not be made.
     #[error("failed to {action} {path}")]
@@ -282,6 +279,26 @@ pub(crate) fn create(geometry: Geometry, cpu: u32) -> Result<(OwnedFd, Mapping),
 /// File system type of huge pages (`HUGETLBFS_MAGIC`).
 const HUGETLBFS: rustix::fs::FsWord = 0x9584_58f6;
 
+/// Whether files lie in huge pages.
+pub(crate) fn is_of_huge_pages(fd: impl AsFd) -> Result<bool, Errno> {
+    Ok(rustix::fs::fstatfs(fd)?.f_type == HUGETLBFS)
+}
+
+/// Makes a file's blocks.
+pub(crate) fn reserve(fd: &OwnedFd, path: &Path, bytes: u64) -> Result<(), MapError> {
+    match rustix::fs::fallocate(fd, rustix::fs::FallocateFlags::empty(), 0, bytes) {
+        Ok(()) => Ok(()),
+        Err(Errno::NOSPC | Errno::DQUOT | Errno::FBIG) => {
+            Err(MapError::DiskFull { path: path.to_owned(), bytes })
+        }
+        Err(errno) => Err(MapError::File {
+            action: "reserve all blocks of",
+            path: path.to_owned(),
+            source: errno.into(),
+        }),
+    }
+}
+
 /// Makes the memory of a buffer in a file that does not exist yet. All of its blocks are there from the start: a full
 /// disk is noticed here, and not by a writer's SIGBUS.
 pub(crate) fn create_file(path: &Path, geometry: Geometry, cpu: u32) -> Result<(OwnedFd, Mapping), MapError> {
@@ -290,19 +307,7 @@ pub(crate) fn create_file(path: &Path, geometry: Geometry, cpu: u32) -> Result<(
     let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC | OFlags::NOFOLLOW;
     let fd = rustix::fs::open(path, flags, Mode::RUSR | Mode::WUSR).map_err(failed("make the file"))?;
     let fill = || {
-        let bytes = geometry.map_len() as u64;
-        let file_system = rustix::fs::fstatfs(&fd).map_err(failed("look at the file system of"))?;
-        let unit = u64::try_from(file_system.f_bsize).unwrap_or(1).max(1);
-        if file_system.f_type == HUGETLBFS && !bytes.is_multiple_of(unit) {
-            return Err(MapError::Unaligned { path: path.to_owned(), bytes, unit });
-        }
-        match rustix::fs::fallocate(&fd, rustix::fs::FallocateFlags::empty(), 0, bytes) {
-            Ok(()) => {}
-            Err(Errno::NOSPC | Errno::DQUOT | Errno::FBIG) => {
-                return Err(MapError::DiskFull { path: path.to_owned(), bytes });
-            }
-            Err(errno) => return Err(failed("reserve all blocks of")(errno)),
-        }
+        reserve(&fd, path, geometry.map_len() as u64)?;
         format(&fd, geometry, cpu)
     };
     match fill() {

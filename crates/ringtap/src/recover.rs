@@ -12,6 +12,7 @@
 
 use crate::clock::{ClockId, Conversion};
 use crate::event::registry::Event;
+use crate::instance::{Task, tasks};
 use crate::stats::Stats;
 use ringtap_abi::clock::ClockWords;
 use ringtap_abi::geometry::GeometryError;
@@ -19,7 +20,7 @@ use ringtap_abi::meta::{Desc, HostWords, Identity, KernelMeta, MAGIC, MetaPage, 
 use ringtap_abi::records::{Damage, Walk, Words};
 use ringtap_abi::subbuf::{HEADER_LEN, PageCommit};
 use ringtap_abi::words::{Commit, Place, Slot};
-use ringtap_abi::{Geometry, SubbufId};
+use ringtap_abi::{Geometry, SubbufId, switchboard};
 use std::fmt::Write as _;
 use std::mem::offset_of;
 use std::path::{Path, PathBuf};
@@ -27,6 +28,8 @@ use std::{fs, io};
 
 /// The file beside the buffers that holds the events' declarations.
 pub(crate) const EVENTS: &str = "events";
+/// The file beside the buffers that holds who the threads were.
+pub(crate) const TASKS: &str = "tasks";
 /// The folder beside the buffers where the last boot's files are kept.
 pub(crate) const LAST: &str = "last";
 
@@ -442,6 +445,8 @@ pub struct Found {
     pub buffers: Vec<PathBuf>,
     /// The events that were declared, as far as their file is whole.
     pub events: Vec<Event>,
+    /// The threads that wrote events, by their ids: as lossy as the kernel's `saved_cmdlines`.
+    pub tasks: Vec<Task>,
 }
 
 /// Looks at a directory of persistent buffers, or at one of its files.
@@ -467,8 +472,25 @@ pub fn find(path: &Path) -> io::Result<Found> {
         buffers.push((0, path.to_owned()));
     }
     let events = fs::read(folder.join(EVENTS)).unwrap_or_default();
+    let tasks = parse_tasks(&fs::read(folder.join(TASKS)).unwrap_or_default());
     let buffers = buffers.into_iter().map(|(_, path)| path).collect();
-    Ok(Found { buffers, events: parse_events(&String::from_utf8_lossy(&events)) })
+    Ok(Found { buffers, events: parse_events(&String::from_utf8_lossy(&events)), tasks })
+}
+
+/// The tasks of a switchboard's bytes, which lie as [`switchboard::Task`] says.
+fn parse_tasks(bytes: &[u8]) -> Vec<Task> {
+    let task = |place: &[u8; size_of::<switchboard::Task>()]| {
+        let ids = Bytes(place).u64(offset_of!(switchboard::Task, ids));
+        let comm = *place.get(offset_of!(switchboard::Task, comm)..)?.first_chunk()?;
+        #[expect(clippy::cast_possible_truncation, reason = "halves of a word")]
+        let (tid, tgid) = (ids as u32, (ids >> 32) as u32);
+        (tid != 0).then(|| tasks::named(switchboard::TaskName { tid, tgid, comm }))
+    };
+    let places = bytes.get(..switchboard::TASKS_LEN.min(bytes.len())).unwrap_or_default();
+    let mut tasks: Vec<_> = places.as_chunks().0.iter().filter_map(task).collect();
+    tasks.sort_by_key(|task| task.tid);
+    tasks.dedup_by_key(|task| task.tid);
+    tasks
 }
 
 /// A declaration, as it is appended to the events' file.

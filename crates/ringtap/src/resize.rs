@@ -266,10 +266,13 @@ impl Buffer {
 pub(crate) fn retire(mapping: &Mapping) -> Result<(), HostError> {
     let ring = mapping.ring();
     let (cpu, kind) = (ring.meta().identity.cpu.load(Relaxed), kind(&ring));
+    let mut is_marked = false;
     for _ in 0..LOCK_TRIES {
         let pin = (kind == WriterKind::Rseq).then(|| Pin::to(cpu));
         let pinned = match pin {
             Some(Some(_)) => Some(cpu),
+            // It came online just now, and is not for us.
+            Some(None) if is_marked => return Ok(()),
             // On a CPU that is offline no section is under way.
             Some(None) if is_online(cpu) => return Err(HostError::Unreachable(cpu)),
             _ => None,
@@ -277,7 +280,9 @@ pub(crate) fn retire(mapping: &Mapping) -> Result<(), HostError> {
         let Some(held) = lock::acquire(&ring.meta().writer.lock) else { continue };
         let done = retire::retire(&ring, pinned);
         drop(held);
-        if done.map_err(|Corrupt| HostError::Damaged(cpu))? {
+        is_marked |= done.map_err(|Corrupt| HostError::Damaged(cpu))?;
+        // A CPU that came online since we looked may run a section that began before the mark: then once more, there.
+        if is_marked && (kind != WriterKind::Rseq || pinned.is_some() || !is_online(cpu)) {
             return Ok(());
         }
     }

@@ -6,7 +6,8 @@
 //! compared its key with the number of the writer in hand, which keeps the memory mapped.
 //!
 //! A signal handler may write events of its own while [`remember`] runs. It then finds the spot in work and leaves
-//! it alone.
+//! it alone. One that never returns (`siglongjmp`) leaves the spot in work: that thread's events go the slow way from then
+//! on, since nobody can tell such a handler from one that is still at work.
 //!
 //! [`Commit`]: ringtap_abi::words::Commit
 

@@ -1,9 +1,12 @@
 //! What a thread is, seen from other processes: its id, its birth, where it runs.
 
+use crate::rseq;
 use rustix::fs::{Mode, OFlags};
 use rustix::process::Pid;
 use std::cell::Cell;
 use std::io::Write;
+use std::marker::PhantomData;
+use std::mem::MaybeUninit;
 use std::sync::Once;
 
 thread_local! {
@@ -42,20 +45,24 @@ fn forget_on_fork() {
         crate::instance::tasks::forget();
     }
     static ONCE: Once = Once::new();
-    // SAFETY: `forget` only stores to thread-local cells, which a forked child may do.
-    ONCE.call_once(|| unsafe {
-        libc::pthread_atfork(None, None, Some(forget));
+    ONCE.call_once(|| {
+        rseq::stay_loaded();
+        // SAFETY: `forget` stays loaded, and only stores to thread-local cells, which a forked child may do.
+        unsafe { libc::pthread_atfork(None, None, Some(forget)) };
     });
 }
 
-/// Names the calling thread in a lock word so that others can find out whether it died: its id, its pid namespace,
-/// and a digest of its birth that a later thread of the same id does not share. Never 0.
+/// Names the calling thread in a lock word so that others can find out whether it died: its id, its pid namespace, and
+/// digests of its birth and of its program, which a later thread of the same id does not share. Never 0.
 pub(crate) fn owner_word() -> u64 {
     match OWNER.get() {
         0 => {
             let id = id();
-            let born = if let Life::Born(born) = life(id) { born } else { UNKNOWN_BIRTH };
-            let word = Owner { id, namespace: namespace(), born }.pack();
+            let (born, program) = match life(id) {
+                Life::Lives { born, program } => (born, program),
+                Life::Over | Life::Unknown => (UNKNOWN, UNKNOWN),
+            };
+            let word = Owner { id, namespace: namespace(), born, program }.pack();
             OWNER.set(word);
             word
         }
@@ -65,38 +72,50 @@ pub(crate) fn owner_word() -> u64 {
 
 /// Whether the thread that a lock word names has died. Where that cannot be known, it has not.
 pub(crate) fn is_dead(owner: u64) -> bool {
-    let Owner { id, namespace: its, born } = Owner::unpack(owner);
+    let Owner { id, namespace: its, born, program } = Owner::unpack(owner);
     if its != namespace() {
         // Of another pid namespace: its id means somebody else here, or nobody.
         return false;
     }
     match life(id) {
-        Life::Born(now) => born != UNKNOWN_BIRTH && now != born,
+        Life::Lives { born: now, program: runs } => is_another(born, now) || is_another(program, runs),
         Life::Over => true,
         Life::Unknown => false,
     }
 }
 
-/// The parts of a lock word.
+/// Whether two digests are of different things.
+fn is_another(then: u32, now: u32) -> bool {
+    then != UNKNOWN && now != UNKNOWN && then != now
+}
+
+/// The parts of a lock word. Digests that are equal by chance make a dead owner look alive, never the other way round.
 struct Owner {
     /// 22 bits, the kernel's `PID_MAX_LIMIT`.
     id: u32,
     /// 20 bits of the pid namespace's inode. The kernel counts these up, so two differ before a million exist.
     namespace: u32,
-    /// 22 bits of the birth, in clock ticks since boot: eleven hours; or [`UNKNOWN_BIRTH`].
+    /// 12 bits of the birth, in clock ticks since boot; or [`UNKNOWN`].
     born: u32,
+    /// 10 bits that say where the program and its stack lie; or [`UNKNOWN`]. A thread that executes a program takes over
+    /// id and birth of its process's first thread, which is no more.
+    program: u32,
 }
 
 const ID_BITS: u32 = 22;
 const NAMESPACE_BITS: u32 = 20;
-const BIRTH_BITS: u32 = 22;
+const BIRTH_BITS: u32 = 12;
+const PROGRAM_BITS: u32 = 10;
 
-/// The owner could not find out when it was born: it had no descriptor left to open `/proc` with, or has none.
-const UNKNOWN_BIRTH: u32 = 0;
+/// What could not be found out: the owner had no descriptor left to open `/proc` with, or has none; or its `/proc` does
+/// not tell us where its stack lies.
+const UNKNOWN: u32 = 0;
 
 impl Owner {
     fn pack(self) -> u64 {
-        (u64::from(self.born) << NAMESPACE_BITS | u64::from(self.namespace)) << ID_BITS | u64::from(self.id)
+        let parts = [(self.program, PROGRAM_BITS), (self.born, BIRTH_BITS), (self.namespace, NAMESPACE_BITS)];
+        let above = parts.into_iter().fold(0, |word, (part, bits)| word << bits | u64::from(part));
+        above << ID_BITS | u64::from(self.id)
     }
 
     fn unpack(word: u64) -> Self {
@@ -104,6 +123,7 @@ impl Owner {
             id: low_bits(word, ID_BITS),
             namespace: low_bits(word >> ID_BITS, NAMESPACE_BITS),
             born: low_bits(word >> (ID_BITS + NAMESPACE_BITS), BIRTH_BITS),
+            program: low_bits(word >> (ID_BITS + NAMESPACE_BITS + BIRTH_BITS), PROGRAM_BITS),
         }
     }
 }
@@ -120,8 +140,8 @@ fn namespace() -> u32 {
 
 /// What the kernel tells of a thread.
 enum Life {
-    /// The time it was born at, as in [`Owner`]; never [`UNKNOWN_BIRTH`].
-    Born(u32),
+    /// When it was born and what it runs, as in [`Owner`]; the first is never [`UNKNOWN`].
+    Lives { born: u32, program: u32 },
     /// It ended, or waits as a zombie for its parent to notice.
     Over,
     /// Hidden from us.
@@ -168,9 +188,23 @@ fn parse_life(stat: &[u8]) -> Option<Life> {
     if matches!(fields.next()?, b"Z" | b"X" | b"x") {
         return Some(Life::Over);
     }
+    let mut number = |skipped| std::str::from_utf8(fields.nth(skipped)?).ok()?.parse::<u64>().ok();
     // Field 22 is `starttime`; `state` was field 3.
-    let start = std::str::from_utf8(fields.nth(18)?).ok()?.parse::<u64>().ok()?;
-    Some(Life::Born(low_bits(start, BIRTH_BITS).max(1)))
+    let born = low_bits(number(18)?, BIRTH_BITS).max(1);
+    // Fields 26 to 28 are `startcode`, `endcode` and `startstack`.
+    let program = program(number(3)?, number(0)?, number(0)?);
+    Some(Life::Lives { born, program })
+}
+
+/// A digest of where a program's code and stack lie. The kernel says that the stack is at 0 to those who may not know.
+fn program(code: u64, end: u64, stack: u64) -> u32 {
+    /// Odd, and without a pattern: 2^64 divided by the golden ratio.
+    const MIXER: u64 = 0x9e37_79b9_7f4a_7c15;
+    if stack == 0 {
+        return UNKNOWN;
+    }
+    let mixed = [code, end, stack].into_iter().fold(0u64, |mixed, at| (mixed ^ at).wrapping_mul(MIXER));
+    low_bits(mixed >> (u64::BITS - PROGRAM_BITS), PROGRAM_BITS).max(1)
 }
 
 /// The file's bytes, as many as fit in `text`. Neither allocates nor locks: signal handlers come here.
@@ -203,16 +237,37 @@ pub fn spawn_without_signals(
     name: &str,
     run: impl FnOnce() + Send + 'static,
 ) -> std::io::Result<std::thread::JoinHandle<()>> {
-    let mut all = std::mem::MaybeUninit::uninit();
-    let mut before = std::mem::MaybeUninit::uninit();
-    // SAFETY: fills the set that it is given.
-    unsafe { libc::sigfillset(all.as_mut_ptr()) };
-    // SAFETY: reads the set that was filled, and fills the other.
-    unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, all.as_ptr(), before.as_mut_ptr()) };
-    let thread = std::thread::Builder::new().name(name.into()).spawn(run);
-    // SAFETY: reads the set that the call before filled.
-    unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, before.as_ptr(), std::ptr::null_mut()) };
-    thread
+    // A library with threads of its own cannot be unloaded.
+    rseq::stay_loaded();
+    let _masked = Masked::new();
+    std::thread::Builder::new().name(name.into()).spawn(run)
+}
+
+/// All signals are blocked for the thread that made it, until it is dropped there.
+pub(crate) struct Masked {
+    before: libc::sigset_t,
+    /// The mask is the thread's own.
+    not_send: PhantomData<*const ()>,
+}
+
+impl Masked {
+    pub(crate) fn new() -> Self {
+        let mut all = MaybeUninit::uninit();
+        let mut before = MaybeUninit::uninit();
+        // SAFETY: fills the set that it is given.
+        unsafe { libc::sigfillset(all.as_mut_ptr()) };
+        // SAFETY: reads the set that was filled, and fills the other.
+        unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, all.as_ptr(), before.as_mut_ptr()) };
+        // SAFETY: it was filled: the call cannot fail with these arguments.
+        Self { before: unsafe { before.assume_init() }, not_send: PhantomData }
+    }
+}
+
+impl Drop for Masked {
+    fn drop(&mut self) {
+        // SAFETY: reads a set.
+        unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &raw const self.before, std::ptr::null_mut()) };
+    }
 }
 
 #[cfg(test)]
@@ -233,8 +288,9 @@ mod tests {
         assert!(gone, "thread {other:#x} ended");
 
         let mut child = std::process::Command::new("sleep").arg("60").spawn().expect("sleep runs");
-        let Life::Born(born) = life(child.id()) else { panic!("it lives") };
-        let owner = |born| Owner { id: child.id(), namespace: namespace(), born }.pack();
+        let Life::Lives { born, .. } = life(child.id()) else { panic!("it lives") };
+        // What it runs is not known yet: it may be about to execute it.
+        let owner = |born| Owner { id: child.id(), namespace: namespace(), born, program: UNKNOWN }.pack();
         let (other, owner) = (owner(born ^ 2), owner(born));
         assert!(!is_dead(owner));
         assert!(is_dead(other), "another birth under the same id is another thread");
@@ -252,13 +308,19 @@ mod tests {
     #[test]
     fn any_lock_word_can_be_asked_about() {
         for word in [1, u64::MAX, 1 << 31, u64::from(u32::MAX), 0x8000_0000_8000_0000] {
-            let Owner { id, born, .. } = Owner::unpack(word);
-            let _ = is_dead(Owner { id, namespace: namespace(), born }.pack());
+            let owner = Owner::unpack(word);
+            assert_eq!(Owner { ..Owner::unpack(word) }.pack(), word);
+            let _ = is_dead(Owner { namespace: namespace(), ..owner }.pack());
         }
     }
 
     /// The owner word of a forked child, once `prepare` has run in it; then the child waits to be killed.
     fn word_of_child(prepare: impl FnOnce()) -> (libc::pid_t, u64) {
+        word_of_child_that(prepare, || ())
+    }
+
+    /// As [`word_of_child`]; before it waits, it does `then`.
+    fn word_of_child_that(prepare: impl FnOnce(), then: impl FnOnce()) -> (libc::pid_t, u64) {
         use std::io::Read;
         use std::os::fd::AsRawFd;
         let (mut read, write) = std::io::pipe().expect("pipes can be made");
@@ -269,6 +331,7 @@ mod tests {
             let word = owner_word().to_le_bytes();
             // SAFETY: the bytes are there.
             unsafe { libc::write(write.as_raw_fd(), word.as_ptr().cast(), word.len()) };
+            then();
             loop {
                 // SAFETY: waits for a signal.
                 unsafe { libc::pause() };
@@ -296,8 +359,33 @@ mod tests {
         let (dead_alive, born) = (is_dead(word), Owner::unpack(word).born);
         kill(child);
         assert!(!dead_alive, "it lives");
-        assert_eq!(born, UNKNOWN_BIRTH, "it could not look");
+        assert_eq!(born, UNKNOWN, "it could not look");
         assert!(is_dead(word));
+    }
+
+    /// The program's first thread had a lock; another one executes a program, and has its id and birth.
+    #[test]
+    fn an_owner_whose_process_executes_a_program_is_dead() {
+        let execute = || {
+            let sleep = std::thread::spawn(|| {
+                let arguments = [c"sleep".as_ptr(), c"60".as_ptr(), std::ptr::null()];
+                // SAFETY: the strings are there, and a null pointer ends them.
+                unsafe { libc::execvp(arguments[0], arguments.as_ptr()) };
+            });
+            let _ = sleep.join();
+        };
+        let (child, word) = word_of_child_that(|| (), execute);
+        let runs = || std::fs::read_to_string(format!("/proc/{child}/comm")).expect("it is there");
+        let executed = (0..2000).any(|_| {
+            runs() == "sleep\n" || {
+                std::thread::sleep(std::time::Duration::from_millis(5));
+                false
+            }
+        });
+        let is_dead = is_dead(word);
+        kill(child);
+        assert!(executed, "it executes sleep");
+        assert!(is_dead, "{word:#x} is no more");
     }
 
     #[test]
@@ -322,13 +410,20 @@ mod tests {
         if owner.id != 1 {
             return println!("skipped: no permission to make a pid namespace");
         }
-        assert_eq!(owner.born, UNKNOWN_BIRTH, "the birth of this machine's first process");
+        assert_eq!(owner.born, UNKNOWN, "the birth of this machine's first process");
     }
 
     #[test]
     fn names_with_parentheses_do_not_confuse() {
-        let stat = b"7 (a) b (c)) S 1 1 1 0 -1 4194560 1 1 1 1 1 1 1 1 20 0 1 0 4711 1 1";
-        assert!(matches!(parse_life(stat), Some(Life::Born(4711))));
+        let stat = |stack| {
+            let stat = format!(
+                "7 (a) b (c)) S 1 1 1 0 -1 4194560 1 1 1 1 1 1 1 1 20 0 1 0 711 1 1 1 4096 8192 {stack} 0 0"
+            );
+            parse_life(stat.as_bytes())
+        };
+        let Some(Life::Lives { born: 711, program: one @ 1.. }) = stat(160_000) else { panic!("it lives") };
+        assert!(matches!(stat(160_016), Some(Life::Lives { born: 711, program }) if program != one));
+        assert!(matches!(stat(0), Some(Life::Lives { born: 711, program: UNKNOWN })), "hidden");
         assert!(parse_life(b"7 (a").is_none());
     }
 }

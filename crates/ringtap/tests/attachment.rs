@@ -61,6 +61,8 @@ fn process() {
         }
         "fork" => fork_and_obey(&socket),
         "fork a sandbox" => fork_a_sandbox(&socket),
+        "clone without hooks" => clone_without_hooks(&socket),
+        "stranger" => listen_as_a_stranger(&socket),
         "nobody of its group" => {
             // SAFETY: changes what the process may do, and no memory.
             let groups = unsafe { libc::setgroups(1, &65534) };
@@ -210,6 +212,45 @@ fn fork_a_sandbox(socket: &Path) {
     unsafe { libc::waitpid(child, &raw mut status, 0) };
     say(status);
     wait_for_parent();
+}
+
+/// The child drops what it has of its parent's attachment, which goes on.
+fn clone_without_hooks(socket: &Path) {
+    let attachment = Attachment::attach(socket).expect("it can attach");
+    Step::register(&attachment).expect("nothing refuses it");
+    // SAFETY: as `fork`, but that no hook runs.
+    let child = unsafe { libc::syscall(libc::SYS_clone, libc::SIGCHLD, 0, 0, 0, 0) };
+    if child == 0 {
+        drop(attachment);
+        // SAFETY: ends the child without the parent's destructors.
+        unsafe { libc::_exit(0) };
+    }
+    let mut status = 0;
+    // SAFETY: it is our own child.
+    unsafe { libc::waitpid(i32::try_from(child).expect("a process"), &raw mut status, 0) };
+    say(status);
+    obey(&attachment);
+}
+
+/// Listens where a host was, as another user; what the first who connects sends.
+fn listen_as_a_stranger(socket: &Path) {
+    use rustix::net::{AddressFamily, RecvFlags, SocketAddrUnix, SocketFlags, SocketType};
+    if !become_nobody() {
+        return say("skipped");
+    }
+    let flags = SocketFlags::CLOEXEC;
+    let listener = rustix::net::socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None);
+    let listener = listener.expect("a socket");
+    rustix::net::bind(&listener, &SocketAddrUnix::new(socket).expect("short"))
+        .expect("the directory is everybody's");
+    rustix::net::listen(&listener, 8).expect("a new socket");
+    // Whoever waits for a host looks again.
+    let file = std::fs::metadata(socket).expect("it is there");
+    std::fs::set_permissions(socket, file.permissions()).expect("it is ours");
+    say("listening");
+    let theirs = rustix::net::accept(&listener).expect("somebody comes");
+    let (_, len) = rustix::net::recv(&theirs, &mut [0u8; 64], RecvFlags::empty()).expect("or goes");
+    say(format!("{len} bytes"));
 }
 
 /// The parent's way to tell a forked child something.
@@ -511,6 +552,40 @@ fn a_forked_child_without_a_link_may_make_itself_a_sandbox() {
     assert_ne!(libc::WEXITSTATUS(status), libc::EINVAL, "it has a second thread");
     assert_eq!(written(&instances.top()), 10);
     parent.finish();
+}
+
+#[test]
+fn a_child_without_hooks_does_not_end_its_parents_attachment() {
+    let (instances, place) = (instances(), Place::new());
+    let _server = instances.serve(place.socket()).expect("it can serve");
+    let mut parent = Other::start("clone without hooks", &place.socket());
+    parent.expect("0");
+    let late = instances.create("late").expect("a new name");
+    late.set_event(instances.event("attachment", "step").expect("declared").id, true);
+    eventually("the parent writes into the new instance", || {
+        order(&mut parent, "write 1");
+        written(&late) > 0
+    });
+    parent.finish();
+}
+
+#[test]
+fn another_user_who_listens_in_a_hosts_place_is_offered_nothing() {
+    use std::os::unix::fs::PermissionsExt;
+    let (instances, place) = (instances(), Place::new());
+    let server = instances.serve(place.socket()).expect("it can serve");
+    let mut other = Other::start("obey", &place.socket());
+    other.expect("ready");
+    let everybodys = std::fs::Permissions::from_mode(0o777);
+    std::fs::set_permissions(place.directory(), everybodys).expect("it is ours");
+    drop(server);
+    let mut stranger = Other::start("stranger", &place.socket());
+    if stranger.hear().as_deref() == Some("skipped") {
+        return;
+    }
+    stranger.expect("0 bytes");
+    stranger.finish();
+    other.finish();
 }
 
 #[test]

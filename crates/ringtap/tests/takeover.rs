@@ -3,9 +3,9 @@
 mod attach_common;
 
 use attach_common::{Other, Place, eventually, role, say, wait_for_parent};
-use ringtap::attach::{Attachment, Connection, Role};
+use ringtap::attach::{AttachError, Attachment, Connection, Role};
 use ringtap::serve::{Options, take_over};
-use ringtap::{Config, Instance, Instances, Mode, Refused};
+use ringtap::{Config, Host, Instance, Instances, Mode, Refused};
 use std::io::BufRead;
 use std::path::Path;
 use std::sync::Arc;
@@ -24,6 +24,7 @@ fn process() {
     match role.as_str() {
         "host" => host(&socket),
         "host that reads" => host_that_reads(&socket),
+        "host that forks" => host_that_forks(&socket),
         "write until told" => write_until_told(&socket),
         "die writing" => {
             let attachment = Attachment::attach(&socket).expect("it can attach");
@@ -63,7 +64,13 @@ fn host(socket: &Path) {
     } else {
         say("taken over");
     }
-    wait_for_parent();
+    // Each line is an instance to be made.
+    for name in std::io::stdin().lock().lines().map_while(Result::ok) {
+        let made = instances.create(&name).expect("a new name");
+        let step = instances.event("takeover", "step").expect("declared");
+        made.set_event(step.id, true);
+        say("made");
+    }
 }
 
 /// Consumes its own buffers as fast as it can, until it is killed somewhere in that.
@@ -76,6 +83,28 @@ fn host_that_reads(socket: &Path) {
     loop {
         host.cpus().into_iter().for_each(|cpu| host.get_reader(cpu).expect("it is sound"));
     }
+}
+
+fn persistent(socket: &Path) -> Config {
+    Config { directory: Some(socket.with_extension("files")), ..config() }
+}
+
+/// Forks a child that does nothing and outlives it, while it serves a client and keeps a directory.
+fn host_that_forks(socket: &Path) {
+    let host = Host::new(&persistent(socket)).expect("buffers can be made");
+    let _server = host.serve(socket).expect("it can serve");
+    say("serving");
+    let _ = std::io::stdin().lock().read_line(&mut String::new());
+    // SAFETY: the child waits for a signal, and does nothing else.
+    let child = unsafe { libc::fork() };
+    if child == 0 {
+        loop {
+            // SAFETY: waits for a signal.
+            unsafe { libc::pause() };
+        }
+    }
+    say(child);
+    wait_for_parent();
 }
 
 fn write_until_told(socket: &Path) {
@@ -215,6 +244,69 @@ fn a_writer_that_was_killed_leaves_its_events_and_declarations() {
     let (counted, found) = counted(&instances.top());
     assert!(counted > 100 && counted == found);
     assert!(instances.tasks().iter().any(|task| task.tgid == pid), "its name is known");
+}
+
+#[test]
+fn an_offer_that_is_behind_does_not_take_an_instance_away() {
+    let place = Place::new();
+    let mut host = Other::start("host", &place.socket());
+    host.expect("new");
+    let start_writer = || {
+        let mut writer = Other::start("write until told", &place.socket());
+        writer.expect("writing");
+        writer
+    };
+    let behind = start_writer();
+    behind.stop();
+    host.tell("late");
+    host.expect("made");
+    // It attaches when the instance is there.
+    let ahead = start_writer();
+    ahead.stop();
+    host.kill();
+    let socket = place.socket();
+    let next = std::thread::spawn(move || start(&socket));
+    behind.resume();
+    // Time for it to be the first, which is the point; but nothing is wrong if it is not.
+    std::thread::sleep(std::time::Duration::from_millis(300));
+    ahead.resume();
+    let (instances, _server) = next.join().expect("no panic");
+    let late = instances.get("late").expect("somebody has its buffers");
+    eventually("somebody writes into it", || counted(&late).0 > 0);
+}
+
+/// A child of a host, which is none of ours.
+struct Orphan(i32);
+
+impl Drop for Orphan {
+    fn drop(&mut self) {
+        // SAFETY: it waits for a signal; nobody else knows of it.
+        unsafe { libc::kill(self.0, libc::SIGKILL) };
+    }
+}
+
+#[test]
+fn a_forked_child_keeps_nothing_of_a_host_that_is_killed() {
+    let place = Place::new();
+    let mut host = Other::start("host that forks", &place.socket());
+    host.expect("serving");
+    let client = Connection::connect(place.socket(), Role::Reader).expect("it can attach");
+    client.stats(0).expect("the host answers");
+    host.tell("fork");
+    let orphan = Orphan(host.hear().expect("its child").parse().expect("a number"));
+    host.kill();
+    eventually("the client hears of the host's death", || {
+        let done = client.stats(0);
+        assert!(!matches!(done, Err(AttachError::Stalled(_))), "nobody closes its socket");
+        matches!(done, Err(AttachError::Gone))
+    });
+    // SAFETY: asks whether it is there.
+    assert_eq!(unsafe { libc::kill(orphan.0, 0) }, 0, "the child lives");
+    let connected = Connection::connect(place.socket(), Role::Reader);
+    assert!(matches!(connected, Err(AttachError::Dead { .. })), "{connected:?}");
+    let next = Host::new(&persistent(&place.socket())).expect("nobody has the directory");
+    let _server = next.serve(place.socket()).expect("nobody serves");
+    Connection::connect(place.socket(), Role::Reader).expect("it can attach");
 }
 
 #[test]

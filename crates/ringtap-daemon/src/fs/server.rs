@@ -253,6 +253,7 @@ impl Server {
             source: errno.into(),
         };
         let mut buffer = vec![0; MAX_WRITE + 4096];
+        rustix::event::poll(&mut [PollFd::new(&*device, PollFlags::IN)], None).map_err(failed)?;
         let len = device.receive(&mut buffer).map_err(failed)?;
         let request = Request::parse(&buffer[..len]).ok_or(Errno::PROTO).map_err(failed)?;
         let (theirs, rest) = request.arguments::<InitIn>().map_err(failed)?;

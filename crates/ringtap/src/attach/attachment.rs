@@ -31,7 +31,7 @@ use rustix::fs::inotify;
 use rustix::io::Errno;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering::{Acquire, Relaxed};
-use std::sync::atomic::{AtomicBool, AtomicI32};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -73,6 +73,10 @@ struct Handle {
 
 impl Drop for Handle {
     fn drop(&mut self) {
+        // A child that came about without `fork` has the parent's eventfd.
+        if self.shared.pid.load(Relaxed) != std::process::id() {
+            return;
+        }
         // Cannot fail: a counter at 0 takes any number but u64::MAX.
         let _ = rustix::io::write(&self.shared.stop, &1u64.to_le_bytes());
     }
@@ -97,6 +101,8 @@ pub(super) struct Shared {
     first: OnceLock<Arc<[Lane]>>,
     /// Whether forked children have a link.
     follows_forks: AtomicBool,
+    /// The process whose link this is.
+    pid: AtomicU32,
     /// The link's socket, so that a forked child can close its copy; -1 while there is none.
     socket: AtomicI32,
 }
@@ -114,13 +120,20 @@ struct State {
 #[derive(Clone, Debug)]
 struct Known {
     board: Arc<Board>,
+    /// The host's user.
+    user: u32,
     instances: [Option<Mapped>; MAX_INSTANCES],
 }
 
 impl Known {
-    /// Offers all of it to a host that starts in its host's place.
+    /// Offers all of it to a host that starts in its host's place: to one of the same user, of ours, or of root. What is
+    /// offered can be written.
     fn offer(&self, path: &Path) -> Result<(), AttachError> {
         let mut link = Link::connect(path, TIMEOUT)?;
+        let theirs = link.peer().map_err(system("ask who listens"))?.uid;
+        if ![self.user, rustix::process::geteuid().as_raw(), 0].contains(&theirs) {
+            return Err(AttachError::Stranger { uid: theirs });
+        }
         if link.ask(&request(request::OFFER, PROTOCOL, 0), &[])?.value == 0 {
             return Ok(());
         }
@@ -303,6 +316,7 @@ impl Shared {
             switches: fork::Lock::default(),
             first: OnceLock::new(),
             follows_forks: AtomicBool::new(true),
+            pid: AtomicU32::new(std::process::id()),
             socket: AtomicI32::new(-1),
         })
     }
@@ -440,7 +454,8 @@ impl Shared {
     /// they would be other events there.
     fn go_over(&self, board: &Arc<Board>, connection: &Connection) -> Result<Known, AttachError> {
         let declared = self.declare_again(connection)?;
-        let mut known = Known { board: Arc::clone(board), instances: [const { None }; MAX_INSTANCES] };
+        let user = connection.link().peer().map_err(system("ask who listens"))?.uid;
+        let mut known = Known { board: Arc::clone(board), user, instances: [const { None }; MAX_INSTANCES] };
         self.map_instances(&mut known, connection)?;
         for (bit, _) in known.instances.iter().enumerate().filter(|(_, mapped)| mapped.is_none()) {
             self.targets.set(bit, None, board);
@@ -572,6 +587,7 @@ impl Shared {
         if unsafe { libc::dup3(stop.as_raw_fd(), self.stop.as_raw_fd(), libc::O_CLOEXEC) } < 0 {
             return;
         }
+        self.pid.store(std::process::id(), Relaxed);
         if !self.follows_forks.load(Relaxed) {
             return;
         }

@@ -22,6 +22,14 @@ pub enum AttachError {
         /// The path tried.
         path: PathBuf,
     },
+    /// Somebody else listens there than the host of before.
+    #[error(
+        "user {uid} listens in the place of this process's host, and is given nothing: attach again to use that host"
+    )]
+    Stranger {
+        /// The user.
+        uid: u32,
+    },
     /// Something else listens there.
     #[error("{path} is not the socket of a ringtap host: name another")]
     NotAHost {

@@ -4,6 +4,7 @@
 //! waited for in the child. There it is replaced by a new one, before the child has a second thread.
 
 use super::attachment::Shared;
+use crate::rseq::stay_loaded;
 use std::cell::UnsafeCell;
 use std::sync::{Arc, Mutex, MutexGuard, Once, PoisonError, TryLockError, Weak};
 
@@ -41,10 +42,10 @@ static ALL: Mutex<Vec<Weak<Shared>>> = Mutex::new(Vec::new());
 /// Has forked children continue an attachment.
 pub(super) fn watch(shared: &Arc<Shared>) {
     static ONCE: Once = Once::new();
-    // SAFETY: the hook is a function of this program, which is not unloaded: a library with threads of its own cannot
-    // be.
-    ONCE.call_once(|| unsafe {
-        libc::pthread_atfork(None, None, Some(in_child));
+    ONCE.call_once(|| {
+        stay_loaded();
+        // SAFETY: the hook is a function that stays loaded.
+        unsafe { libc::pthread_atfork(None, None, Some(in_child)) };
     });
     let mut all = ALL.lock().unwrap_or_else(PoisonError::into_inner);
     all.retain(|shared| shared.strong_count() > 0);

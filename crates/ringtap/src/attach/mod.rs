@@ -245,15 +245,19 @@ impl Connection {
         if let Some(board) = board::find(self.info.host_id) {
             return Ok(self.board.get_or_init(|| board));
         }
-        let descriptor = self.switchboard()?;
-        let board = board::shared(descriptor, self.keeps_descriptors)
+        let (descriptor, has_file) = self.switchboard(0)?;
+        let tasks = has_file.then(|| self.switchboard(1)).transpose()?.map(|(tasks, _)| tasks);
+        let board = board::shared(descriptor, tasks, self.keeps_descriptors)
             .map_err(|source| AttachError::Switchboard { source })?;
         Ok(self.board.get_or_init(|| board))
     }
 
-    fn switchboard(&self) -> Result<OwnedFd, AttachError> {
-        let reply = self.link().ask(&request(request::GET_SWITCHBOARD, 0, 0), &[])?.descriptor;
-        reply.ok_or(AttachError::Protocol("it gave no descriptor"))
+    /// The switchboard, or with 1 the file of its tasks; and whether there is that one.
+    fn switchboard(&self, which: u64) -> Result<(OwnedFd, bool), AttachError> {
+        let mut link = self.link();
+        let reply = link.ask(&request(request::GET_SWITCHBOARD, 0, which), &[])?;
+        let has_file = reply.value == 1;
+        Ok((reply.descriptor.ok_or(AttachError::Protocol("it gave no descriptor"))?, has_file))
     }
 
     /// Leaves no descriptor open behind the connection, in a process that counts and closes its own: its writers, and the
@@ -269,7 +273,8 @@ impl Connection {
     /// # Errors
     /// [`AttachError`].
     pub fn known_events(&self) -> Result<KnownEvents<'_>, AttachError> {
-        let board = Board::open(self.switchboard()?).map_err(|source| AttachError::Switchboard { source })?;
+        let board =
+            Board::open(self.switchboard(0)?.0).map_err(|source| AttachError::Switchboard { source })?;
         Ok(KnownEvents::new(self, &board))
     }
 

@@ -12,7 +12,8 @@ use crate::rules::{Action, PidList, Publisher, Rules, RulesError, Trigger};
 use ringtap_abi::control::split_event;
 use ringtap_abi::switchboard::RULES;
 use rustix::fd::OwnedFd;
-use std::sync::atomic::Ordering::{Relaxed, Release};
+use std::sync::atomic::Ordering::{Relaxed, Release, SeqCst};
+use std::sync::atomic::fence;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 #[derive(Debug)]
@@ -105,6 +106,8 @@ impl Common {
         pids: Option<&[u32]>,
     ) -> Result<(), RulesError> {
         self.rules.set_pids(instance, list, pids)?;
+        // S7: pairs with the fence in `Board::switch_on`.
+        fence(SeqCst);
         for (id, word) in (0..=u16::MAX).zip(self.board.words()) {
             if word.load(Relaxed) != 0 {
                 self.rules.mark(id, |has_rules| self.mark(id, has_rules));
@@ -226,14 +229,13 @@ impl Common {
 
     /// Sets or clears bits of an event's word: from now on, in all attached processes.
     pub(crate) fn switch(&self, id: u16, bits: u64, on: bool) {
-        let word = self.board.word(id);
-        // Relaxed: an event about to be written while it is switched may be either.
-        if on {
-            let rules = if bits != 0 && self.rules.region().has_pid_lists() { RULES } else { 0 };
-            word.fetch_or(bits | rules, Relaxed)
-        } else {
-            word.fetch_and(!bits, Relaxed)
-        };
+        match (on, bits) {
+            // Where it is on nowhere, nobody has to look at its rules.
+            (true, 0) => {}
+            (true, _) => self.board.switch_on(id, bits),
+            // Relaxed: an event about to be written while it is switched may be either.
+            (false, _) => _ = self.board.word(id).fetch_and(!bits, Relaxed),
+        }
     }
 
     /// Takes an instance off the switchboard: no event goes there, and its place is free.
@@ -296,5 +298,37 @@ impl Common {
             // A counter that is full will be read.
             let _ = rustix::io::write(&*teller, &1u64.to_le_bytes());
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ringtap_abi::switchboard::TOP;
+    use std::sync::Barrier;
+
+    #[test]
+    fn an_event_that_is_switched_on_while_a_list_is_made_looks_at_the_list() {
+        let common = Common::new(0).expect("memory");
+        let id = FIRST_ID;
+        let turn = Barrier::new(2);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                for _ in 0..3000 {
+                    turn.wait();
+                    common.switch(id, TOP, true);
+                    turn.wait();
+                }
+            });
+            for round in 0..3000 {
+                common.set_pids(0, PidList::Only, None).expect("it is possible");
+                common.switch(id, TOP, false);
+                common.board().word(id).store(0, Relaxed);
+                turn.wait();
+                common.set_pids(0, PidList::Only, Some(&[7])).expect("it is possible");
+                turn.wait();
+                assert_eq!(common.board().word(id).load(Relaxed), TOP | RULES, "round {round}");
+            }
+        });
     }
 }

@@ -155,13 +155,10 @@ impl Actor for Acting<'_> {
 
     fn set_on(&self, instance: usize, event: u16, on: bool) {
         let board = self.targets.board();
-        let word = board.word(event);
         if on {
-            // Lists of pids count for events that were off when they were made.
-            let rules = if board.region().has_pid_lists() { RULES } else { 0 };
-            word.fetch_or(1 << instance | rules, Relaxed);
+            board.switch_on(event, 1 << instance);
         } else {
-            word.fetch_and(!(1 << instance), Relaxed);
+            board.word(event).fetch_and(!(1 << instance), Relaxed);
         }
     }
 }

@@ -18,16 +18,15 @@ pub struct Task {
 }
 
 thread_local! {
-    /// The switchboard in which the thread is noted, by its address. No destructor: signal handlers come here.
-    static NOTED: Cell<usize> = const { Cell::new(0) };
+    /// The number of the switchboard in which the thread is noted. No destructor: signal handlers come here.
+    static NOTED: Cell<u64> = const { Cell::new(0) };
 }
 
 /// Notes the calling thread, unless it is noted already. Neither allocates nor locks.
 #[inline]
 pub(crate) fn note(board: &Board) {
-    let address = std::ptr::from_ref(board).addr();
-    if NOTED.get() != address {
-        NOTED.set(address);
+    if NOTED.get() != board.number() {
+        NOTED.set(board.number());
         write(board);
     }
 }
@@ -70,7 +69,7 @@ pub(crate) fn find(board: &Board, tid: u32) -> Option<Task> {
     found.find(|task| task.tid == tid).map(named)
 }
 
-fn named(task: TaskName) -> Task {
+pub(crate) fn named(task: TaskName) -> Task {
     let len = task.comm.iter().position(|&byte| byte == 0).unwrap_or(task.comm.len());
     let comm = String::from_utf8_lossy(&task.comm[..len]);
     // What a process calls itself is its own affair, but a trace has lines.
@@ -81,6 +80,16 @@ fn named(task: TaskName) -> Task {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Of which one may lie where the one before lay.
+    #[test]
+    fn a_thread_is_noted_in_each_of_many_switchboards() {
+        for round in 0..20 {
+            let board = Board::create().expect("memory");
+            note(&board);
+            assert!(find(&board, thread::id()).is_some(), "round {round}");
+        }
+    }
 
     #[test]
     fn threads_are_noted_with_their_names_and_the_newest_are_kept() {

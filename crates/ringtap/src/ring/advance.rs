@@ -26,6 +26,8 @@ pub(super) fn turn(
     let tail = expected.tail;
     let Some(page) = claim(ring, tail)? else { return Ok(Step::Again(Outcome::Changed)) };
     let next = Place::new(page, tail.seq() + 1);
+    // A ring that was retired stays it: a reset turns its pages all the same.
+    let next = if tail.is_retired() { next.retired() } else { next };
     let turn = Turn {
         expected: *expected,
         page,

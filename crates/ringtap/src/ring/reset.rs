@@ -116,6 +116,19 @@ mod tests {
     }
 
     #[test]
+    fn a_ring_that_is_over_stays_it() {
+        let (_fd, mapping) = map::create(Geometry::new(4096, 2).unwrap(), 0).unwrap();
+        let ring = mapping.ring();
+        let mut reader = Reader::new(&ring);
+        write_some(&ring, 10);
+        assert_eq!(crate::ring::retire::retire(&ring, None), Ok(true));
+        assert_eq!(reset(&ring, &mut reader, &Exclusive, 0), Ok(true));
+        assert_eq!(ring.written().unwrap(), reader.base_index(), "it is empty");
+        assert!(ring.tail().unwrap().is_retired());
+        assert_eq!(get_reader(&ring, &mut reader), Ok(Handed::Nothing));
+    }
+
+    #[test]
     fn what_is_written_right_behind_the_turn_counts() {
         let (_fd, mapping) = map::create(Geometry::new(4096, 2).unwrap(), 0).unwrap();
         let ring = mapping.ring();

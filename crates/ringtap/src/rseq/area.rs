@@ -85,18 +85,17 @@ thread_local! {
 
 /// Whether this process's threads can run sections at all; the calling thread is the example.
 pub(crate) fn available() -> bool {
-    let has_area = cfg!(any(target_arch = "x86_64", target_arch = "aarch64")) && Area::of_thread().is_some();
-    if has_area {
-        stay_loaded();
-    }
-    has_area
+    stay_loaded();
+    KEY.get_or_init(make_key);
+    cfg!(any(target_arch = "x86_64", target_arch = "aarch64")) && Area::of_thread().is_some()
 }
 
 /// Keeps the library that this code is in from being unloaded.
 ///
 /// A thread's area names the section that ran last until the kernel next looks at it. Were its descriptor unmapped
-/// then, by `dlclose`, the kernel would kill the process.
-fn stay_loaded() {
+/// then, by `dlclose`, the kernel would kill the process. Threads of the library's own and hooks of its end or of forks
+/// would run into what is no more.
+pub(crate) fn stay_loaded() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
         let mut info = MaybeUninit::<libc::Dl_info>::zeroed();
@@ -182,20 +181,41 @@ fn thread_pointer() -> *mut u8 {
     std::ptr::null_mut()
 }
 
-/// An area of our own, taken back from the kernel when its thread ends.
-struct OwnArea(UnsafeCell<Area>);
-
-impl Drop for OwnArea {
-    fn drop(&mut self) {
-        AREA.set(None);
-        MISSING.set(true);
-        // The kernel writes to a registered area whenever it resumes the thread, and this one goes now.
-        let _ = register(self.0.get(), UNREGISTER);
-    }
+thread_local! {
+    /// An area of our own. No destructor, whose registration would allocate: see [`KEY`].
+    static OWN: UnsafeCell<Area> = const { UnsafeCell::new(Area::unregistered()) };
 }
 
-thread_local! {
-    static OWN: OwnArea = const { OwnArea(UnsafeCell::new(Area::unregistered())) };
+/// Has threads take their areas back from the kernel when they end; made by [`available`], before any thread needs it.
+/// `None` where nobody is to have an area of ours.
+static KEY: OnceLock<Option<libc::pthread_key_t>> = OnceLock::new();
+
+/// Values of later keys lie in memory that glibc allocates when a thread first has one.
+const KEYS_WITHOUT_ALLOCATION: libc::pthread_key_t = 32;
+
+fn make_key() -> Option<libc::pthread_key_t> {
+    if libc_offset().is_some() || switched_off() {
+        return None;
+    }
+    let mut key = 0;
+    // SAFETY: the destructor stays loaded; see `take_back`.
+    if unsafe { libc::pthread_key_create(&raw mut key, Some(take_back)) } != 0 {
+        return None;
+    }
+    if cfg!(target_env = "gnu") && key >= KEYS_WITHOUT_ALLOCATION {
+        // A signal handler may be the first to need it. Without it, writers take the lock.
+        // SAFETY: no thread has a value.
+        unsafe { libc::pthread_key_delete(key) };
+        return None;
+    }
+    Some(key)
+}
+
+/// The thread ends: the kernel writes to a registered area whenever it resumes the thread, and this one goes now.
+extern "C" fn take_back(area: *mut libc::c_void) {
+    AREA.set(None);
+    MISSING.set(true);
+    let _ = register(area.cast(), UNREGISTER);
 }
 
 /// The user's switch: with it off nobody has an area, and every buffer's writers take the lock.
@@ -207,10 +227,14 @@ fn switched_off() -> bool {
 }
 
 fn own_area() -> Option<NonNull<Area>> {
-    if switched_off() {
+    let key = (*KEY.get()?)?;
+    let area = OWN.with(UnsafeCell::get);
+    // First, so that a registered area is always taken back. To take back one that is not does nothing.
+    // SAFETY: the key was made for this, and is never deleted.
+    if unsafe { libc::pthread_setspecific(key, area.cast()) } != 0 || !register(area, 0) {
         return None;
     }
-    OWN.try_with(|own| register(own.0.get(), 0).then(|| NonNull::new(own.0.get())).flatten()).ok().flatten()
+    NonNull::new(area)
 }
 
 /// Gives the calling thread an area that nobody registered, and writes `cpu` into it; `false` where the thread has
@@ -221,7 +245,7 @@ pub(crate) fn pretend(cpu: u32) -> bool {
     }
     OWN.with(|own| {
         // SAFETY: the thread's own, and valid; nobody refers to it while the thread has no area.
-        let area = unsafe { &*own.0.get() };
+        let area = unsafe { &*own.get() };
         area.cpu_id_start.store(cpu, Relaxed);
         area.cpu_id.store(cpu, Relaxed);
         AREA.set(Some(NonNull::from(area)));

@@ -41,7 +41,7 @@ pub(crate) use aarch64 as native;
 #[cfg(all(target_arch = "x86_64", not(loom)))]
 pub(crate) use x86_64 as native;
 
-pub(crate) use area::{Area, available, pretend};
+pub(crate) use area::{Area, available, pretend, stay_loaded};
 
 /// How a section ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -43,10 +43,11 @@ pub struct Event<'a> {
     pub cpu: u32,
 }
 
-/// A trigger that fires.
+/// A trigger that fires. Small: a list of as many as there may be lies on the writer's stack, which may be a signal
+/// handler's.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Fired {
-    instance: usize,
+    instance: u8,
     kind: Kind,
     event: u16,
     counter: Option<Counter>,
@@ -177,7 +178,7 @@ fn by_block(
             if !head.is_paused && accepts(trigger.filter)? {
                 let (behind, counter) = (section.head.acts_behind, trigger.counter);
                 fire(Fired {
-                    instance,
+                    instance: section.head.instance,
                     kind: head.kind,
                     event: head.event,
                     counter,
@@ -195,7 +196,7 @@ fn by_block(
 
 /// Does what a trigger says. A counter is only counted down by what has an effect.
 fn act(region: &Region<'_>, trigger: &Fired, event: &Event<'_>, actor: &impl Actor) {
-    let instance = trigger.instance;
+    let instance = usize::from(trigger.instance);
     let may = || trigger.counter.is_none_or(|counter| region.count_down(counter));
     let on = matches!(trigger.kind, Kind::TraceOn | Kind::EnableEvent);
     match trigger.kind {

@@ -12,8 +12,11 @@ use crate::event::registry::USER_STACK_ID;
 const CALLERS: usize = 8;
 /// Bytes of a record: common fields, process, padding, addresses.
 const LEN: usize = 16 + 8 * CALLERS;
-/// Bytes of the stack that are looked at, from the frame on.
-const WINDOW: usize = 8192;
+/// Bytes of the stack that are read at a time. Few: they are copied to this very stack, which may be a signal handler's of a
+/// few KiB.
+const PIECE: usize = 256;
+/// How far above the first frame the last one may lie, in bytes.
+const REACH: u64 = 8192;
 
 /// The payload of a `user_stack` record of the calling thread.
 #[inline(never)]
@@ -35,23 +38,42 @@ pub(super) fn callers<const N: usize>() -> [u64; N] {
 /// The return addresses of the frame at `base` and of those that it leads to.
 fn walk<const N: usize>(base: u64) -> [u64; N] {
     let mut callers = [0; N];
-    let mut window = [0u8; WINDOW];
-    let stack = read_own(base, &mut window);
-    let word = |at: u64| {
-        let offset = usize::try_from(at.checked_sub(base)?).ok()?;
-        stack.get(offset..)?.first_chunk().map(|bytes| u64::from_le_bytes(*bytes))
-    };
+    let mut piece = Piece { start: 0, len: 0, bytes: [0; PIECE] };
     let mut frame = base;
     for caller in &mut callers {
-        let (Some(next), Some(address)) = (word(frame), word(frame.wrapping_add(8))) else { break };
+        let Some([next, address]) = piece.frame(frame) else { break };
         *caller = address;
         // Callers' frames lie above; anything else is no frame pointer.
-        if next <= frame || !next.is_multiple_of(8) {
+        if next <= frame || next - base >= REACH || !next.is_multiple_of(8) {
             break;
         }
         frame = next;
     }
     callers
+}
+
+/// A copied piece of the stack.
+struct Piece {
+    start: u64,
+    len: usize,
+    bytes: [u8; PIECE],
+}
+
+impl Piece {
+    /// The two words of a frame: where its caller's lies, and the return address. `None` where they cannot be read.
+    fn frame(&mut self, at: u64) -> Option<[u64; 2]> {
+        self.words(at).or_else(|| {
+            (self.start, self.len) = (at, read_own(at, &mut self.bytes));
+            self.words(at)
+        })
+    }
+
+    /// The words there, if they were copied.
+    fn words(&self, at: u64) -> Option<[u64; 2]> {
+        let offset = usize::try_from(at.checked_sub(self.start)?).ok()?;
+        let (words, _) = self.bytes[..self.len].get(offset..)?.as_chunks::<8>();
+        words.first_chunk().map(|words| words.map(u64::from_le_bytes))
+    }
 }
 
 #[inline(always)]
@@ -74,22 +96,22 @@ fn frame_pointer() -> u64 {
     frame
 }
 
-/// As much of this process's memory from `address` on as there is.
-fn read_own(address: u64, into: &mut [u8]) -> &[u8] {
-    let local = libc::iovec { iov_base: into.as_mut_ptr().cast(), iov_len: into.len() };
+/// Copies this process's memory from `address` on, as much as there is; how many bytes these are.
+fn read_own(address: u64, into: &mut [u8; PIECE]) -> usize {
+    let local = libc::iovec { iov_base: into.as_mut_ptr().cast(), iov_len: PIECE };
     // By pages: of one that cannot be read whole, nothing is.
-    let remote = pages(address, into.len());
+    let remote = pages(address);
     let me = rustix::process::getpid().as_raw_nonzero().get();
     // SAFETY: the kernel writes to `into` alone, and at most its length; what it reads it checks.
     let read =
         unsafe { libc::process_vm_readv(me, &raw const local, 1, remote.as_ptr(), remote.len() as u64, 0) };
-    &into[..usize::try_from(read).unwrap_or(0)]
+    usize::try_from(read).unwrap_or(0)
 }
 
-/// The range cut at the borders of pages.
-fn pages(address: u64, len: usize) -> [libc::iovec; WINDOW / 4096 + 1] {
+/// A piece's range, cut at the border of pages.
+fn pages(address: u64) -> [libc::iovec; 2] {
     let mut at = address;
-    let end = address.saturating_add(len as u64);
+    let end = address.saturating_add(PIECE as u64);
     std::array::from_fn(|_| {
         let stop = (at | 4095).saturating_add(1).min(end);
         let iov_len = usize::try_from(stop - at).unwrap_or(0);
@@ -107,27 +129,30 @@ mod tests {
 
     #[test]
     fn a_stack_is_read_to_its_end_and_no_further() {
-        let mut window = [0; WINDOW];
-        assert_eq!(read_own(8, &mut window).len(), 0);
+        let mut piece = [0; PIECE];
+        assert_eq!(read_own(8, &mut piece), 0);
         let local = [7u8; 64];
-        let read = read_own(local.as_ptr().addr() as u64, &mut window);
-        assert!(read.starts_with(&local), "{} bytes", read.len());
+        let read = read_own(local.as_ptr().addr() as u64, &mut piece);
+        assert!(piece[..read].starts_with(&local), "{read} bytes");
     }
 
     #[test]
     fn frames_are_followed_upwards_as_far_as_they_go() {
-        let stack: [AtomicU64; 32] = std::array::from_fn(|_| AtomicU64::new(0));
+        let stack: [AtomicU64; 160] = std::array::from_fn(|_| AtomicU64::new(0));
         let at = |place: usize| stack.as_ptr().addr() as u64 + 8 * place as u64;
-        for (frame, next, caller) in [(0, 4, 0x1001), (4, 20, 0x1002), (20, 10, 0x1003)] {
+        // The third one is not in the first's piece, nor whole in the second's.
+        for (frame, next, caller) in [(0, 4, 0x1001), (4, 35, 0x1002), (35, 10, 0x1003)] {
             stack[frame].store(at(next), Relaxed);
             stack[frame + 1].store(caller, Relaxed);
         }
         assert_eq!(walk(at(0)), [0x1001, 0x1002, 0x1003, 0, 0], "the third frame leads back");
         assert_eq!(walk(at(0)), [0x1001, 0x1002]);
-        stack[4].store(at(20) + 1, Relaxed);
+        stack[4].store(at(35) + 1, Relaxed);
         assert_eq!(walk(at(0)), [0x1001, 0x1002, 0], "no frame lies there");
         stack[4].store(u64::MAX - 7, Relaxed);
         assert_eq!(walk(at(0)), [0x1001, 0x1002, 0], "nothing can be read there");
+        stack[4].store(at(0) + REACH, Relaxed);
+        assert_eq!(walk(at(0)), [0x1001, 0x1002, 0], "no frame is so far away");
         assert_eq!(walk(8), [0; 8]);
     }
 

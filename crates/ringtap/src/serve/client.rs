@@ -5,15 +5,16 @@ use super::requests::{self, Answer, Cost, Session};
 use super::tree::Peer;
 use super::{limits, packet};
 use crate::instance::Instances;
+use crate::unshared::Unshared;
 use ringtap_abi::control::{Header, answer};
 use rustix::event::PollFlags;
-use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
+use rustix::fd::{AsFd, BorrowedFd};
 use rustix::io::Errno;
 use std::time::Instant;
 
 #[derive(Debug)]
 pub(super) struct Client {
-    socket: OwnedFd,
+    socket: Unshared,
     session: Session,
     /// Its socket was full. It is not read from before this is sent.
     unsent: Option<Answer>,
@@ -25,7 +26,7 @@ pub(super) struct Client {
 }
 
 impl Client {
-    pub(super) fn new(socket: OwnedFd, peer: Peer) -> Self {
+    pub(super) fn new(socket: Unshared, peer: Peer) -> Self {
         let deadline = Some(Instant::now() + limits::PATIENCE);
         Self { socket, session: Session::new(peer), unsent: None, call: None, deadline, over: false }
     }
@@ -133,7 +134,7 @@ impl AsFd for Client {
 }
 
 /// Tells a connection, before it asks, why it is closed. Who does not read it just sees it closed.
-pub(super) fn refuse(socket: &OwnedFd, errno: Errno, reason: &str) {
+pub(super) fn refuse(socket: impl AsFd, errno: Errno, reason: &str) {
     let value = u64::from(errno.raw_os_error().cast_unsigned());
     let header = Header { kind: answer::ERROR, cpu: 0, value };
     let _ = packet::send(socket, &header, reason.as_bytes(), None);
@@ -144,6 +145,7 @@ mod tests {
     use super::*;
     use crate::host::{Config, Host};
     use ringtap_abi::control::{MAX_PACKET, PROTOCOL, Part, request, role};
+    use rustix::fd::OwnedFd;
     use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType};
 
     /// A client that said HELLO, and its other end.
@@ -151,6 +153,7 @@ mod tests {
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
         let pair = rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None);
         let (ours, theirs) = pair.expect("sockets can be made");
+        let ours = Unshared::new(|| Ok(ours)).expect("there is room");
         let mut client = Client::new(ours, Peer { uid: 0, gid: 0, pid: 1 });
         ask(&theirs, request::HELLO, PROTOCOL, role::READER);
         client.turn(host, None, 0, &mut [0; MAX_PACKET]);

@@ -27,7 +27,7 @@ pub(crate) mod socket;
 mod takeover;
 mod tree;
 
-pub use takeover::take_over;
+pub use takeover::{passed_socket, take_over, take_over_passed};
 
 pub use tree::{Peer, Tree, TreeCall, TreeRefusal};
 
@@ -71,6 +71,9 @@ pub enum ServeError {
         /// The socket's path.
         path: PathBuf,
     },
+    /// What this process was started with is not what a host serves on.
+    #[error("the descriptor that was passed to serve on {0}")]
+    Passed(&'static str),
     /// A name that cannot be a file's.
     #[error("{name:?} cannot name an instance: use letters, digits, '-', '_' and '.', no '.' first")]
     Name {

@@ -88,6 +88,7 @@ pub(super) struct Answer {
 pub(super) enum Descriptor {
     Buffer(Arc<OwnedFd>),
     Switchboard(Arc<Common>),
+    Tasks(Arc<Common>),
 }
 
 impl Descriptor {
@@ -95,6 +96,7 @@ impl Descriptor {
         match self {
             Self::Buffer(fd) => Some(fd.as_fd()),
             Self::Switchboard(common) => common.board().fd(),
+            Self::Tasks(common) => common.board().tasks_file(),
         }
     }
 }
@@ -212,7 +214,7 @@ fn answer_request(
                 None => get_buffer(&host()?, cpu, role, Wanted::After(value)),
             }
         }
-        request::GET_SWITCHBOARD => switchboard(instances, role),
+        request::GET_SWITCHBOARD => switchboard(instances, role, value),
         request::CLAIM => claim(&host()?, session, place, role),
         request::RELEASE => {
             session.claims.retain(|&(claimed, _)| claimed != place);
@@ -337,12 +339,19 @@ fn get_buffer(host: &Host, cpu: u32, role: Role, wanted: Wanted) -> Result<Answe
     Ok(Answer { descriptor: Some(Descriptor::Buffer(fd)), ..ok(len) })
 }
 
-fn switchboard(instances: &Instances, role: Role) -> Result<Answer, Refusal> {
+fn switchboard(instances: &Instances, role: Role, which: u64) -> Result<Answer, Refusal> {
     if role != Role::Writer {
         let reason = "the switchboard can be written, so a reader does not get it: attach as a writer";
         return Err(refusal(Errno::PERM, reason));
     }
-    Ok(Answer { descriptor: Some(Descriptor::Switchboard(Arc::clone(instances.common()))), ..ok(0) })
+    let common = Arc::clone(instances.common());
+    let has_file = u64::from(common.board().tasks_file().is_some());
+    let descriptor = match which {
+        0 => Descriptor::Switchboard(common),
+        1 if has_file == 1 => Descriptor::Tasks(common),
+        _ => return Err(refusal(Errno::NOENT, "the tasks lie on the switchboard: ask for that")),
+    };
+    Ok(Answer { descriptor: Some(descriptor), ..ok(has_file) })
 }
 
 fn claim(host: &Host, session: &mut Session, place: u32, role: Role) -> Result<Answer, Refusal> {

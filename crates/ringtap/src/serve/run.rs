@@ -10,6 +10,7 @@ use super::limits;
 use super::socket::{self, Listener};
 use super::tree::Peer;
 use crate::instance::{Instances, followers};
+use crate::unshared::Unshared;
 use ringtap_abi::control::MAX_PACKET;
 use rustix::event::epoll::{self, EventData, EventFlags};
 use rustix::event::{EventfdFlags, PollFlags, Timespec};
@@ -40,7 +41,7 @@ pub(super) struct Loop {
     news: Arc<OwnedFd>,
     /// Signalled when the loop has to end. Kept, as the others, for as long as it is waited for.
     _stop: Arc<OwnedFd>,
-    epoll: OwnedFd,
+    epoll: Unshared,
     clients: Vec<Option<Seat>>,
     /// How many of them there are.
     count: usize,
@@ -76,7 +77,7 @@ impl Loop {
         news: Arc<OwnedFd>,
     ) -> Result<Self, Errno> {
         let Options { group, tree, arrivals } = options;
-        let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
+        let epoll = Unshared::new(|| epoll::create(epoll::CreateFlags::CLOEXEC))?;
         for (fd, token) in [(stop.as_fd(), STOP), (news.as_fd(), NEWS), (listener.socket.as_fd(), LISTENER)] {
             epoll::add(&epoll, fd, EventData::new_u64(token), EventFlags::IN)?;
         }
@@ -216,7 +217,7 @@ impl Loop {
     fn accept(&mut self) {
         for _ in 0..limits::ACCEPTS_PER_TURN {
             let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-            match rustix::net::accept_with(&self.listener.socket, flags) {
+            match Unshared::new(|| rustix::net::accept_with(&self.listener.socket, flags)) {
                 Ok(socket) => self.admit(socket),
                 // The client gave up, or a signal came.
                 Err(Errno::CONNABORTED | Errno::INTR) => {}
@@ -234,7 +235,7 @@ impl Loop {
     }
 
     /// Makes a connection a client, or says why not.
-    fn admit(&mut self, socket: OwnedFd) {
+    fn admit(&mut self, socket: Unshared) {
         let Ok(peer) = socket::peer(&socket) else { return };
         let is_member = || self.group.is_some_and(|group| socket::is_member(&socket, peer, group));
         if peer.uid != self.owner && peer.uid != 0 && !is_member() {

@@ -5,10 +5,13 @@
 
 use super::tree::Peer;
 use super::{ServeError, limits};
+use crate::unshared::Unshared;
 use rustix::fd::{AsFd, AsRawFd, OwnedFd};
 use rustix::fs::{AtFlags, CWD, FileType, FlockOperation, Mode, OFlags, Stat};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -18,11 +21,20 @@ const NOW: rustix::fs::Timespec = rustix::fs::Timespec { tv_sec: 0, tv_nsec: rus
 /// The socket, and what is needed to remove it and nothing else.
 #[derive(Debug)]
 pub(super) struct Listener {
-    pub(super) socket: OwnedFd,
+    pub(super) socket: Unshared,
     path: PathBuf,
-    inode: (u64, u64),
+    ours: Ours,
     /// Whether a dead host's socket was there.
     pub(super) succeeds: bool,
+}
+
+/// What is removed at the end.
+#[derive(Debug)]
+enum Ours {
+    /// The socket's file, by its inode.
+    Socket((u64, u64)),
+    /// The file that says that there is a host: the socket is somebody else's, and stays.
+    Mark(PathBuf),
 }
 
 impl Listener {
@@ -35,7 +47,7 @@ impl Listener {
             move |errno: Errno| ServeError::System { action, path: path.to_owned(), source: errno.into() }
         };
         let directory = open_directory(path)?;
-        let socket = new_socket().map_err(failed("make a socket for"))?;
+        let socket = Unshared::new(new_socket).map_err(failed("make a socket for"))?;
         // The file gets the socket's mode when it is bound, so it is never open to others for a moment.
         rustix::fs::fchmod(&socket, Mode::RUSR | Mode::WUSR).map_err(failed("protect"))?;
         lock(&directory, path)?;
@@ -48,7 +60,7 @@ impl Listener {
             bound => bound.map(|()| false).map_err(failed("bind"))?,
         };
         let inode = inode(&status(path).map_err(failed("look at"))?);
-        let listener = Self { socket, path: path.to_owned(), inode, succeeds };
+        let listener = Self { socket, path: path.to_owned(), ours: Ours::Socket(inode), succeeds };
         if let Some(group) = group {
             listener.open_to(group).inspect_err(|_| listener.remove())?;
         }
@@ -58,6 +70,25 @@ impl Listener {
         let now = rustix::fs::Timestamps { last_access: NOW, last_modification: NOW };
         let _ = rustix::fs::utimensat(CWD, path, &now, AtFlags::SYMLINK_NOFOLLOW);
         Ok(listener)
+    }
+
+    /// Takes a socket that listens already. It outlives hosts, so a file beside it says whether one was killed.
+    pub(super) fn passed(socket: OwnedFd) -> Result<Self, ServeError> {
+        let path = path_of(&socket).ok_or(ServeError::Passed(NOT_LISTENING))?;
+        let failed = |action| {
+            let path = path.clone();
+            move |errno: Errno| ServeError::System { action, path, source: errno.into() }
+        };
+        // Whose descriptor it is as well may have made it to wait.
+        rustix::io::ioctl_fionbio(&socket, true).map_err(failed("set up"))?;
+        let socket = Unshared::new(|| Ok(socket)).map_err(failed("keep"))?;
+        let mut mark = path.clone().into_os_string();
+        mark.push(".host");
+        let mark = PathBuf::from(mark);
+        let succeeds = std::fs::exists(&mark).unwrap_or(false);
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+        rustix::fs::open(&mark, flags, Mode::RUSR | Mode::WUSR).map_err(failed("make a mark beside"))?;
+        Ok(Self { socket, path, ours: Ours::Mark(mark), succeeds })
     }
 
     /// Lets a group's members connect. Before anybody listens.
@@ -74,13 +105,31 @@ impl Listener {
         &self.path
     }
 
-    /// Removes the socket's file, unless it was replaced by another.
+    /// Removes the socket's file, unless it was replaced by another, or it is not ours.
     pub(super) fn remove(&self) {
-        if status(&self.path).is_ok_and(|status| inode(&status) == self.inode) {
-            // Where the directory became read-only meanwhile, the next host finds a dead socket.
-            let _ = rustix::fs::unlink(&self.path);
-        }
+        // Where the directory became read-only meanwhile, the next host finds a dead one.
+        let _ = match &self.ours {
+            Ours::Socket(ours) if status(&self.path).is_ok_and(|status| inode(&status) == *ours) => {
+                rustix::fs::unlink(&self.path)
+            }
+            Ours::Socket(_) => Ok(()),
+            Ours::Mark(mark) => rustix::fs::unlink(mark),
+        };
     }
+}
+
+/// What a passed descriptor is not.
+const NOT_LISTENING: &str =
+    "is no Unix socket for packets that listens at a path: use ListenSequentialPacket=";
+
+/// Where a socket of the host's kind listens.
+fn path_of(socket: &OwnedFd) -> Option<PathBuf> {
+    let is_it = rustix::net::sockopt::socket_domain(socket) == Ok(AddressFamily::UNIX)
+        && rustix::net::sockopt::socket_type(socket) == Ok(SocketType::SEQPACKET)
+        && rustix::net::sockopt::socket_acceptconn(socket) == Ok(true);
+    let address = rustix::net::getsockname(socket).ok().filter(|_| is_it)?;
+    let address = SocketAddrUnix::try_from(address).ok()?;
+    Some(PathBuf::from(OsStr::from_bytes(address.path_bytes()?)))
 }
 
 /// The address of a path, relative or not.
@@ -95,7 +144,7 @@ pub(crate) fn new_socket() -> Result<OwnedFd, Errno> {
 }
 
 /// The directory of the socket; made, for its owner alone, where there is none.
-fn open_directory(path: &Path) -> Result<OwnedFd, ServeError> {
+fn open_directory(path: &Path) -> Result<Unshared, ServeError> {
     let parent = match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         _ => Path::new("."),
@@ -108,11 +157,12 @@ fn open_directory(path: &Path) -> Result<OwnedFd, ServeError> {
         Err(errno) => return Err(failed("make the directory")(errno)),
     }
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    rustix::fs::open(parent, flags, Mode::empty()).map_err(failed("open the directory"))
+    let open = || rustix::fs::open(parent, flags, Mode::empty());
+    Unshared::new(open).map_err(failed("open the directory"))
 }
 
 /// Locks the directory until its descriptor is closed.
-fn lock(directory: &OwnedFd, path: &Path) -> Result<(), ServeError> {
+fn lock(directory: &Unshared, path: &Path) -> Result<(), ServeError> {
     let deadline = Instant::now() + limits::DIRECTORY_LOCK;
     loop {
         match rustix::fs::flock(directory, FlockOperation::NonBlockingLockExclusive) {
@@ -170,7 +220,7 @@ pub(crate) fn peer(socket: impl AsFd) -> Result<Peer, std::io::Error> {
 }
 
 /// Whether a peer is the host's user, root, or a member of the group.
-pub(super) fn may_attach(socket: &OwnedFd, group: Option<u32>) -> bool {
+pub(super) fn may_attach(socket: impl AsFd + Copy, group: Option<u32>) -> bool {
     let owner = rustix::process::geteuid().as_raw();
     peer(socket).is_ok_and(|peer| {
         peer.uid == owner || peer.uid == 0 || group.is_some_and(|group| is_member(socket, peer, group))

@@ -24,11 +24,13 @@ use crate::instance::remains::Remains;
 use ringtap_abi::control::{Header, MAX_PACKET, PROTOCOL, Part, cpu_of, instance_of, request};
 use ringtap_abi::switchboard::MAX_INSTANCES;
 use rustix::event::{PollFd, PollFlags, Timespec};
-use rustix::fd::OwnedFd;
-use rustix::io::Errno;
+use rustix::fd::{AsFd, FromRawFd, OwnedFd, RawFd};
+use rustix::io::{Errno, FdFlags};
 use rustix::net::SocketFlags;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
 /// Serves at `path`. Where a host was killed there and attached processes live, its instances go on: buffers,
@@ -43,8 +45,54 @@ pub fn take_over(
     config: &Config,
     options: Options,
 ) -> Result<(Instances, Server), ServeError> {
-    let path = path.as_ref();
-    let listener = Arc::new(Listener::bind(path, options.group)?);
+    start(Listener::bind(path.as_ref(), options.group)?, config, options)
+}
+
+/// As [`take_over`], on a socket that listens already and outlives hosts: the one that systemd passes, by
+/// [`passed_socket`]. Its file stays, and its mode and group are as they are; a file beside it, with `.host` behind its
+/// name, is there while a host is, and tells the next one that there is something to take over.
+///
+/// # Errors
+/// [`ServeError`] says what is in the way.
+pub fn take_over_passed(
+    socket: OwnedFd,
+    config: &Config,
+    options: Options,
+) -> Result<(Instances, Server), ServeError> {
+    start(Listener::passed(socket)?, config, options)
+}
+
+/// The socket that systemd started this process with ([sd_listen_fds(3)]), taken once.
+///
+/// # Errors
+/// [`ServeError::Passed`] where there are several.
+///
+/// [sd_listen_fds(3)]: https://www.freedesktop.org/software/systemd/man/latest/sd_listen_fds.html
+pub fn passed_socket() -> Result<Option<OwnedFd>, ServeError> {
+    /// The first one's number.
+    const FIRST: RawFd = 3;
+    static IS_TAKEN: AtomicBool = AtomicBool::new(false);
+    let number = |name| std::env::var(name).ok().and_then(|text| text.parse::<u32>().ok());
+    if number("LISTEN_PID") != Some(std::process::id()) {
+        return Ok(None);
+    }
+    match number("LISTEN_FDS") {
+        None | Some(0) => Ok(None),
+        Some(1) if IS_TAKEN.swap(true, Relaxed) => Ok(None),
+        Some(1) => {
+            // SAFETY: whoever started this process says that the descriptor is its own, and nobody took it before.
+            let socket = unsafe { OwnedFd::from_raw_fd(FIRST) };
+            rustix::io::fcntl_setfd(&socket, FdFlags::CLOEXEC)
+                .map_err(|_| ServeError::Passed("is not open: see LISTEN_FDS"))?;
+            Ok(Some(socket))
+        }
+        Some(_) => Err(ServeError::Passed("is one of several: a host serves one, see LISTEN_FDS")),
+    }
+}
+
+fn start(listener: Listener, config: &Config, options: Options) -> Result<(Instances, Server), ServeError> {
+    let listener = Arc::new(listener);
+    let path = listener.path();
     let start = || {
         let adopted = if listener.succeeds { wait_for_offer(&listener, config, options.group) } else { None };
         let made = adopted.map_or_else(|| Instances::new(config), Ok);
@@ -85,10 +133,10 @@ fn wait_for_offer(listener: &Listener, config: &Config, group: Option<u32>) -> O
 }
 
 /// Waits until there is something to receive; `false` when time is up.
-fn wait(socket: &OwnedFd, until: Instant) -> bool {
+fn wait(socket: impl AsFd, until: Instant) -> bool {
     let left = until.saturating_duration_since(Instant::now());
     let timeout = Timespec::try_from(left).ok();
-    let mut fds = [PollFd::new(socket, PollFlags::IN)];
+    let mut fds = [PollFd::new(&socket, PollFlags::IN)];
     match rustix::event::poll(&mut fds, timeout.as_ref()) {
         Ok(ready) => ready > 0,
         Err(_) => left > Duration::ZERO,

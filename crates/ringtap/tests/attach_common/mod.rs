@@ -80,10 +80,16 @@ pub(crate) struct Other {
 
 impl Other {
     pub(crate) fn start(role: &str, socket: &Path) -> Self {
+        Self::start_with(role, socket, &[])
+    }
+
+    /// As [`start`](Self::start), with more of an environment.
+    pub(crate) fn start_with(role: &str, socket: &Path, environment: &[(&str, &str)]) -> Self {
         let mut child = Command::new(std::env::current_exe().expect("it has a path"))
             .args(["process", "--exact", "--ignored", "--nocapture", "--test-threads=1"])
             .env(ROLE, role)
             .env(SOCKET, socket)
+            .envs(environment.iter().copied())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
@@ -129,6 +135,12 @@ impl Other {
         let pid = Pid::from_child(&self.child);
         kill_process(pid, Signal::STOP).expect("it is ours");
         waitid(WaitId::Pid(pid), WaitIdOptions::STOPPED).expect("it is ours");
+    }
+
+    /// Lets a process go on that was stopped.
+    pub(crate) fn resume(&self) {
+        use rustix::process::{Pid, Signal, kill_process};
+        kill_process(Pid::from_child(&self.child), Signal::CONT).expect("it is ours");
     }
 
     pub(crate) fn kill(mut self) {

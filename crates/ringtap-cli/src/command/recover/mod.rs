@@ -99,7 +99,10 @@ pub fn run(args: &Args, output: &mut Output) -> Result<Outcome> {
     }
     let pages: usize = buffers.iter().map(|(_, recovered)| recovered.kept()).sum();
     let kept = Kept::of(buffers.iter().map(|(_, recovered)| recovered), args.all);
-    let (tasks, symbols, strings) = (Tasks::default(), Symbols::default(), Strings::default());
+    let (mut tasks, symbols, strings) = (Tasks::default(), Symbols::default(), Strings::default());
+    for task in &found.tasks {
+        tasks.set(task.tid.cast_signed(), task.comm.as_bytes());
+    }
     let sources = Sources { formats: &formats, tasks: &tasks, symbols: &symbols, strings: &strings };
     let lines = Lines { layout, sources, in_ns: kept.in_ns };
     lines.print(&kept, &damages, buffers.len(), output)?;

@@ -5,7 +5,8 @@ use ringtap::Config;
 use ringtap::serve::{self, Peer, Server, TreeCall, TreeRefusal};
 use ringtap_daemon::control::Control;
 use ringtap_daemon::fs::{Ownership, Socket, Tree};
-use std::path::Path;
+use rustix::fd::OwnedFd;
+use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 
 /// The tree of instances that are not there yet: a host that starts is connected to before it has any.
@@ -18,6 +19,15 @@ impl serve::Tree for Later {
     }
 }
 
+/// What a host is served on.
+#[derive(Debug)]
+pub(super) enum On {
+    /// A socket of its own, at this path.
+    Path(PathBuf),
+    /// One that listens already.
+    Passed(OwnedFd),
+}
+
 /// Serves a host on a socket: the one that was killed there, where processes that are attached live, else a new one.
 /// What could not be restored is said.
 ///
@@ -26,13 +36,16 @@ impl serve::Tree for Later {
 pub(super) fn serve(
     config: &Config,
     ownership: Ownership,
-    socket: &Path,
+    on: On,
     group: Option<u32>,
 ) -> Result<(Tree, Server)> {
     let later = Arc::new(Later::default());
     let tree = Arc::clone(&later) as Arc<dyn serve::Tree>;
     let options = serve::Options { group, tree: Some(tree), ..serve::Options::default() };
-    let served = serve::take_over(socket, config, options);
+    let served = match on {
+        On::Path(socket) => serve::take_over(socket, config, options),
+        On::Passed(socket) => serve::take_over_passed(socket, config, options),
+    };
     let (instances, server) = served.context("cannot serve")?;
     let is_taken_over = instances.saved_settings().is_some();
     let control = Control::new(instances);

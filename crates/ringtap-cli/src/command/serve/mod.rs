@@ -6,6 +6,7 @@ mod host;
 use crate::outcome::Outcome;
 use crate::signals::Signals;
 use anyhow::{Context, Result, bail};
+use host::On;
 use ringtap::Config;
 use ringtap_daemon::fs::{Mount, Ownership, Tree};
 use std::path::{Path, PathBuf};
@@ -21,7 +22,8 @@ Examples:
 
 Applications find the socket in RINGTAP_SOCKET. It runs until Ctrl-C or SIGTERM, and leaves nothing
 mounted. Where it was killed, programs that are attached trace on; the next one on the same socket goes
-on with their buffers, instances and settings, and takes away what is left on the same directory.";
+on with their buffers, instances and settings, and takes away what is left on the same directory.
+Started by systemd for a .socket unit, it serves on the socket that it is passed.";
 
 /// How often it is looked whether we are to stop, or were unmounted.
 const LOOK_AGAIN: Duration = Duration::from_millis(200);
@@ -101,13 +103,15 @@ pub fn until_stopped(
     }
     let group = group.map(find_group).transpose()?;
     let signals = Signals::catch().context("cannot catch signals")?;
-    let socket = match socket {
-        Some(socket) => socket.to_owned(),
-        None => ringtap::serve::default_path("default").context("cannot choose a socket")?,
+    let on = match (ringtap::serve::passed_socket().context("cannot serve")?, socket) {
+        (Some(passed), None) => On::Passed(passed),
+        (Some(_), Some(_)) => bail!("a socket was passed to serve on: leave --socket out"),
+        (None, Some(socket)) => On::Path(socket.to_owned()),
+        (None, None) => On::Path(ringtap::serve::default_path("default").context("cannot choose a socket")?),
     };
-    let (tree, _server) = host::serve(config, ownership, &socket, group)?;
+    let (tree, server) = host::serve(config, ownership, on, group)?;
     let mount = directory.map(|directory| mounted(&tree, directory)).transpose()?;
-    anstream::eprintln!("ringtap: applications attach with RINGTAP_SOCKET={}", socket.display());
+    anstream::eprintln!("ringtap: applications attach with RINGTAP_SOCKET={}", server.path().display());
     loop {
         signals.sleep(LOOK_AGAIN);
         if let Some(signal) = signals.caught() {

@@ -40,11 +40,13 @@ pub(crate) struct Backing {
 
 impl Device {
     pub(crate) fn open() -> Result<Self, Errno> {
-        let fd = rustix::fs::open("/dev/fuse", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())?;
+        // A request that was announced may be taken back before it is read: then there is none to wait for.
+        let flags = OFlags::RDWR | OFlags::CLOEXEC | OFlags::NONBLOCK;
+        let fd = rustix::fs::open("/dev/fuse", flags, Mode::empty())?;
         Ok(Self { fd })
     }
 
-    /// Reads one request. `ENODEV` once the file system is unmounted.
+    /// Reads one request. `EAGAIN` where there is none, `ENODEV` once the file system is unmounted.
     pub(crate) fn receive(&self, buffer: &mut [u8]) -> Result<usize, Errno> {
         rustix::io::read(&self.fd, buffer)
     }
