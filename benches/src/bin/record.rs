@@ -49,6 +49,9 @@ enum What {
         /// How long
         #[arg(long, default_value_t = 5)]
         seconds: u64,
+        /// Have the disk take it every so many seconds
+        #[arg(long)]
+        sync: Option<u32>,
     },
     /// The application.
     #[command(hide = true)]
@@ -61,7 +64,7 @@ fn main() -> Result<()> {
     let ringtap = args.ringtap.clone().map_or_else(beside, Ok)?;
     match args.what {
         What::Kernel { rounds, messages } => kernel(&ringtap, &args.folder, rounds, messages),
-        What::Application { rate, seconds } => application(&ringtap, &args.folder, rate, seconds),
+        What::Application { rate, seconds, sync } => application(&ringtap, &args.folder, rate, seconds, sync),
         What::Writer { rate, seconds } => write(rate, seconds),
     }
 }
@@ -231,13 +234,19 @@ fn ping_pong(messages: u32) -> Result<()> {
     })
 }
 
-fn application(ringtap: &Path, folder: &Path, rate: u64, seconds: u64) -> Result<()> {
+fn application(ringtap: &Path, folder: &Path, rate: u64, seconds: u64, sync: Option<u32>) -> Result<()> {
     let file = folder.join(format!("ringtap-bench-{}.dat", std::process::id()));
     let mut command = Command::new(ringtap);
-    command.args(["record", "--json", "-o"]).arg(&file).arg("--").arg(std::env::current_exe()?);
+    command.args(["record", "--json", "-o"]).arg(&file);
+    if let Some(seconds) = sync {
+        command.args(["--sync", &seconds.to_string()]);
+    }
+    command.arg("--").arg(std::env::current_exe()?);
     command.args(["writer", &rate.to_string(), &seconds.to_string()]);
     let before = children_cpu_s()?;
+    let began = Instant::now();
     let output = command.stderr(Stdio::inherit()).output()?;
+    let passed = began.elapsed();
     let cpu_s = children_cpu_s()? - before;
     let output = String::from_utf8_lossy(&output.stdout);
     let (events, lost) = summary(&output)?;
@@ -250,6 +259,7 @@ fn application(ringtap: &Path, folder: &Path, rate: u64, seconds: u64) -> Result
     println!("written   {written} events, {:.2} million a second", written as f64 / seconds as f64 / 1e6);
     println!("recorded  {events} events, {:.1} MB", len as f64 / 1e6);
     println!("lost      {lost}");
+    println!("time      {:.1} s, the end of the file included", passed.as_secs_f64());
     println!("CPU       {:.2} s of the recorder, {writers_s:.2} s of the writers", cpu_s - writers_s);
     ensure!(events == written && lost == 0, "events were lost");
     Ok(())

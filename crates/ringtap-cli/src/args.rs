@@ -4,7 +4,7 @@ use crate::command::control::{instance, list, reset, set, show, snapshot, start,
 use crate::command::{
     completions, demo, exec, export, held, man, mount, record, recover, report, serve, stat, stream,
 };
-use clap::{ColorChoice, Parser, Subcommand};
+use clap::{ColorChoice, CommandFactory, Parser, Subcommand};
 
 const EXAMPLES: &str = "\
 Exit status:
@@ -12,7 +12,8 @@ Exit status:
   1      failed; one sentence on the standard error says why and what helps
   2      wrong usage
   128+N  stopped by signal N, after cleaning up: it dies of the signal, so that loops end with Ctrl-C
-         (not `record` without a COMMAND, whose usual end that is: 0)";
+         (not `record` without a COMMAND, whose usual end that is: 0)
+  a COMMAND's own, where one was run";
 
 /// Watch trace events of applications and of the Linux kernel, live and without a copy
 #[derive(Debug, Parser)]
@@ -24,6 +25,56 @@ pub struct Args {
     /// What to do.
     #[command(subcommand)]
     pub command: Command,
+}
+
+/// The program's definition, whose help fits any width.
+#[must_use]
+pub fn command() -> clap::Command {
+    reflowed(Args::command())
+}
+
+/// Below so many columns nearly no example fits.
+const NARROW: usize = 70;
+
+/// Texts behind the options are written in lines; as paragraphs, the terminal's width breaks them.
+fn reflowed(command: clap::Command) -> clap::Command {
+    let text = command.get_after_help().map(|text| paragraphs(&text.to_string(), width()));
+    let command = command.mut_subcommands(reflowed);
+    match text {
+        Some(text) => command.after_help(text),
+        None => command,
+    }
+}
+
+/// Columns of the terminal, as the help's other parts take them.
+fn width() -> usize {
+    let named = std::env::var("COLUMNS").ok().and_then(|columns| columns.parse().ok());
+    let size = || rustix::termios::tcgetwinsize(rustix::stdio::stdout()).ok();
+    named
+        .or_else(|| size().map(|size| usize::from(size.ws_col)).filter(|&columns| columns > 0))
+        .unwrap_or(100)
+}
+
+/// The same with each paragraph on one line. Lines that are indented, or before an indented one, stay as they are, but an
+/// example that does not fit, or any where it is narrow, has a line for what it is and one for what is typed.
+fn paragraphs(text: &str, width: usize) -> String {
+    let mut joined = String::new();
+    let is_split = |line: &str| line.starts_with("  ") && (width < NARROW || line.chars().count() > width);
+    let mut lines = text.lines().peekable();
+    while let Some(line) = lines.next() {
+        match line.split_once(":  ").filter(|_| is_split(line)) {
+            Some((what, typed)) => joined += &format!("{what}:\n      {}", typed.trim_start()),
+            None => joined += line,
+        }
+        let goes_on = |next: &str| !next.is_empty() && !next.starts_with([' ', '{']);
+        let is_own = line.is_empty() || line.starts_with([' ', '{']) || line.ends_with(':');
+        match lines.peek() {
+            Some(next) if !is_own && goes_on(next) => joined.push(' '),
+            Some(_) => joined.push('\n'),
+            None => {}
+        }
+    }
+    joined
 }
 
 /// The subcommands; each has its file in `command/`.
@@ -75,4 +126,19 @@ pub enum Command {
     /// Stops itself, and becomes COMMAND once it is continued.
     #[command(hide = true)]
     Held(held::Args),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paragraphs_are_lines_and_examples_stay() {
+        let text = "Examples:\n  one:  a\n  two:  b\n\nA text in\ntwo lines.\nAnd {:\n  {\"a\"}\nEnd.";
+        let joined = "Examples:\n  one:  a\n  two:  b\n\nA text in two lines. And {:\n  {\"a\"}\nEnd.";
+        assert_eq!(paragraphs(text, 100), joined);
+        let narrow =
+            "Examples:\n  one:\n      a\n  two:\n      b\n\nA text in two lines. And {:\n  {\"a\"}\nEnd.";
+        assert_eq!(paragraphs(text, 7), narrow);
+    }
 }

@@ -8,9 +8,9 @@ use ringtap_format::text::{Common, Entry, JsonLines, Sources, TraceCmdText, Trac
 use ringtap_format::{Constants, Dialect, Event, Field, Formats, Strings, Symbols, Target, Tasks};
 use serde_json::json;
 use std::collections::HashMap;
-use std::fs;
 use std::io::{self, Write};
 use std::time::{Duration, Instant};
+use std::{fmt, fs};
 
 /// How lines look, by the name that is typed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -80,16 +80,25 @@ pub struct Decoder {
     strings: Strings,
     /// Fields that name tasks, by event.
     naming: HashMap<u16, Naming>,
-    /// Names that the kernel keeps of tasks that may be gone; old ones, where their number was given again.
+    /// Names that the kernel, or a host, keeps of tasks that may be gone; old ones, where their number was given again.
     saved: Saved,
 }
 
-/// The kernel's `saved_cmdlines`, as of some moment.
-#[derive(Debug, Default)]
+/// Who tells the names of tasks, as `saved_cmdlines` does.
+pub type Names = Box<dyn Fn() -> String + Send>;
+
+/// What it told at some moment.
+#[derive(Default)]
 struct Saved {
-    tracefs: Option<Tracefs>,
+    names: Option<Names>,
     tasks: Tasks,
     read: Option<Instant>,
+}
+
+impl fmt::Debug for Saved {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Saved").field("tasks", &self.tasks).field("read", &self.read).finish_non_exhaustive()
+    }
 }
 
 /// How old the kernel's names may be.
@@ -99,10 +108,10 @@ const UNNAMED: &[u8] = b"<...>";
 
 impl Saved {
     fn name(&mut self, pid: i32) -> &[u8] {
-        if let Some(tracefs) = &self.tracefs
+        if let Some(names) = &self.names
             && self.read.is_none_or(|read| read.elapsed() > SAVED_AGE)
         {
-            self.tasks = Tasks::parse(tracefs.saved_cmdlines().unwrap_or_default().as_bytes());
+            self.tasks = Tasks::parse(names().as_bytes());
             self.read = Some(Instant::now());
         }
         self.tasks.name(pid)
@@ -168,8 +177,14 @@ impl Decoder {
         }
         let strings = fs::read_to_string(tracefs.root().join("printk_formats")).unwrap_or_default();
         decoder.strings = Strings::parse(&strings);
-        decoder.saved.tracefs = Some(tracefs.clone());
+        let tracefs = tracefs.clone();
+        decoder.ask_for_names(Box::new(move || tracefs.saved_cmdlines().unwrap_or_default()));
         decoder
+    }
+
+    /// Asks here for the names of tasks that are gone.
+    pub fn ask_for_names(&mut self, names: Names) {
+        self.saved.names = Some(names);
     }
 
     fn new(source: Source, dialect: Dialect, constants: Constants) -> Self {
@@ -245,16 +260,7 @@ impl Decoder {
         let mut line = Vec::new();
         text.entry(&entry, &mut line);
         escape_controls(&mut line, 0, is_applications(seen.record));
-        let (surroundings, rest) = split_after(&line, b"] ").unwrap_or((&line[..0], &line));
-        let (time, rest) = split_after(rest, b": ").unwrap_or((&rest[..0], rest));
-        let (name, rest) = split_after(rest, b": ").unwrap_or((&rest[..0], rest));
-        let _ = write!(out, "{FAINT}");
-        out.extend_from_slice(surroundings);
-        out.extend_from_slice(time);
-        let _ = write!(out, "{FAINT:#}{EVENT}");
-        out.extend_from_slice(name);
-        let _ = write!(out, "{EVENT:#}");
-        out.extend_from_slice(rest);
+        colour(&line, out);
     }
 
     fn trace_cmd_line(&self, seen: &Seen<'_>, out: &mut Vec<u8>) {
@@ -353,6 +359,21 @@ fn named(source: Source, out: &mut Vec<u8>, object: impl FnOnce(&mut Vec<u8>)) {
     };
     // In the place of the brace.
     out.splice(start..out.len().min(start + 1), key.iter().copied());
+}
+
+/// Appends a line of the `trace` file with its parts in their colours.
+pub fn colour(line: &[u8], out: &mut Vec<u8>) {
+    let (surroundings, rest) = split_after(line, b"] ").unwrap_or((&line[..0], line));
+    let (time, rest) = split_after(rest, b": ").unwrap_or((&rest[..0], rest));
+    let (name, rest) = split_after(rest, b": ").unwrap_or((&rest[..0], rest));
+    // To a vector, which takes all.
+    let _ = write!(out, "{FAINT}");
+    out.extend_from_slice(surroundings);
+    out.extend_from_slice(time);
+    let _ = write!(out, "{FAINT:#}{EVENT}");
+    out.extend_from_slice(name);
+    let _ = write!(out, "{EVENT:#}");
+    out.extend_from_slice(rest);
 }
 
 /// Appends the line that stands for lost events.

@@ -21,9 +21,10 @@ pub mod programs;
 pub mod provenance;
 pub mod remote;
 pub mod signals;
+pub mod switched;
 
 use args::{Args, Command};
-use clap::Parser;
+use clap::FromArgMatches;
 use outcome::Outcome;
 use output::Output;
 use std::io::Write;
@@ -32,12 +33,19 @@ use std::process::ExitCode;
 /// Parses the command line, runs it, and says how it ended.
 #[must_use]
 pub fn main() -> ExitCode {
-    let args = match Args::try_parse() {
+    let typed = args::command().try_get_matches().and_then(|typed| Args::from_arg_matches(&typed));
+    let args = match typed {
         Ok(args) => args,
         Err(usage) => {
+            if usage.use_stderr() {
+                // All errors begin with the program's name.
+                let text = usage.render().ansi().to_string().replacen("error:", "ringtap:", 1);
+                anstream::eprint!("{text}");
+                return outcome::USAGE.into();
+            }
             // A reader that has gone away does not turn asking for help into a failure.
             let _ = usage.print();
-            return if usage.use_stderr() { outcome::USAGE.into() } else { ExitCode::SUCCESS };
+            return ExitCode::SUCCESS;
         }
     };
     let mut output = Output::stdout(args.color);

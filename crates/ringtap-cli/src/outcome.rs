@@ -3,6 +3,7 @@
 use crate::output::ReaderGone;
 use std::os::unix::process::ExitStatusExt;
 use std::process::{ExitCode, ExitStatus};
+use std::{error, fmt};
 
 /// Something went wrong while running.
 const FAILED: u8 = 1;
@@ -10,6 +11,26 @@ const FAILED: u8 = 1;
 pub const USAGE: u8 = 2;
 /// What shells add to the number of a signal.
 const SIGNALLED: i32 = 128;
+
+/// The command line asks for what cannot be, whatever the machine is like.
+#[derive(Debug)]
+pub struct Misuse(pub String);
+
+impl fmt::Display for Misuse {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl error::Error for Misuse {}
+
+/// Returns a [`Misuse`] that says this.
+#[macro_export]
+macro_rules! misuse {
+    ($($what:tt)*) => {
+        return Err($crate::outcome::Misuse(format!($($what)*)).into())
+    };
+}
 
 /// How a run that did not fail ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,6 +45,15 @@ pub enum Outcome {
 }
 
 impl Outcome {
+    /// Of a command that ended like this, where we were told by this signal to stop: if it died of it, we do, too.
+    #[must_use]
+    pub fn of_command(ended: ExitStatus, caught: Option<i32>) -> Self {
+        match caught {
+            Some(signal) if ended.signal() == Some(signal) => Self::Stopped(signal),
+            _ => Self::Command(ended),
+        }
+    }
+
     fn status(self) -> u8 {
         let status = match self {
             Self::Done => 0,
@@ -51,7 +81,7 @@ pub fn exit_code(result: anyhow::Result<Outcome>) -> ExitCode {
         Err(error) if ReaderGone::caused(&error) => ExitCode::SUCCESS,
         Err(error) => {
             anstream::eprintln!("ringtap: {error:#}");
-            FAILED.into()
+            if error.chain().any(|cause| cause.is::<Misuse>()) { USAGE.into() } else { FAILED.into() }
         }
     }
 }
@@ -66,5 +96,9 @@ mod tests {
         assert_eq!(Outcome::Stopped(2).status(), 130);
         assert_eq!(Outcome::Command(ExitStatus::from_raw(7 << 8)).status(), 7);
         assert_eq!(Outcome::Command(ExitStatus::from_raw(9)).status(), 137);
+        let (died, ended) = (ExitStatus::from_raw(2), ExitStatus::from_raw(0));
+        assert_eq!(Outcome::of_command(died, Some(2)), Outcome::Stopped(2));
+        assert_eq!(Outcome::of_command(died, Some(15)), Outcome::Command(died));
+        assert_eq!(Outcome::of_command(ended, Some(2)), Outcome::Command(ended));
     }
 }

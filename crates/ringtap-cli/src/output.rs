@@ -130,7 +130,7 @@ impl ReaderGone {
         if error.kind() == io::ErrorKind::BrokenPipe {
             return io::Error::new(io::ErrorKind::BrokenPipe, Self);
         }
-        error
+        io::Error::new(error.kind(), format!("cannot write the standard output: {error}"))
     }
 
     /// Whether this is what ended the run.

@@ -5,7 +5,7 @@ use ringtap::attach::{AttachError, Connection, Role, SOCKET_VARIABLE};
 use ringtap::event::registry::Event;
 use ringtap::serve::TreeCall;
 use rustix::io::Errno;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Which host, and which of its instances: the same for all commands.
 #[derive(Clone, Debug, clap::Args)]
@@ -49,14 +49,7 @@ impl Args {
     }
 
     fn connection(&self) -> Result<Connection> {
-        match Connection::connect(self.socket()?, Role::Reader) {
-            Err(AttachError::NoSocket { .. }) if self.attach.is_none() && named_socket().is_none() => {
-                bail!(
-                    "no host of this user runs: start one with `ringtap serve`, or name a socket with --attach"
-                )
-            }
-            connection => Ok(connection?),
-        }
+        connect(&self.socket()?, None)
     }
 
     /// Connects to the host for the buffers of the instance.
@@ -64,11 +57,7 @@ impl Args {
     /// # Errors
     /// As [`open`](Self::open).
     pub fn buffers(&self) -> Result<Connection> {
-        let Some(name) = &self.instance else { return self.connection() };
-        let Some(connection) = self.connection()?.of_instance(name)? else {
-            return no_instance(name, &self.connection()?.instances()?);
-        };
-        Ok(connection)
+        connect(&self.socket()?, self.instance.as_deref())
     }
 
     /// Connects to the host, whose instance is there.
@@ -80,6 +69,30 @@ impl Args {
         remote.check_instance()?;
         Ok(remote)
     }
+}
+
+/// Connects to the host of a socket, for the buffers of an instance; without it for those of the top one.
+///
+/// # Errors
+/// There is no host, it lets us not in, or it has no such instance.
+pub fn connect(socket: &Path, instance: Option<&str>) -> Result<Connection> {
+    let connection = match Connection::connect(socket, Role::Reader) {
+        Err(AttachError::NoSocket { .. }) if is_default(socket) => {
+            bail!("no host of this user runs: start one with `ringtap serve`, or name a socket with --attach")
+        }
+        connection => connection?,
+    };
+    let Some(name) = instance else { return Ok(connection) };
+    let instances = connection.instances()?;
+    match connection.of_instance(name)? {
+        Some(connection) => Ok(connection),
+        None => no_instance(name, &instances),
+    }
+}
+
+/// Whether nobody has named this socket.
+fn is_default(socket: &Path) -> bool {
+    named_socket().is_none() && ringtap::serve::default_path("default").is_ok_and(|path| path == socket)
 }
 
 /// The socket that RINGTAP_SOCKET names.
@@ -114,6 +127,12 @@ pub struct Remote {
 }
 
 impl Remote {
+    /// The host of this connection, seen from one of its instances.
+    #[must_use]
+    pub fn new(connection: Connection, instance: Option<String>) -> Self {
+        Self { connection, instance }
+    }
+
     /// The instance's name; `None` for the top one.
     #[must_use]
     pub fn instance(&self) -> Option<&str> {

@@ -8,7 +8,7 @@ use ringtap::attach::{Attachment, SOCKET_VARIABLE};
 use ringtap::{Config, Host, Writer, crash};
 use rustix::process::Signal;
 use serde_json::Value;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::env;
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Write};
@@ -29,6 +29,8 @@ const DEATH: &str = "RINGTAP_TEST_DEATH";
 const TOLD: &str = "RINGTAP_TEST_TOLD";
 /// Names the socket that the program is to serve; without it, it attaches.
 const SERVE: &str = "RINGTAP_TEST_SERVE";
+/// Names a file that the program makes once it has done what it read: it resizes its buffers at `resize`, dies at `die`.
+const STEERED: &str = "RINGTAP_TEST_STEERED";
 /// Names the file of the program's own crash recorder.
 const RECORD: &str = "RINGTAP_TEST_RECORD";
 
@@ -52,12 +54,14 @@ fn the_program_that_dies() {
     let told = File::options().create(true).append(true).open(env::var(TOLD).unwrap()).unwrap();
     let config = Config { ring_subbufs: 64, ..Config::default() };
     let (host, server, attachment);
+    let mut served = None;
     let writer: Writer;
     match env::var(SERVE) {
         Ok(socket) => {
             host = Host::new(&config).unwrap();
             server = host.serve(socket).unwrap();
             writer = host.writer();
+            served = Some(host.clone());
             match env::var(RECORD) {
                 Ok(file) => drop(crash::Recorder::start(&server, file, 16 << 20).unwrap()),
                 Err(_) => drop(std::io::stdin().lock().read_line(&mut String::new()).unwrap()),
@@ -90,8 +94,32 @@ fn the_program_that_dies() {
             });
         }
         until("all threads are at it", || steps.iter().all(|steps| steps.load(Relaxed) >= STEPS));
+        if let Ok(done) = env::var(STEERED) {
+            steered(&done, &served.expect("it serves"), &steps);
+        }
         die(&death);
     });
+}
+
+/// Does what is read, until that is to die.
+fn steered(done: &str, host: &Host, steps: &[AtomicU64]) {
+    let mut subbufs = 64;
+    for line in std::io::stdin().lock().lines() {
+        match line.unwrap().as_str() {
+            "resize" => {
+                subbufs *= 2;
+                host.set_size(None, subbufs).unwrap();
+            }
+            "enlarge" => host.set_subbuf_size(16384).unwrap(),
+            "go on" => {}
+            _ => return,
+        }
+        let before: Vec<_> = steps.iter().map(|steps| steps.load(Relaxed)).collect();
+        until("all went on", || {
+            steps.iter().zip(&before).all(|(steps, before)| steps.load(Relaxed) > before + 20)
+        });
+        File::create(done).unwrap();
+    }
 }
 
 #[expect(clippy::exit, reason = "so that nobody waits for the other threads")]
@@ -145,20 +173,31 @@ fn told(temporary: &Temporary) -> BTreeMap<u64, u64> {
 
 /// Checks that the file holds each thread's steps without a gap, to the last one.
 fn check(file: &Path, told: &BTreeMap<u64, u64>, context: &str) {
-    let output = run(&["report", "--json", file.to_str().unwrap()]);
-    assert!(output.status.success(), "{context}: {}", said(&output));
+    check_all(&[file], told, context);
+}
+
+/// The same of several, one after the other: no step is in two, and none is missing but those between two, while nobody
+/// recorded.
+fn check_all(files: &[&Path], told: &BTreeMap<u64, u64>, context: &str) {
     let mut last: BTreeMap<u64, u64> = BTreeMap::new();
-    for line in output.stdout.split(|&byte| byte == b'\n').filter(|line| !line.is_empty()) {
-        let line: Value = serde_json::from_slice(line).unwrap();
-        if line["type"] != "event" {
-            // The ring is longer than what is written by then, unless the machine sleeps at the wrong moment.
-            assert_eq!(line["type"], "lost", "{context}");
-            continue;
-        }
-        let field = |name: &str| line["fields"][name].as_u64().unwrap();
-        let (thread, seq) = (field("thread"), field("seq"));
-        if let Some(before) = last.insert(thread, seq) {
-            assert_eq!(seq, before + 1, "{context}: thread {thread}");
+    for file in files {
+        let output = run(&["report", "--json", file.to_str().unwrap()]);
+        assert!(output.status.success(), "{context}: {}", said(&output));
+        let mut seen = BTreeSet::new();
+        for line in output.stdout.split(|&byte| byte == b'\n').filter(|line| !line.is_empty()) {
+            let line: Value = serde_json::from_slice(line).unwrap();
+            if line["type"] != "event" {
+                // The ring is longer than what is written by then, unless the machine sleeps at the wrong moment.
+                assert_eq!(line["type"], "lost", "{context}");
+                continue;
+            }
+            let field = |name: &str| line["fields"][name].as_u64().unwrap();
+            let (thread, seq) = (field("thread"), field("seq"));
+            if let Some(before) = last.insert(thread, seq) {
+                let is_next = if seen.contains(&thread) { seq == before + 1 } else { seq > before };
+                assert!(is_next, "{context}: thread {thread}: {seq} behind {before}");
+            }
+            seen.insert(thread);
         }
     }
     assert_eq!(last.len(), THREADS as usize, "{context}");
@@ -240,6 +279,70 @@ fn an_embedded_hosts_last_events_are_in_the_file() {
         let summary = String::from_utf8_lossy(&output.stderr);
         assert!(!summary.contains("recorded 0 events"), "{summary}");
         fs::remove_file(&file).unwrap();
+        let _ = fs::remove_file(&socket);
+    }
+}
+
+/// The memory files that a process has open, by number.
+fn memories(pid: u32) -> BTreeSet<u64> {
+    let open = fs::read_dir(format!("/proc/{pid}/fd")).unwrap().flatten();
+    let is_memory = |path: &Path| fs::read_link(path).is_ok_and(|link| link.starts_with("/memfd:"));
+    let files = open.map(|entry| entry.path()).filter(|path| is_memory(path));
+    files.filter_map(|path| Some(std::os::unix::fs::MetadataExt::ino(&fs::metadata(path).ok()?))).collect()
+}
+
+#[test]
+fn a_host_that_dies_after_a_resize_is_read_to_its_end_and_once() {
+    let temporary = Temporary::new("crash-resized");
+    let (file, socket) = (temporary.path().join("crash.dat"), temporary.path().join("app.sock"));
+    let done = temporary.path().join("done");
+    let ways: [&[&str]; 6] = [
+        &["snapshot"],
+        &["resize"],
+        &["resize", "resize", "snapshot"],
+        &["snapshot", "resize", "snapshot", "go on"],
+        &["enlarge"],
+        &["snapshot", "enlarge", "resize"],
+    ];
+    for way in ways {
+        let mut child = program(&temporary, "kill").env(SERVE, &socket).env(STEERED, &done).spawn().unwrap();
+        until("the program serves", || socket.exists());
+        let mut recorder = temporary.ringtap();
+        recorder.args(["record", "--announce", "--snapshot-on", "crash", "--snapshot-on", "USR1", "-o"]);
+        let mut recorder = recorder.arg(&file).arg("--attach").arg(&socket).spawn().unwrap();
+        let mut line = String::new();
+        BufReader::new(recorder.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
+        let mut steer = child.stdin.take().unwrap();
+        let mut tell = |what: &str| {
+            writeln!(steer, "{what}").unwrap();
+            until(what, || fs::remove_file(&done).is_ok());
+        };
+        tell("begin\ngo on");
+        let mut files = vec![file.clone()];
+        for what in way {
+            if *what == "snapshot" {
+                let written = files.last().unwrap().clone();
+                support::signal(&recorder, Signal::USR1);
+                until("the snapshot", || {
+                    written.exists() && run(&["report", written.to_str().unwrap()]).status.success()
+                });
+                files.push(temporary.path().join(format!("crash.dat.{}", files.len())));
+            } else {
+                let before = memories(child.id());
+                tell(what);
+                // A host alone does not wait for those who read it.
+                let made = memories(child.id()).difference(&before).copied().collect::<BTreeSet<_>>();
+                until("the recorder has the new buffers", || made.is_subset(&memories(recorder.id())));
+            }
+        }
+        writeln!(steer, "die").unwrap();
+        let status = child.wait().unwrap();
+        assert_eq!(status.signal(), Some(Signal::KILL.as_raw()), "{way:?}");
+        let output = recorder.wait_with_output().unwrap();
+        assert!(output.status.success(), "{way:?}: {}", said(&output));
+        let paths: Vec<_> = files.iter().map(std::path::PathBuf::as_path).collect();
+        check_all(&paths, &told(&temporary), &format!("{way:?}: {}", said(&output)));
+        files.iter().for_each(|file| fs::remove_file(file).unwrap());
         let _ = fs::remove_file(&socket);
     }
 }

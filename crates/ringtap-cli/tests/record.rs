@@ -292,6 +292,8 @@ fn files_rotate_and_the_oldest_go() {
         assert!(!file.exists(), "the oldest are gone");
         for file in files {
             assert!(counted(Path::new(file)).0 > 0);
+            let report = run(&["report", file]);
+            assert!(!said(&report).contains("<...>"), "{file} lacks names of tasks");
             compared(Path::new(file));
             fs::remove_file(file).unwrap();
         }
@@ -529,9 +531,10 @@ fn each_event_is_in_one_recording_and_each_tells_its_own() {
     let temporary = Temporary::new("record-twice");
     let shop = Shop::open(&temporary, 64);
     let (mut sold, mut found) = (0, 0);
-    for round in 0..3 {
-        shop.sell(100);
-        sold += 100;
+    // The second overflows the buffers between two recordings.
+    for (round, count) in [100, 20_000, 100].into_iter().enumerate() {
+        shop.sell(count);
+        sold += u64::from(count);
         let file = temporary.path().join(format!("{round}.dat"));
         let (summary, _) = end(shop.record(&temporary, &["-o", path(&file)]), &file);
         let (events, lost) = counted(&file);

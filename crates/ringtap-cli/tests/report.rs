@@ -283,6 +283,10 @@ fn places_and_times_choose() {
     let shown = (middle + 500) / 1000;
     let seconds = format!("{}.{:06}", shown / 1_000_000, shown % 1_000_000);
     assert_eq!(of(&["--since", &seconds])[0]["ts"], middle);
+    assert!(
+        said(&report(&["--cpu", "3-4", path(&capture())]))
+            .contains("the files have no such CPU: they have 2")
+    );
     let pid = &all[0]["pid"];
     assert_eq!(events(&of(&["--pid", &pid.to_string()])), chosen(&|line| line["pid"] == *pid));
     assert!(said(&report(&["--cpu", "2-1", "x"])).contains("expected numbers such as 0,2-3"));

@@ -113,7 +113,7 @@ pub enum HostError {
     Counter,
     /// Another reader consumes the buffer.
     #[error(
-        "the buffer of CPU {cpu} is being consumed by process {pid}: end it, or follow the buffer with a cursor"
+        "the buffer of CPU {cpu} is being consumed by process {pid}: end it, or follow without consuming, as `ringtap stream --attach` does"
     )]
     Claimed {
         /// The buffer's CPU.

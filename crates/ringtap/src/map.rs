@@ -6,7 +6,7 @@
 use crate::ring::{Data, Ring};
 use ringtap_abi::geometry::GeometryError;
 use ringtap_abi::meta::{Desc, MAGIC, MetaPage, VERSION, state};
-use ringtap_abi::sync::AtomicU64;
+use ringtap_abi::sync::{AtomicU32, AtomicU64};
 use ringtap_abi::{Geometry, SubbufId};
 use rustix::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use rustix::fs::{MemfdFlags, Mode, OFlags, SealFlags};
@@ -229,6 +229,13 @@ impl Mapping {
         assert!(self.geometry.contains(page));
         // SAFETY: the offset lies within the mapping.
         unsafe { self.memory.start.add(self.geometry.subbuf_offset(page)) }
+    }
+
+    /// All of it.
+    pub(crate) fn words(&self) -> &[AtomicU32] {
+        let start = self.memory.start().cast::<AtomicU32>().as_ptr();
+        // SAFETY: the mapping is page-aligned and this long, and `self` keeps it mapped; atomics may have any bytes.
+        unsafe { std::slice::from_raw_parts(start, self.memory.len() / size_of::<AtomicU32>()) }
     }
 
     pub(crate) fn geometry(&self) -> Geometry {

@@ -333,16 +333,20 @@ impl<'a> Recovered<'a> {
     }
 
     /// Hands out the sub-buffers that were kept and end behind event number `from`, as `trace_pipe_raw` would: each with
-    /// the time of its first event, in ticks. What is missing before and between them is told on the page behind it.
-    pub fn pages(&self, from: u64, mut each: impl FnMut(Vec<u8>, u64)) {
-        let mut expected = if from > self.written { 0 } else { from };
+    /// the time of its first event, in ticks. Of one that begins before `from` the rest is. What is missing before and
+    /// between them is told on the page behind it. Returns the number of events.
+    pub fn pages(&self, from: u64, mut each: impl FnMut(Vec<u8>, u64)) -> u64 {
+        let (mut expected, mut events) = (if from > self.written { 0 } else { from }, 0u64);
         for page in self.pages.iter().filter(|page| page.entries > 0) {
             let end = page.first.saturating_add(page.entries.into());
             let Some(data) = self.data(page.id, page.len).filter(|_| end > expected) else { continue };
+            let (page, data) = behind(*page, data, expected);
             let lost = page.first.saturating_sub(expected);
             expected = end;
-            each(self.whole(page, data, lost), page.time);
+            events = events.saturating_add(page.entries.into());
+            each(self.whole(&page, data, lost), page.time);
         }
+        events
     }
 
     /// A sub-buffer with its header, and behind its data the number of events lost before it.
@@ -391,6 +395,18 @@ impl<'a> Recovered<'a> {
             each(Step::Lost(self.written - expected));
         }
     }
+}
+
+/// What of a sub-buffer is not before the event number `from`.
+fn behind(page: Page, data: &[u8], from: u64) -> (Page, &[u8]) {
+    let (mut walk, mut rest) = (Walk::new(page.time, page.len), page);
+    while rest.first < from && matches!(walk.next(&Bytes(data)), Ok(Some(_))) {
+        rest.first = rest.first.saturating_add(1);
+        rest.entries = rest.entries.saturating_sub(1);
+    }
+    // The next event tells the time since the one before it.
+    (rest.time, rest.len) = (walk.time(), page.len.saturating_sub(walk.offset()));
+    (rest, data.get(walk.offset() as usize..).unwrap_or_default())
 }
 
 /// The conversion in a meta-page: the clock's words lie as `ClockWords` says, version behind id.

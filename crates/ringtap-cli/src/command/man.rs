@@ -1,10 +1,10 @@
 //! `ringtap man`: the manual, made from the same definitions as the help.
 
 use crate::args;
+use crate::misuse;
 use crate::outcome::Outcome;
 use crate::output::Output;
-use anyhow::{Context, Result};
-use clap::CommandFactory;
+use anyhow::Result;
 use std::io::Write;
 
 const EXAMPLES: &str = "\
@@ -26,7 +26,7 @@ pub struct Args {
 /// # Errors
 /// There is no such subcommand, or the page cannot be written.
 pub fn run(args: &Args, output: &mut Output) -> Result<Outcome> {
-    let mut program = args::Args::command();
+    let mut program = args::command();
     // Gives the subcommands their full names, and the global options.
     program.build();
     let described = match &args.command {
@@ -42,6 +42,8 @@ pub fn run(args: &Args, output: &mut Output) -> Result<Outcome> {
 fn page_of(program: &clap::Command, name: &str) -> Result<clap::Command> {
     let visible = || program.get_subcommands().filter(|command| !command.is_hide_set());
     let known = || visible().map(clap::Command::get_name).collect::<Vec<_>>().join(", ");
-    let command = visible().find(|command| command.get_name() == name);
-    command.cloned().with_context(|| format!("there is no command '{name}'; there are {}", known()))
+    match visible().find(|command| command.get_name() == name) {
+        Some(command) => Ok(command.clone()),
+        None => misuse!("there is no command '{name}'; there are {}", known()),
+    }
 }

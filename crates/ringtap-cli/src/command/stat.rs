@@ -7,7 +7,6 @@ use crate::signals::Signals;
 use anyhow::Result;
 use ringtap::Stats;
 use ringtap::attach::Connection;
-use ringtap::clock::ClockId;
 use ringtap::tracefs::{Buffer, Tracefs};
 use serde::Serialize;
 use std::fmt::Write as _;
@@ -24,10 +23,10 @@ Examples:
 
 On a terminal the table is drawn again each second until Ctrl-C; elsewhere, and with --json, it is
 printed once unless --interval is given. With --json each line is one object:
-  {\"cpus\":[{\"cpu\":0,\"entries\":0,\"overrun\":0,\"commit_overrun\":0,\"bytes\":0,\"oldest_event_ts\":0,
+  {\"clock\":\"mono\",\"ts_unit\":\"ns\",
+  \"cpus\":[{\"cpu\":0,\"entries\":0,\"overrun\":0,\"commit_overrun\":0,\"bytes\":0,\"oldest_event_ts\":0,
   \"now_ts\":0,\"dropped_events\":0,\"read_events\":0}]}
-Times are those of the buffer's clock: nanoseconds, or ticks where `clock`, which an application's
-counters have as well, is `x86-tsc` or `counter`, or the kernel's instance is set to one of these.";
+Times are those of the buffer's clock; ts_unit says what it counts: \"ns\", \"ticks\", \"jiffies\".";
 
 /// Shortest interval, in seconds: reading the counters takes the kernel's buffer locks.
 const MIN_INTERVAL: f64 = 0.01;
@@ -82,11 +81,14 @@ enum Source {
 }
 
 impl Source {
-    /// The clock's name as `trace_clock` has it, where the connection says it.
-    fn clock(&self) -> Option<&'static str> {
+    /// The clock's name as `trace_clock` has it, where that is known.
+    fn clock(&self) -> Option<String> {
         match self {
-            Self::Kernel(_) => None,
-            Self::Application(connection) => connection.clock().map(ClockId::name),
+            Self::Kernel(buffer) => {
+                let clocks = std::fs::read_to_string(buffer.path().join("trace_clock")).ok()?;
+                Some(clocks.split_once('[')?.1.split_once(']')?.0.to_owned())
+            }
+            Self::Application(connection) => connection.clock().map(|clock| clock.name().to_owned()),
         }
     }
 
@@ -132,7 +134,9 @@ pub fn run(args: &Args, output: &mut Output) -> Result<Outcome> {
     loop {
         let rows = read_rows(&plan)?;
         if plan.json {
-            output.json_line(&Report { clock: plan.source.clock(), cpus: &rows })?;
+            let clock = plan.source.clock();
+            let ts_unit = clock.as_deref().map(unit);
+            output.json_line(&Report { clock: clock.as_deref(), ts_unit, cpus: &rows })?;
         } else {
             let limit = match plan.redraw {
                 true => Limit { rows: output.rows(), columns: output.columns() },
@@ -154,11 +158,23 @@ pub fn run(args: &Args, output: &mut Output) -> Result<Outcome> {
     }
 }
 
+/// What a clock counts.
+fn unit(clock: &str) -> &'static str {
+    match clock {
+        "x86-tsc" | "ppc-tb" | "counter" => "ticks",
+        "uptime" => "jiffies",
+        _ => "ns",
+    }
+}
+
 /// The documented form of one object of `--json`.
 #[derive(Serialize)]
 struct Report<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
-    clock: Option<&'static str>,
+    clock: Option<&'a str>,
+    /// Of the times.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ts_unit: Option<&'static str>,
     cpus: &'a [Row],
 }
 

@@ -45,6 +45,8 @@ const TRY_AGAIN: Duration = Duration::from_millis(10);
 
 /// Highest number of CPUs that a kernel can be built for, on any architecture.
 const MAX_CPUS: u32 = 8192;
+/// More buffers of a CPU than a host keeps unread: where one tells of more, it is not believed.
+const MOST_BUFFERS: usize = 64;
 
 /// The environment variable that tells a program which host to attach to: the path of its socket.
 pub const SOCKET_VARIABLE: &str = "RINGTAP_SOCKET";
@@ -291,6 +293,30 @@ impl Connection {
     /// [`AttachError`].
     pub fn descriptor(&self, cpu: u32) -> Result<OwnedFd, AttachError> {
         self.descriptor_after(self.instance, cpu, 0)
+    }
+
+    /// The descriptors of all of a CPU's buffers that are not read to the end, from the one that is read to the one that is
+    /// written; more than one where it was resized. Where the host ends meanwhile, those that it gave.
+    ///
+    /// # Errors
+    /// [`AttachError`].
+    pub fn descriptors(&self, cpu: u32) -> Result<Vec<OwnedFd>, AttachError> {
+        let inode = |fd: &OwnedFd| {
+            let file = map::File::of(fd.as_fd()).map_err(|source| AttachError::Map { cpu, source })?;
+            Ok::<_, AttachError>(file.inode())
+        };
+        let mut all = vec![self.descriptor(cpu)?];
+        let mut known = inode(&all[0])?;
+        for _ in 0..MOST_BUFFERS {
+            let Ok(next) = self.descriptor_behind(cpu, known) else { break };
+            let next_known = inode(&next)?;
+            if next_known == known {
+                break;
+            }
+            known = next_known;
+            all.push(next);
+        }
+        Ok(all)
     }
 
     /// The descriptor of the buffer behind the file of the inode `known`, or as [`request::GET_BUFFER`] says.

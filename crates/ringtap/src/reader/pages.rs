@@ -104,6 +104,14 @@ impl Pages {
         }
     }
 
+    /// All words of a ringtap buffer, its meta-page first.
+    pub(super) fn all_words(&self) -> &[AtomicU32] {
+        match &self.owner {
+            Owner::Ringtap(mapping) => mapping.words(),
+            Owner::Kernel { .. } => &[],
+        }
+    }
+
     /// Whether the buffer is ringtap's and was replaced.
     pub(super) fn is_retired(&self) -> bool {
         self.ring().is_some_and(|ring| retire::is_retired(&ring) == Ok(true))
@@ -122,7 +130,7 @@ impl Pages {
     }
 
     /// Whether this descriptor is of other memory.
-    fn is_other(&self, fd: BorrowedFd<'_>) -> Result<bool, ReadError> {
+    pub(super) fn is_other(&self, fd: BorrowedFd<'_>) -> Result<bool, ReadError> {
         match &self.owner {
             Owner::Ringtap(mapping) => Ok(mapping.file() != File::of(fd)?),
             Owner::Kernel { .. } => Ok(false),
@@ -130,7 +138,7 @@ impl Pages {
     }
 
     /// Events of the trace that were handed out of the buffer or lost before: the place of the next one.
-    fn place(&self) -> Option<u64> {
+    pub(super) fn place(&self) -> Option<u64> {
         let ring = self.ring()?;
         let host = &ring.meta().host;
         // Relaxed: this reader's own GET_READERs wrote the one, and the host the other before it told of the buffer.

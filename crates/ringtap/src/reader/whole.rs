@@ -87,8 +87,9 @@ pub struct WholePage<'a> {
     data: &'a [AtomicU32],
     /// The number of events lost before it, behind the data.
     lost: Option<[u8; 8]>,
+    /// The same, where it has no room there, too; 0 where it is not known.
+    lost_before: u64,
     size: u32,
-    end: Option<u64>,
 }
 
 /// What a page that was handed out still is to the writers.
@@ -226,11 +227,45 @@ impl WholePages {
         looked().map_err(|Corrupt| HostError::Damaged(self.cpu).into())
     }
 
-    /// Index of the event behind the last one of a page that writers left.
-    fn end(&self) -> Option<u64> {
+    /// Index, in the buffer that is read at present, of the first event that was not lent: where to go on in a copy of
+    /// its [`memory`](Self::memory).
+    #[must_use]
+    pub fn unread(&self) -> Option<u64> {
         let ring = self.pages.ring()?;
         let page = ring.checked(SubbufId(u16::try_from(self.page.id).ok()?)).ok()?;
-        Some(ring.first_after(page, ring.commit(page).ok()?))
+        let words = self.pages.words(self.page.id);
+        let (mut walk, mut lent) = (Walk::new(self.page.time_stamp, self.lent.bytes), 0u32);
+        while let Ok(Some(_)) = walk.next(&words) {
+            lent += 1;
+        }
+        Some(ring.first(page).wrapping_add(lent.into()))
+    }
+
+    /// Whether this descriptor is of the buffer that is read at present.
+    #[must_use]
+    pub fn is_of(&self, fd: BorrowedFd<'_>) -> bool {
+        self.pages.is_other(fd).is_ok_and(|is_other| !is_other)
+    }
+
+    /// Events of the trace that were handed out or lost before what is lent next, by this reader or those before it.
+    #[must_use]
+    pub fn place(&self) -> u64 {
+        self.pages.place().unwrap_or(0)
+    }
+
+    /// Whether another buffer has taken the place of the one that is read at present.
+    #[must_use]
+    pub fn is_replaced(&self) -> bool {
+        self.pages.is_retired()
+    }
+
+    /// A copy of all bytes of the buffer that is read at present, for [`Recovered`](crate::recover::Recovered), once its
+    /// host is gone; of the kernel's, none.
+    #[must_use]
+    pub fn memory(&self) -> Vec<u8> {
+        // Relaxed: what is torn is found when it is checked.
+        let words = self.pages.all_words().iter();
+        words.flat_map(|word| word.load(Relaxed).to_le_bytes()).collect()
     }
 
     /// Lends what was handed out and not yet lent, of a page that may still grow or not; less of it, where the number of
@@ -247,9 +282,10 @@ impl WholePages {
             None => Lent { bytes: page.read, ..from },
         };
         self.is_pending = self.lent.bytes < page.read;
-        let end = if grows || self.is_pending { None } else { self.end() };
         let (time_stamp, len) = (from.time, self.lent.bytes - from.bytes);
-        let (commit, lost) = match self.lost.take() {
+        let lost = self.lost.take();
+        let lost_before = lost.flatten().unwrap_or(0);
+        let (commit, lost) = match lost {
             None => (PageCommit::new(len), None),
             Some(count) => {
                 let count = count.filter(|_| has_room);
@@ -260,7 +296,7 @@ impl WholePages {
         header[..8].copy_from_slice(&time_stamp.to_le_bytes());
         header[8..].copy_from_slice(&commit.pack().to_le_bytes());
         let data = &self.pages.words(page.id).0[from.bytes as usize / 4..self.lent.bytes as usize / 4];
-        WholePage { header, time_stamp, data, lost, size, end }
+        WholePage { header, time_stamp, data, lost, lost_before, size }
     }
 }
 
@@ -283,10 +319,10 @@ impl WholePage<'_> {
         self.time_stamp
     }
 
-    /// Index of the event behind its last one, where writers do not add to it any more.
+    /// Events that were lost before it, as far as their number is known.
     #[must_use]
-    pub fn end(&self) -> Option<u64> {
-        self.end
+    pub fn lost_before(&self) -> u64 {
+        self.lost_before
     }
 
     /// The task that wrote its first event.

@@ -134,7 +134,7 @@ impl<'m> Ring<'m> {
     }
 
     /// Index of a checked sub-buffer's first event.
-    fn first(&self, page: SubbufId) -> u64 {
+    pub(crate) fn first(&self, page: SubbufId) -> u64 {
         store_hook();
         // Relaxed: the caller came here through a tail or slot word that it loaded with Acquire.
         self.desc(page).first.load(Relaxed)

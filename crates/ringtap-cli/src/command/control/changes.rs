@@ -56,6 +56,9 @@ impl<'r> Changes<'r> {
             (None, Some(Errno::NOENT)) => {
                 anyhow!("nothing was changed; there is no file {file}: `ringtap list -o` lists the options")
             }
+            (None, Some(Errno::INVAL)) if file == "trace_clock" => {
+                anyhow!("nothing was changed; there is no clock '{value}': `ringtap list -C` lists them")
+            }
             (None, Some(Errno::INVAL)) if file != RULES => anyhow!(
                 "nothing was changed; {file} cannot be '{value}': see what it is with `ringtap show -f {file}`"
             ),

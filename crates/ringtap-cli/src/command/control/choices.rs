@@ -1,7 +1,8 @@
 //! Which events, with the filters and triggers that were typed behind each.
 
+use crate::misuse;
 use crate::remote::Remote;
-use anyhow::{Result, anyhow};
+use anyhow::Result;
 use clap::{Arg, ArgAction, ArgMatches, Command, FromArgMatches, value_parser};
 use ringtap::instance::Pattern;
 
@@ -140,7 +141,10 @@ impl Choice {
     fn pattern(&self) -> Result<Pattern> {
         match self.event.as_str() {
             "all" | "*" => Ok(Pattern::Both(None, None)),
-            event => event.parse().map_err(|error| anyhow!("'{event}' names no event: {error}")),
+            event => match event.parse() {
+                Ok(pattern) => Ok(pattern),
+                Err(error) => misuse!("'{event}' names no event: {error}"),
+            },
         }
     }
 }

@@ -1,5 +1,6 @@
 //! `ringtap list`: what a host has: events, options, clocks, formats.
 
+use crate::misuse;
 use crate::outcome::Outcome;
 use crate::output::{EVENT, FAINT, Output};
 use crate::remote::{self, Remote, errno};
@@ -140,7 +141,7 @@ fn options(remote: &Remote, json: bool, output: &mut Output) -> Result<()> {
 fn formats(remote: &Remote, wanted: &str, output: &mut Output) -> Result<()> {
     let pattern: ringtap::instance::Pattern = match wanted.parse() {
         Ok(pattern) => pattern,
-        Err(error) => bail!("'{wanted}' names no event: {error}"),
+        Err(error) => misuse!("'{wanted}' names no event: {error}"),
     };
     let mut found = false;
     for (system, event) in remote.events()?.iter().filter(|(system, event)| pattern.names(system, event)) {

@@ -2,9 +2,11 @@
 
 use super::changes::{Changes, check_clock};
 use super::choices::Choices;
+use crate::command::serve::buffers::parse_subbuf_kib;
+use crate::misuse;
 use crate::outcome::Outcome;
 use crate::remote::{self, Remote};
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -26,7 +28,7 @@ pub struct Settings {
     #[arg(short, long, value_name = "KIB", value_parser = clap::value_parser!(u32).range(1..))]
     pub(super) buffer_size: Option<u32>,
     /// Size of a sub-buffer, in KiB: a power of two from 4 to 512
-    #[arg(long, value_name = "KIB", value_parser = clap::value_parser!(u32).range(4..=512))]
+    #[arg(long, value_name = "KIB", value_parser = parse_subbuf_kib)]
     pub(super) subbuf_size: Option<u32>,
     /// The clock: see `ringtap list -C`
     #[arg(short = 'C', long, value_name = "CLOCK")]
@@ -111,7 +113,7 @@ impl Settings {
 /// There is no host or no such instance, or a setting is refused; then none is made.
 pub fn run(args: &Args) -> Result<Outcome> {
     if args.settings.is_empty() {
-        bail!("nothing to set: name a setting, see `ringtap set --help`");
+        misuse!("nothing to set: name a setting, see `ringtap set --help`");
     }
     let remote = args.host.open()?;
     args.settings.make(&remote, &mut Changes::new(&remote), false).context("cannot make these settings")?;

@@ -6,9 +6,10 @@ use ringtap::{Config, Host, clock};
 use std::hint::black_box;
 use std::time::Instant;
 
-/// Rounds, each of which times both: a neighbour on the machine then disturbs both alike.
-const ROUNDS: usize = 101;
-const EVENTS_A_ROUND: u32 = 2_000;
+/// Rounds, each of which times both: a neighbour on the machine then disturbs both alike. They take some microseconds, so that
+/// what interrupts them is in few.
+const ROUNDS: usize = 1001;
+const EVENTS_A_ROUND: u32 = 200;
 
 /// Nanoseconds, each the median of the rounds.
 #[derive(Clone, Copy, Debug, PartialEq)]

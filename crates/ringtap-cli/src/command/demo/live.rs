@@ -33,9 +33,8 @@ pub(super) fn run(plan: &Plan, signals: &Signals, output: &mut Output) -> Result
         buffer_percent: 0,
         ..Config::default()
     };
-    let host = Host::new(&config).with_context(|| {
-        format!("cannot make buffers of {} KiB (--buffer-size, --subbuf-size)", plan.buffer_kib)
-    })?;
+    let host = Host::new(&config)
+        .with_context(|| format!("cannot make buffers of {} KiB for each CPU", plan.buffer_kib))?;
     // In this order, so that an error or the end drops the workers first, then the socket, then its folder.
     let folder = Folder::new()?;
     let server = host.serve(folder.socket())?;
@@ -72,7 +71,7 @@ pub(super) fn run(plan: &Plan, signals: &Signals, output: &mut Output) -> Result
     };
     match plan.json {
         true => output.json_line(&report)?,
-        false => report.print(&work, output)?,
+        false => report.print(&work, signals.caught().is_some(), output)?,
     }
     output.flush()?;
     // The ring's own count, the reader's, and that of the workers who lived to tell: they have to agree.

@@ -8,10 +8,14 @@ pub mod work;
 pub mod worker;
 pub mod workers;
 
+use super::serve::buffers::parse_subbuf_kib;
+use crate::misuse;
 use crate::outcome::Outcome;
 use crate::output::Output;
 use crate::signals::Signals;
 use anyhow::{Context, Result};
+use ringtap_abi::Geometry;
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::thread::available_parallelism;
 use std::time::Duration;
@@ -36,19 +40,19 @@ Each event is accounted for: written = read + lost + left.";
 const FEWEST_WORKERS: u32 = 2;
 /// Workers unless more are asked for.
 const MOST_WORKERS: u32 = 16;
-/// Longest run, in seconds.
-const MAX_SECONDS: u64 = 3600;
+/// Shortest and longest run, in seconds.
+const SECONDS: RangeInclusive<f64> = 0.1..=3600.0;
 
 /// What was typed.
 #[derive(Clone, Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Args {
-    /// The folder whose files the workers read
+    /// The folder whose files the workers read, or one file
     #[arg(default_value = ".")]
     path: PathBuf,
     /// Stop after this many seconds, or when all is read
-    #[arg(long, value_name = "SECONDS", default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=MAX_SECONDS))]
-    seconds: u64,
+    #[arg(long, value_name = "SECONDS", default_value = "5", value_parser = parse_limit)]
+    seconds: Duration,
     /// How many worker processes; without it, one for each CPU, and at least two
     #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..=256))]
     workers: Option<u32>,
@@ -65,8 +69,14 @@ pub struct Args {
     #[arg(long, value_name = "KIB", default_value_t = 4096)]
     buffer_size: u32,
     /// Size of a sub-buffer, in KiB: a power of two from 4 to 512
-    #[arg(long, value_name = "KIB", default_value_t = 4)]
+    #[arg(long, value_name = "KIB", default_value_t = 4, value_parser = parse_subbuf_kib)]
     subbuf_size: u32,
+}
+
+fn parse_limit(text: &str) -> Result<Duration, String> {
+    let seconds = text.parse().ok().filter(|seconds| SECONDS.contains(seconds));
+    let wrong = || format!("must be {} to {} seconds", SECONDS.start(), SECONDS.end());
+    seconds.map(Duration::from_secs_f64).ok_or_else(wrong)
 }
 
 /// What will happen.
@@ -116,9 +126,18 @@ impl Plan {
         })?;
         let cpus =
             available_parallelism().map_or(1, |cpus| u32::try_from(cpus.get()).unwrap_or(MOST_WORKERS));
+        let ring_subbufs = args.buffer_size / args.subbuf_size;
+        if Geometry::new(args.subbuf_size * 1024, ring_subbufs).is_err() {
+            let (least, most) = (2 * args.subbuf_size, 65_535 * u64::from(args.subbuf_size));
+            misuse!(
+                "--buffer-size {} is impossible: with sub-buffers of {} KiB it is {least} to {most} KiB",
+                args.buffer_size,
+                args.subbuf_size
+            );
+        }
         Ok(Self {
             path: args.path.clone(),
-            limit: Duration::from_secs(args.seconds),
+            limit: args.seconds,
             workers: args.workers.unwrap_or(cpus.clamp(FEWEST_WORKERS, MOST_WORKERS)),
             show: match (args.quiet, is_terminal && !args.json && !args.all) {
                 (true, _) => Show::None,
@@ -127,8 +146,8 @@ impl Plan {
             },
             json: args.json,
             buffer_kib: args.buffer_size,
-            subbuf_size: args.subbuf_size.saturating_mul(1024),
-            ring_subbufs: args.buffer_size.checked_div(args.subbuf_size).unwrap_or(0),
+            subbuf_size: args.subbuf_size * 1024,
+            ring_subbufs,
         })
     }
 }

@@ -37,12 +37,12 @@ impl Report {
     ///
     /// # Errors
     /// The output cannot be written to.
-    pub fn print(&self, work: &Summary, output: &mut Output) -> io::Result<()> {
-        let text = self.text(work);
+    pub fn print(&self, work: &Summary, was_stopped: bool, output: &mut Output) -> io::Result<()> {
+        let text = self.text(work, was_stopped);
         output.write_all(text.as_bytes())
     }
 
-    fn text(&self, work: &Summary) -> String {
+    fn text(&self, work: &Summary, was_stopped: bool) -> String {
         let Self { written, read, lost, left, ns_per_event, ns_per_clock_read, cpus, writers } = *self;
         let totals = &work.totals;
         let lost = if lost == 0 { lost.to_string() } else { format!("{LOSS}{lost}{LOSS:#}") };
@@ -59,7 +59,8 @@ impl Report {
             totals.skipped,
         );
         if totals.cut_short > 0 {
-            text += "        stopped before all was read; --seconds allows more time\n";
+            let remedy = if was_stopped { "" } else { "; --seconds allows more time" };
+            text += &format!("        stopped before all was read{remedy}\n");
         }
         if work.killed > 0 {
             text +=
@@ -96,7 +97,7 @@ mod tests {
     #[test]
     fn the_text_says_it_in_three_lines_and_more_where_something_happened() {
         let totals = Totals { folders: 1, files: 2, bytes: 30, lines: 4, words: 5, ..Totals::default() };
-        let text = REPORT.text(&Summary { totals, killed: 0 });
+        let text = REPORT.text(&Summary { totals, killed: 0 }, false);
         let plain = anstream::adapter::strip_str(&text).to_string();
         insta::assert_snapshot!(plain, @"
         work    2 files in 1 folders: 30 bytes, 4 lines, 5 words; 0 duplicates, 0 skipped
@@ -104,7 +105,10 @@ mod tests {
         cost    18.4 ns per event, where a bare clock read takes 15.4 ns
         ");
         let cut = Summary { totals: Totals { cut_short: 1, ..totals }, killed: 1 };
-        assert_eq!(REPORT.text(&cut).lines().count(), 5);
+        assert_eq!(REPORT.text(&cut, true).lines().count(), 5);
+        assert!(
+            REPORT.text(&cut, false).contains("--seconds") && !REPORT.text(&cut, true).contains("--seconds")
+        );
     }
 
     #[test]

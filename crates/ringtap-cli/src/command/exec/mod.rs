@@ -61,20 +61,12 @@ pub fn run(args: &Args) -> Result<Outcome> {
     let socket = server.path().as_os_str().to_owned();
     let mut command = Running::start_held(&args.command, &[(SOCKET_VARIABLE, socket)])?;
     command.begin()?;
-    let mut passed_on = None;
     loop {
         if let Some(status) = command.ended()? {
-            return Ok(Outcome::Command(status));
+            return Ok(Outcome::of_command(status, signals.caught()));
         }
-        let signal = signals.caught();
-        if let Some(signal) = signal.filter(|_| signal != passed_on) {
-            // When it ends is the command's business: trace-cmd writes its file then.
-            command.pass_on(signal);
-            passed_on = Some(signal);
-        }
-        match passed_on {
-            None => signals.sleep(LOOK_AGAIN),
-            Some(_) => std::thread::sleep(LOOK_AGAIN),
-        }
+        // When it ends is the command's business: trace-cmd writes its file then.
+        command.heed(&signals);
+        signals.sleep(LOOK_AGAIN);
     }
 }

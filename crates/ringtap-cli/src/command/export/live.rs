@@ -5,9 +5,10 @@ use super::exporter::{Exporter, Totals};
 use crate::command::report::{Item, What};
 use crate::command::stream::{Live, Sink, follow_into};
 use crate::decode::{Decoder, Seen, Source};
+use crate::misuse;
 use crate::outcome::Outcome;
 use crate::provenance::Provenance;
-use anyhow::{Result, bail};
+use anyhow::Result;
 use ringtap::{Damaged, Lost};
 use ringtap_format::text::Sources;
 
@@ -17,7 +18,7 @@ use ringtap_format::text::Sources;
 /// Those of `ringtap stream`, or the output cannot be written to.
 pub(super) fn run(args: &Args) -> Result<Outcome> {
     if !args.files.filters.is_empty() {
-        bail!("--filter is for files; choose live events with -e");
+        misuse!("--filter is for files; choose live events with -e");
     }
     let live = Live {
         kernel: args.kernel,

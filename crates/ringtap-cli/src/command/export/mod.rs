@@ -12,6 +12,7 @@ mod progress;
 mod single;
 
 use super::report::{self, FileArgs, Item};
+use crate::misuse;
 use crate::outcome::Outcome;
 use anyhow::{Result, bail};
 use clap::ValueEnum;
@@ -138,7 +139,7 @@ impl Args {
             To::Chrome => self.single(Writer::Chrome(chrome::Writer::new()))?,
             To::Parquet => Box::new(Parquet::create(self, survey)?),
             To::Ctf if self.output.as_os_str() == "-" => {
-                bail!("CTF is a folder of files: name one, `-` is none")
+                misuse!("CTF is a folder of files: name one, `-` is none")
             }
             To::Ctf => Box::new(folder::CtfFolder::create(&self.output, self.ctf_version.into())?),
         })

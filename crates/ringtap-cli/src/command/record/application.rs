@@ -8,13 +8,17 @@ use anyhow::{Context, Result};
 use ringtap::attach::{Connection, Role, Shared};
 use ringtap::clock::Conversion;
 use ringtap::event::registry::Event;
+use ringtap::instance::Task;
 use ringtap::recover::Recovered;
 use ringtap::tracefs::EventName;
-use ringtap::{ReadError, Stats, WholePages};
+use ringtap::{Instances, ReadError, Stats, WholePages};
+use ringtap_abi::subbuf::{HEADER_LEN, PageCommit};
 use ringtap_format::trace_dat::{Clock, Descriptions, TscToNs};
+use rustix::fd::AsFd;
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io;
+use std::mem;
 use std::os::unix::fs::FileExt;
 
 /// Bytes of sub-buffers that are compressed as one.
@@ -36,18 +40,23 @@ pub(super) struct ApplicationSide {
     is_over: bool,
     /// What another process's host knows of its events and threads, also when it is dead.
     shared: Option<Shared>,
+    /// A host of our own.
+    own: Option<Instances>,
 }
 
 struct ApplicationLane {
     pages: WholePages,
     /// Its number in the file.
     lane: usize,
-    /// Another process's memory: it can be read when that process is dead.
-    memory: Option<File>,
-    /// Index of the first event that was not taken.
-    next: u64,
+    /// The buffers of another process's host, from the one that is read on, as of the last look: they can be read when that
+    /// process is dead.
+    memories: Vec<File>,
     /// The counters that a dead host's memory tells.
     last_stats: Option<Stats>,
+    /// Events that were lost before those that were taken.
+    lost: u64,
+    /// Events whose loss another recording has told.
+    told_before: u64,
 }
 
 impl ApplicationSide {
@@ -59,12 +68,17 @@ impl ApplicationSide {
         let readers = host.readers().context("cannot consume the application's events")?;
         let pages = readers.into_iter().filter_map(ringtap::Reader::into_whole_pages);
         let lane = |pages: WholePages| {
-            let memory =
-                host.connection().map(|connection| connection.descriptor(pages.cpu())).transpose()?;
-            Ok(ApplicationLane { pages, lane: 0, memory: memory.map(File::from), next: 0, last_stats: None })
+            let read = host.stats(pages.cpu())?.read_events;
+            let told_before = pages.place().saturating_sub(read);
+            let (memories, last_stats) = (Vec::new(), None);
+            Ok(ApplicationLane { pages, lane: 0, memories, last_stats, lost: 0, told_before })
         };
+        let mut lanes: Vec<_> = pages.map(lane).collect::<Result<_>>()?;
+        for lane in &mut lanes {
+            lane.look_for_memories(host)?;
+        }
         Ok(Self {
-            lanes: pages.map(lane).collect::<Result<_>>()?,
+            lanes,
             registry: host.registry(),
             last_id: 0,
             formats: Vec::new(),
@@ -73,6 +87,7 @@ impl ApplicationSide {
             is_alone: false,
             is_over: false,
             shared: host.connection().map(|_| shared(host)).transpose()?,
+            own: host.instances().cloned(),
         })
     }
 
@@ -137,7 +152,10 @@ impl ApplicationSide {
 
     /// Names of tasks, one `PID NAME` a line.
     pub(super) fn tasks(&self) -> String {
-        let mut tasks: BTreeMap<_, _> = self.shared.iter().flat_map(named).collect();
+        let noted =
+            self.shared.iter().flat_map(Shared::tasks).chain(self.own.iter().flat_map(Instances::tasks));
+        let named = |task: Task| Some((i32::try_from(task.tid).ok()?, task.comm));
+        let mut tasks: BTreeMap<_, _> = noted.filter_map(named).collect();
         tasks.extend(self.tasks.iter().map(|(&pid, name)| (pid, name.clone())));
         tasks.into_iter().map(|(pid, name)| format!("{pid} {name}\n")).collect()
     }
@@ -159,9 +177,30 @@ impl ApplicationSide {
         self.lanes.iter().filter_map(stats).collect()
     }
 
-    /// Asks whether the host still lives: its buffers alone do not tell.
+    /// Events that were overwritten and that no other recording has told of: as the file tells them, and those behind the
+    /// last one that was taken.
+    pub(super) fn lost(&self, host: &HostSide) -> u64 {
+        let of = |lane: &ApplicationLane| {
+            let living = lane.last_stats.is_none().then(|| host.stats(lane.pages.cpu()).ok()).flatten();
+            let all = living.map_or(0, |stats| stats.overrun.saturating_sub(lane.told_before));
+            lane.lost.max(all)
+        };
+        self.lanes.iter().map(of).sum()
+    }
+
+    /// Asks whether the host still lives, which its buffers alone do not tell, and whether it has others now.
     pub(super) fn look_after(&mut self, host: &HostSide) {
-        self.is_gone |= self.lanes.first().is_some_and(|lane| host.stats(lane.pages.cpu()).is_err());
+        let looked = self.lanes.iter_mut().try_for_each(|lane| lane.look_for_memories(host));
+        let stats = self.lanes.first().map(|lane| host.stats(lane.pages.cpu()));
+        self.is_gone |= looked.is_err() || stats.is_some_and(|stats| stats.is_err());
+    }
+
+    /// Asks for buffers that took the place of those that are read, before the host can die; whether it lives is asked
+    /// elsewhere.
+    pub(super) fn look_for_replaced(&mut self, host: &HostSide) {
+        for lane in self.lanes.iter_mut().filter(|lane| lane.pages.is_replaced()) {
+            let _ = lane.look_for_memories(host);
+        }
     }
 
     pub(super) fn is_gone(&self) -> bool {
@@ -201,13 +240,20 @@ impl ApplicationSide {
                 let len = u64::from(page.size());
                 files.add(lane.lane, len, |file, place| page.write_at(file, place))?;
                 bytes += len;
-                lane.next = page.end().unwrap_or(lane.next);
+                lane.lost += page.lost_before();
                 if let Some(pid) = page.first_pid() {
                     note(&mut self.tasks, pid);
                 }
             }
-            if self.is_gone && is_last {
+            if self.is_gone && is_last && !self.is_over {
+                let (is_alone, is_over) = (self.is_alone, &mut self.is_over);
                 lane.each_of_the_dead(|lane, _, page| {
+                    let Some(page) = fitted(page, files.page_size(), is_alone, is_over) else {
+                        return Ok(());
+                    };
+                    if page.len() > files.page_size() as usize {
+                        files.resize(u32::try_from(page.len())?)?;
+                    }
                     bytes += page.len() as u64;
                     files.add(lane, page.len() as u64, |file, place| write_at(file, &page, place))
                 })?;
@@ -233,7 +279,7 @@ impl ApplicationSide {
                 if let Some(pid) = page.first_pid() {
                     note(&mut self.tasks, pid);
                 }
-                lane.next = page.end().unwrap_or(lane.next);
+                lane.lost += page.lost_before();
                 each(lane.lane, conversion.ns(page.time_stamp()), bytes)?;
             }
             if self.is_gone {
@@ -281,7 +327,7 @@ impl ApplicationSide {
                 let page = page.padded(behind.page_size());
                 bytes += u64::from(page.size());
                 page.copy_to(&mut pages);
-                lane.next = page.end().unwrap_or(lane.next);
+                lane.lost += page.lost_before();
                 if let Some(pid) = page.first_pid() {
                     note(&mut self.tasks, pid);
                 }
@@ -292,8 +338,15 @@ impl ApplicationSide {
             if !pages.is_empty() {
                 behind.add(lane.lane, pages)?;
             }
-            if self.is_gone && is_last {
+            if self.is_gone && is_last && !self.is_over {
+                let (is_alone, is_over) = (self.is_alone, &mut self.is_over);
                 lane.each_of_the_dead(|lane, _, page| {
+                    let Some(page) = fitted(page, behind.page_size(), is_alone, is_over) else {
+                        return Ok(());
+                    };
+                    if page.len() > behind.page_size() as usize {
+                        behind.resize(u32::try_from(page.len())?)?;
+                    }
                     bytes += page.len() as u64;
                     behind.add(lane, page)
                 })?;
@@ -304,7 +357,7 @@ impl ApplicationSide {
 }
 
 /// Says why the application's part ends before the recording.
-fn warn_of_size(size: u32) {
+pub(super) fn warn_of_size(size: u32) {
     anstream::eprintln!(
         "ringtap: the application's sub-buffers have {} KiB now, more than the kernel's, so its part of the file ends \
          here; record it to a file of its own",
@@ -312,28 +365,89 @@ fn warn_of_size(size: u32) {
     );
 }
 
+/// A sub-buffer as a file takes it whose sub-buffers have this size: not smaller, and larger only where it is the file's
+/// only source; else `None`.
+fn fitted(mut page: Vec<u8>, size: u32, is_alone: bool, is_over: &mut bool) -> Option<Vec<u8>> {
+    if page.len() > size as usize && !is_alone {
+        if !mem::replace(is_over, true) {
+            warn_of_size(u32::try_from(page.len()).unwrap_or(u32::MAX));
+        }
+        return None;
+    }
+    page.resize(page.len().max(size as usize), 0);
+    Some(page)
+}
+
 impl ApplicationLane {
+    /// Asks another process's host for the buffers that it has now.
+    fn look_for_memories(&mut self, host: &HostSide) -> Result<()> {
+        if let Some(connection) = host.connection() {
+            let descriptors = connection.descriptors(self.pages.cpu())?;
+            self.memories = descriptors.into_iter().map(File::from).collect();
+        }
+        Ok(())
+    }
+
     /// Hands out what the memory of a host that is gone holds and nobody took.
     fn each_of_the_dead(&mut self, mut each: impl FnMut(usize, u64, Vec<u8>) -> Result<()>) -> Result<()> {
-        let Some(memory) = self.memory.take() else { return Ok(()) };
+        if self.last_stats.is_some() {
+            return Ok(());
+        }
+        let memories = mem::take(&mut self.memories);
+        let later = match memories.iter().position(|memory| self.pages.is_of(memory.as_fd())) {
+            Some(present) => &memories[present + 1..],
+            // It was read to its end.
+            None if self.pages.is_replaced() => &memories[..],
+            // It came behind the last look, and is the newest that is known.
+            None => &[],
+        };
+        let mut buffers = vec![(self.pages.memory(), self.pages.unread().unwrap_or(0))];
+        for memory in later {
+            buffers.push((read_all(memory).context("cannot read a dead host's buffer")?, 0));
+        }
+        for (bytes, from) in buffers {
+            self.hand_out(&bytes, from, &mut each)?;
+        }
+        Ok(())
+    }
+
+    /// Hands out what a buffer holds from an event on.
+    fn hand_out(
+        &mut self,
+        bytes: &[u8],
+        from: u64,
+        mut each: impl FnMut(usize, u64, Vec<u8>) -> Result<()>,
+    ) -> Result<()> {
         let cpu = self.pages.cpu();
-        let bytes = read_all(&memory).with_context(|| format!("cannot read the buffer of CPU {cpu}"))?;
-        let recovered = Recovered::new(&bytes).with_context(|| format!("the buffer of CPU {cpu}"))?;
+        let recovered = Recovered::new(bytes).with_context(|| format!("the buffer of CPU {cpu}"))?;
         for page in recovered.damaged() {
             let (id, reason) = (page.id, page.reason);
             anstream::eprintln!(
                 "ringtap: CPU {cpu}: sub-buffer {id} was being written or is damaged: {reason}"
             );
         }
-        self.last_stats = Some(recovered.stats());
-        let (conversion, mut done) = (recovered.conversion(), Ok(()));
-        recovered.pages(self.next, |page, time| {
+        let (conversion, lost, mut done) = (recovered.conversion(), &mut self.lost, Ok(()));
+        let events = recovered.pages(from, |page, time| {
+            *lost += lost_before(&page);
             if done.is_ok() {
                 done = each(self.lane, conversion.ns(time), page);
             }
         });
+        let before = self.last_stats;
+        self.last_stats = Some(match before {
+            // The first tells what was read of it before, and of those before it.
+            None => recovered.stats(),
+            Some(before) => Stats { read_events: before.read_events + events, ..before },
+        });
         done
     }
+}
+
+/// The number of events lost before a sub-buffer, as `trace_pipe_raw` tells it.
+fn lost_before(page: &[u8]) -> u64 {
+    let word = |at: usize| page.get(at..)?.first_chunk().map(|word| u64::from_le_bytes(*word));
+    let commit = word(8).map(PageCommit::unpack).filter(|commit| commit.is_missed_stored());
+    commit.and_then(|commit| word(HEADER_LEN as usize + commit.len() as usize)).unwrap_or(0)
 }
 
 /// What a host's memory tells besides the events, from a connection that may map it.
@@ -348,12 +462,6 @@ fn after(shared: &Shared, id: u16) -> Vec<(u16, EventName, String)> {
     events.sort_by_key(|event| event.id);
     let named = |Event { id, system, name, format, .. }| (id, EventName { system, name }, format);
     events.into_iter().map(named).collect()
-}
-
-/// The threads that a host noted.
-fn named(shared: &Shared) -> Vec<(i32, String)> {
-    let tasks = shared.tasks().into_iter();
-    tasks.filter_map(|task| Some((i32::try_from(task.tid).ok()?, task.comm))).collect()
 }
 
 /// All bytes of a memory that nobody need map.

@@ -73,6 +73,16 @@ pub(in crate::command) struct Written {
     pub(in crate::command) bytes: u64,
 }
 
+/// A file that has ended.
+#[derive(Debug)]
+struct Ended {
+    file: File,
+    writer: TraceDatWriter,
+    path: PathBuf,
+    /// The disk has it once this has gone, and what is written before.
+    _syncer: Syncer,
+}
+
 /// The files.
 #[derive(Debug)]
 pub(in crate::command) struct Files {
@@ -82,6 +92,8 @@ pub(in crate::command) struct Files {
     syncer: Syncer,
     path: PathBuf,
     writer: TraceDatWriter,
+    /// The file before, until it is told what was learnt of its events by its end.
+    ended: Option<Ended>,
     /// Something was added that the table does not tell yet.
     is_dirty: bool,
     /// Files begun so far.
@@ -108,6 +120,7 @@ impl Files {
             syncer,
             path,
             writer,
+            ended: None,
             is_dirty: false,
             begun: 1,
             written,
@@ -200,8 +213,23 @@ impl Files {
         let Descriptions { formats, tasks, cpu_stats, clock, .. } = late;
         let head = mem::take(&mut self.descriptions);
         self.descriptions = Descriptions { formats, tasks, cpu_stats, clock, ..head };
+        self.tell_ended()?;
         let pieces = self.writer.describe(&self.descriptions)?;
         self.write(&pieces)
+    }
+
+    /// Whether a file has ended that waits to be described.
+    pub(super) const fn has_ended(&self) -> bool {
+        self.ended.is_some()
+    }
+
+    /// Tells the file before of what was learnt.
+    fn tell_ended(&mut self) -> Result<()> {
+        let Some(mut ended) = self.ended.take() else { return Ok(()) };
+        let pieces = ended.writer.describe(&self.descriptions)?;
+        write_all(&ended.file, &pieces)
+            .and_then(|()| ended.file.set_len(ended.writer.end()))
+            .with_context(|| trouble(&ended.path))
     }
 
     /// Ends this file and begins the next.
@@ -210,13 +238,19 @@ impl Files {
     /// One of them cannot be written.
     pub(in crate::command) fn rotate(&mut self) -> Result<()> {
         self.end()?;
+        self.tell_ended()?;
         let mut path = self.target.path.clone().into_os_string();
         path.push(format!(".{}", self.begun));
         self.begun += 1;
-        self.path = path.into();
-        (self.file, self.writer) = begin(&self.path, &self.target.plan, &self.descriptions)?;
-        // That of the file before ends by itself, once the disk has it.
-        self.syncer = Syncer::start(&self.file, self.target.sync)?;
+        let path = PathBuf::from(path);
+        let (file, writer) = begin(&path, &self.target.plan, &self.descriptions)?;
+        let syncer = Syncer::start(&file, self.target.sync)?;
+        self.ended = Some(Ended {
+            file: mem::replace(&mut self.file, file),
+            writer: mem::replace(&mut self.writer, writer),
+            path: mem::replace(&mut self.path, path),
+            _syncer: mem::replace(&mut self.syncer, syncer),
+        });
         self.written.paths.push(self.path.clone());
         if let Some(keep) = self.target.keep
             && self.written.paths.len() > keep
@@ -254,15 +288,20 @@ impl Files {
     }
 
     fn write(&self, pieces: &[Piece]) -> Result<()> {
-        let mut pieces = pieces.iter();
-        pieces
-            .try_for_each(|piece| self.file.write_all_at(&piece.bytes, piece.offset))
-            .with_context(|| self.trouble())
+        write_all(&self.file, pieces).with_context(|| self.trouble())
     }
 
     fn trouble(&self) -> String {
-        format!("cannot write {}; what it holds can be read: see `ringtap report`", self.path.display())
+        trouble(&self.path)
     }
+}
+
+fn trouble(path: &Path) -> String {
+    format!("cannot write {}; what it holds can be read: see `ringtap report`", path.display())
+}
+
+fn write_all(file: &File, pieces: &[Piece]) -> io::Result<()> {
+    pieces.iter().try_for_each(|piece| file.write_all_at(&piece.bytes, piece.offset))
 }
 
 pub(in crate::command) fn write_at(file: BorrowedFd<'_>, mut bytes: &[u8], mut place: u64) -> io::Result<()> {

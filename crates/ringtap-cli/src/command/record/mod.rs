@@ -11,13 +11,17 @@ mod sink;
 mod text;
 mod trigger;
 
+use crate::child;
+use crate::command::held;
 use crate::command::stream::kernel::KernelPlan;
-use crate::command::stream::{ApplicationPlan, Filter, write_command};
+use crate::command::stream::{ApplicationPlan, AttachPlan, Filter, write_command};
+use crate::misuse;
 use crate::outcome::Outcome;
 use crate::output::Output;
 use crate::preload::{self, Preload};
 use crate::probes;
-use anyhow::{Context, Result, bail};
+use crate::remote::{self, default_socket};
+use anyhow::Result;
 use recent::Last;
 use ringtap::clock::{self, ClockId};
 use ringtap::instance::Pattern;
@@ -40,6 +44,7 @@ Examples:
                                              --snapshot-on oom:mark_victim
   The last 10 s before a program crashes:  ringtap record --snapshot-on crash --last 10s -- ./prog
   Of one that serves its buffers itself:   ringtap record --snapshot-on crash --attach /run/app.sock
+  Some events under `ringtap serve`:       ringtap record -e shop:*
   For days, in files of 1 GB, the last 8:  ringtap record --kernel -e irq --compress \\
                                              --rotate-size 1024 --files 8
 
@@ -53,8 +58,15 @@ death by a signal that did not ask it to end, or a Rust panic, of COMMAND, of a 
 through its host, or of the host of --attach, whose buffers are read after its death. Without a crash
 there is no file. The next snapshots go to FILE.1 and so on.
 
+EVENTs are chosen as by `ringtap stream`: those that the kernel has are the kernel's, the others the
+application's; a source whose events none of them names is not restricted. At a host of `ringtap
+serve` they are on for as long as they are recorded, as with `ringtap start`; what is on there
+besides, and what its buffers hold already, is recorded as well.
+
+Without --kernel, --attach and COMMAND the host of RINGTAP_SOCKET, else `ringtap serve`, is recorded.
 COMMAND finds the socket of the application's host in RINGTAP_SOCKET: the one of --attach, or one
-that lasts as long as COMMAND. The recording ends when COMMAND ends, or with Ctrl-C.";
+that lasts as long as COMMAND. The recording ends when COMMAND ends. Ctrl-C goes to COMMAND, which is
+recorded until it has ended; again, it insists: by SIGTERM, then by SIGKILL.";
 
 const USAGE: &str = "\
 ringtap record [-o <FILE>] [--kernel] [--attach <SOCKET>] [-e <EVENT>]... [OPTIONS] [-- <COMMAND>...]";
@@ -62,7 +74,6 @@ ringtap record [-o <FILE>] [--kernel] [--attach <SOCKET>] [-e <EVENT>]... [OPTIO
 /// What was typed.
 #[derive(Clone, Debug, clap::Args)]
 #[command(after_help = EXAMPLES, override_usage = USAGE)]
-#[command(group = clap::ArgGroup::new("from").args(["kernel", "attach", "command"]).required(true).multiple(true))]
 pub struct Args {
     /// Write to this file
     #[arg(short, long, value_name = "FILE", default_value = "trace.dat")]
@@ -76,6 +87,9 @@ pub struct Args {
     /// Record the application that serves its buffers on this socket, and consume its events
     #[arg(long, value_name = "SOCKET")]
     attach: Option<PathBuf>,
+    /// Record this instance of the host, instead of its top one
+    #[arg(short = 'B', long, value_name = "NAME", value_parser = remote::parse_instance)]
+    instance: Option<String>,
     /// With --kernel and COMMAND: events of all processes, not of COMMAND and its children only
     #[arg(short, long, requires = "kernel", requires = "command")]
     all: bool,
@@ -171,12 +185,19 @@ impl Plan {
     /// No usable tracefs, a kernel that is too old, an unknown event, or options that exclude each other.
     pub fn new(args: &Args) -> Result<Self> {
         if args.file_version == 6 && args.compress.is_some() {
-            bail!("a file of version 6 cannot be compressed; leave out --file-version or --compress");
+            misuse!("a file of version 6 cannot be compressed; leave out --file-version or --compress");
         }
         let snapshot_on: Vec<_> =
             args.snapshot_on.iter().map(|when| Trigger::parse(when)).collect::<Result<_>>()?;
         if !snapshot_on.is_empty() && (args.rotate_size.is_some() || args.rotate_time.is_some()) {
-            bail!("a flight recorder has nothing to rotate; leave out --rotate-size and --rotate-time");
+            misuse!("a flight recorder has nothing to rotate; leave out --rotate-size and --rotate-time");
+        }
+        if args.files.is_some()
+            && args.rotate_size.is_none()
+            && args.rotate_time.is_none()
+            && snapshot_on.is_empty()
+        {
+            misuse!("--files keeps the last of several: add --rotate-size, --rotate-time or --snapshot-on");
         }
         let last = Last::of(&args.last)?;
         let buffer_kib = match last.bytes {
@@ -187,7 +208,13 @@ impl Plan {
             None => args.buffer_size,
         };
         let filter = Filter::new(&args.events)?;
-        let has_application = args.attach.is_some() || !args.command.is_empty();
+        // Without any source it is this user's host.
+        let is_default = args.attach.is_none() && !args.kernel && args.command.is_empty();
+        let attach = args.attach.clone().map(Ok).or_else(|| is_default.then(default_socket)).transpose()?;
+        if args.instance.is_some() && attach.is_none() {
+            misuse!("-B names an instance of a host: name its socket with --attach");
+        }
+        let has_application = attach.is_some() || !args.command.is_empty();
         let follow = !args.command.is_empty() && !args.all;
         let plan = || KernelPlan::new(&filter, buffer_kib, has_application, follow);
         let with_probes = |plan: KernelPlan| plan.with_probes(&args.probes, &filter);
@@ -195,33 +222,36 @@ impl Plan {
         let is_kernels = |pattern: &&String| {
             kernel.as_ref().is_some_and(|kernel| kernel.events.iter().any(|event| event.is_meant_by(pattern)))
         };
-        let own: Vec<_> = filter.patterns.iter().filter(|pattern| !is_kernels(pattern)).collect();
-        if let (Some(pattern), Some(socket)) = (own.first(), &args.attach) {
-            bail!(
-                "'{pattern}' cannot be chosen of what the host of {0} records: leave out -e, and choose its events by \
-                 `ringtap start --attach {0}`",
-                socket.display()
-            );
-        }
+        let own = filter.patterns.iter().filter(|pattern| !is_kernels(pattern));
+        let events = own.map(pattern).collect::<Result<_>>()?;
         let application_triggers = application_triggers(&snapshot_on, kernel.as_ref(), has_application)?;
         if snapshot_on.contains(&Trigger::Crash) && !has_application {
-            bail!("there is no program whose crash is waited for; add --attach or a COMMAND");
+            misuse!("there is no program whose crash is waited for; add --attach or a COMMAND");
         }
-        let application = match &args.attach {
+        let application = match attach {
             Some(socket) => {
-                Some(ApplicationPlan::Attach { socket: socket.clone(), consume: true, new: false })
+                let instance = args.instance.clone();
+                let (consume, new, must_switch) = (true, false, true);
+                Some(ApplicationPlan::Attach(AttachPlan {
+                    socket,
+                    instance,
+                    consume,
+                    new,
+                    events,
+                    must_switch,
+                }))
             }
             None if args.command.is_empty() => None,
             None => Some(ApplicationPlan::Embed {
                 subbuf_kib: SUBBUF_KIB,
                 buffer_kib,
                 clock: kernel.as_ref().map(common_clock).transpose()?,
-                events: own.into_iter().map(pattern).collect::<Result<_>>()?,
+                events,
             }),
         };
         Ok(Self {
             path: match args.output.as_os_str() == "-" {
-                true => bail!("a recording is a file that is completed in the end: name one, `-` is none"),
+                true => misuse!("a recording is a file that is completed in the end: name one, `-` is none"),
                 false => args.output.clone(),
             },
             kernel,
@@ -249,7 +279,10 @@ impl Plan {
 
 /// The application's events that a pattern means, as its host takes it.
 fn pattern(text: &String) -> Result<Pattern> {
-    text.parse().with_context(|| format!("'{text}' cannot choose an application's events to be recorded"))
+    match text.parse() {
+        Ok(pattern) => Ok(pattern),
+        Err(error) => misuse!("'{text}' cannot choose an application's events: {error}"),
+    }
 }
 
 /// The events among the triggers that the kernel does not have.
@@ -264,7 +297,7 @@ fn application_triggers(
             Some(Ok(_)) => {}
             _ if has_application => own.push(event.clone()),
             Some(Err(unknown)) => return Err(unknown.into()),
-            None => bail!("{event} is nobody's event; add --kernel, --attach or a COMMAND"),
+            None => misuse!("{event} is nobody's event; add --kernel, --attach or a COMMAND"),
         }
     }
     Ok(own)
@@ -287,6 +320,12 @@ pub fn run(args: &Args, output: &mut Output) -> Result<Outcome> {
         write!(output, "{plan}")?;
         return Ok(Outcome::Done);
     }
+    // Before there is a file, which would be in the place of another.
+    if let Some(program) = plan.command.first()
+        && let Err(error) = child::look_for(program)
+    {
+        return Ok(held::refused(program, &error));
+    }
     session::run(&plan, output)
 }
 
@@ -301,8 +340,9 @@ impl fmt::Display for Plan {
             kernel.probes.iter().try_for_each(|probe| writeln!(f, "{probe}"))?;
         }
         match &self.application {
-            Some(ApplicationPlan::Attach { socket, .. }) => {
+            Some(ApplicationPlan::Attach(AttachPlan { socket, events, .. })) => {
                 writeln!(f, "attach to {} and consume its events", socket.display())?;
+                events.iter().try_for_each(|event| writeln!(f, "switch {event} on there"))?;
             }
             Some(ApplicationPlan::Embed { .. }) => {
                 writeln!(f, "serve buffers, {kib} KiB a CPU, on a socket of our own")?;

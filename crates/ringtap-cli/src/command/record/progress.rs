@@ -23,7 +23,7 @@ pub(super) struct Counts {
 }
 
 impl Counts {
-    /// The sum of these counters.
+    /// The sum of these counters, of buffers whose losses nobody has told before.
     pub(super) fn of(stats: impl Iterator<Item = Stats>) -> Self {
         stats.fold(Self::default(), |sum, stats| Self {
             events: sum.events + stats.read_events,
@@ -31,11 +31,22 @@ impl Counts {
         })
     }
 
-    /// What was added to an earlier count. Losses before the first event that anybody took are told in this recording:
-    /// they are its own.
+    /// The same without what was overwritten: that is told with the events behind it.
+    pub(super) fn of_shared(stats: impl Iterator<Item = Stats>) -> Self {
+        Self::of(stats.map(|stats| Stats { overrun: 0, ..stats }))
+    }
+
+    /// What was added to an earlier count.
     pub(super) fn since(self, before: Self) -> Self {
-        let told = if before.events == 0 { 0 } else { before.lost };
-        Self { events: self.events.saturating_sub(before.events), lost: self.lost.saturating_sub(told) }
+        Self {
+            events: self.events.saturating_sub(before.events),
+            lost: self.lost.saturating_sub(before.lost),
+        }
+    }
+
+    /// Both together.
+    pub(super) fn and(self, other: Self) -> Self {
+        Self { events: self.events + other.events, lost: self.lost + other.lost }
     }
 }
 

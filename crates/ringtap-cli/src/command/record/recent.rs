@@ -1,6 +1,7 @@
 //! The part of a snapshot that is kept: the last so many bytes, and the last so many seconds.
 
-use anyhow::{Result, bail};
+use crate::misuse;
+use anyhow::Result;
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -43,7 +44,7 @@ impl Last {
         for asked in asked {
             let is_twice = last.bytes.is_some() && asked.bytes.is_some();
             if is_twice || (last.time.is_some() && asked.time.is_some()) {
-                bail!("--last is given twice; give MB once and seconds once");
+                misuse!("--last is given twice; give MB once and seconds once");
             }
             last.bytes = last.bytes.or(asked.bytes);
             last.time = last.time.or(asked.time);
@@ -112,6 +113,24 @@ impl Recent {
         }
         self.pages.retain(|page| page.ns > since);
         self.bytes = self.pages.iter().map(|page| page.bytes.len() as u64).sum();
+    }
+
+    /// Bytes of the largest sub-buffer.
+    pub(super) fn page_size(&self) -> u32 {
+        let largest = self.pages.iter().map(|page| page.bytes.len()).max().unwrap_or(0);
+        u32::try_from(largest).unwrap_or(u32::MAX)
+    }
+
+    /// Makes all sub-buffers at least this large.
+    pub(super) fn pad(&mut self, size: u32) {
+        for page in &mut self.pages {
+            page.bytes.resize(page.bytes.len().max(size as usize), 0);
+        }
+    }
+
+    /// Lets those go that are larger.
+    pub(super) fn drop_larger(&mut self, size: u32) {
+        self.pages.retain(|page| page.bytes.len() <= size as usize);
     }
 
     /// Whether the buffers may have lost something of the time that was asked for.

@@ -1,9 +1,9 @@
 //! A recording as it happens.
 //!
 //! One thread: it sleeps until a buffer is as full as was asked for, moves what is complete to the file, and
-//! writes the table that makes it count. The end, in order: the command is told the signal; the kernel stops to
-//! record; what is left goes to the file; the file is put in order; the instance and the host go; the command is
-//! waited for.
+//! writes the table that makes it count. The end, in order: the command is told the signal, and recorded until it has
+//! ended; the kernel stops to record; what is left goes to the file; the file is put in order; the instance and the
+//! host go.
 
 use super::application::ApplicationSide;
 use super::crash::{Crash, Watch};
@@ -21,7 +21,7 @@ use crate::output::Output;
 use crate::preload::Preload;
 use crate::signals::Signals;
 use anyhow::{Context, Result, bail};
-use ringtap::attach::{Connection, Role, SOCKET_VARIABLE};
+use ringtap::attach::{Connection, SOCKET_VARIABLE};
 use ringtap::clock::{self, ClockId, Conversion};
 use ringtap::serve::{Options, Peer};
 use ringtap::tracefs::EventName;
@@ -31,7 +31,7 @@ use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::fd::OwnedFd;
 use std::io::Write;
 use std::mem;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -85,11 +85,12 @@ pub(super) fn run(plan: &Plan, output: &mut Output) -> Result<Outcome> {
         true => recording.follow(&signals, command.as_mut())?,
         false => recording.wait(&signals, &triggers, &mut watch, command.as_mut())?,
     };
-    if let (Some(signal), Some(command)) = (signals.caught(), &command) {
-        command.pass_on(signal);
-    }
     if let Some(kernel) = &recording.kernel {
         kernel.set_recording(false)?;
+    }
+    if let Some(host) = host.as_ref().filter(|_| triggers.is_empty()) {
+        // What is written from now on is the next recording's.
+        host.switch_back();
     }
     let is_wanted = triggers.is_empty() || triggers.contains(&Trigger::Exit);
     let finished = recording.finish(is_wanted);
@@ -99,13 +100,10 @@ pub(super) fn run(plan: &Plan, output: &mut Output) -> Result<Outcome> {
     progress.end(counts, &written, plan.json, output)?;
     drop((recording.kernel, recording.application, stops));
     drop(host);
-    let status = Running::status(ended, command.as_mut())?;
-    Ok(match (signals.caught(), status) {
+    Ok(match ended {
+        Some(status) => Outcome::of_command(status, signals.caught()),
         // Asked to end, and ended: there is no other way to end a recording without a command.
-        (Some(_), None) => Outcome::Done,
-        (Some(signal), Some(_)) => Outcome::Stopped(signal),
-        (None, Some(status)) => Outcome::Command(status),
-        (None, None) => Outcome::Done,
+        None => Outcome::Done,
     })
 }
 
@@ -114,7 +112,7 @@ fn stop_at(host: &HostSide, events: &[EventName]) -> Result<Option<Connection>> 
     if events.is_empty() {
         return Ok(None);
     }
-    let connection = Connection::connect(host.socket(), Role::Reader)?;
+    let connection = host.connect_again()?;
     for event in events {
         connection.stop_at(&event.to_string()).with_context(|| format!("cannot wait for {event}"))?;
     }
@@ -145,7 +143,9 @@ struct Recording<'r> {
     was_recording: bool,
     /// An event that was asked for has happened.
     is_triggered: bool,
-    /// What the buffers had counted when the recording began.
+    /// The names of tasks that the file was told.
+    told_tasks: String,
+    /// What the application's buffers had counted when the recording began.
     before: Counts,
 }
 
@@ -214,9 +214,10 @@ impl<'r> Recording<'r> {
             snapshots: 0,
             was_recording,
             is_triggered: false,
+            told_tasks: String::new(),
             before: Counts::default(),
         };
-        recording.before = recording.all_counts();
+        recording.before = recording.application_counts();
         if plan.snapshot_on.is_empty() {
             recording.begin_file(recording.target.path.clone())?;
         }
@@ -246,18 +247,21 @@ impl<'r> Recording<'r> {
     /// What is known now and was not when the file was begun.
     fn late(&self) -> Descriptions {
         let mut late = Descriptions { formats: self.head.formats.clone(), ..Descriptions::default() };
-        let mut tasks = String::new();
         if let Some(kernel) = &self.kernel {
-            tasks += &kernel.tasks();
             late.cpu_stats = kernel.stats_texts();
         }
         if let Some(application) = &self.application {
             application.describe(&mut late);
-            tasks += &application.tasks();
             late.clock = application.clock();
         }
-        late.tasks = tasks.into_bytes();
+        late.tasks = self.tasks().into_bytes();
         late
+    }
+
+    /// Names of tasks, one `PID NAME` a line.
+    fn tasks(&self) -> String {
+        let kernel = self.kernel.as_ref().map_or_else(String::new, KernelSide::tasks);
+        kernel + &self.application.as_ref().map_or_else(String::new, ApplicationSide::tasks)
     }
 
     /// Records until the command ends, which is told, or a signal asks to stop, or nobody is left.
@@ -268,20 +272,22 @@ impl<'r> Recording<'r> {
                 self.began = Instant::now();
                 self.sink.as_mut().context("no file")?.rotate()?;
             }
+            self.complete()?;
             self.heartbeat(command.as_deref())?;
             if self.progress.is_due() {
                 let room = u64::from(self.plan.buffer_kib) * 1024;
                 let fill = (bytes * 100).checked_div(room).unwrap_or(0).min(100);
                 self.progress.show(self.counts(), self.bytes, fill);
             }
-            if signals.caught().is_some() {
-                return Ok(None);
-            }
-            if let Some(status) = command.as_mut().and_then(|command| command.ended().transpose()) {
-                return status.map(Some);
-            }
-            if self.is_alone() && command.is_none() {
-                return Ok(None);
+            match &mut command {
+                Some(command) => {
+                    command.heed(signals);
+                    if let Some(status) = command.ended()? {
+                        return Ok(Some(status));
+                    }
+                }
+                None if signals.caught().is_some() || self.is_alone() => return Ok(None),
+                None => {}
             }
             let has_ended = self.sleep(command.as_deref())?;
             if let (true, Some(command), Some(application)) = (has_ended, &command, &mut self.application) {
@@ -316,12 +322,15 @@ impl<'r> Recording<'r> {
                 return Ok(None);
             }
             let is_alone = self.is_alone() && !watch.has_main();
-            if signals.caught().is_some() || (is_alone && command.is_none()) {
-                return Ok(None);
-            }
-            if let Some(command) = &mut command
-                && let Some(status) = command.ended()?
-            {
+            let Some(command) = &mut command else {
+                if signals.caught().is_some() || is_alone {
+                    return Ok(None);
+                }
+                signals.sleep(SHORT / 5);
+                continue;
+            };
+            command.heed(signals);
+            if let Some(status) = command.ended()? {
                 // The last to trace may have crashed just before, and the command because of it.
                 let crash = Crash::of_command(&name_of(self.plan), command.id(), status)
                     .or_else(|| watch.crashed(Some(command.id())));
@@ -358,9 +367,12 @@ impl<'r> Recording<'r> {
         let path = PathBuf::from(path);
         self.begin_file(path.clone())?;
         self.switch(false)?;
-        let recent = self.take_recent()?;
+        let mut recent = self.take_recent()?;
         if goes_on {
             self.switch(true)?;
+        }
+        if recent.page_size() != self.target.plan.page_size {
+            self.fit(&mut recent, &path)?;
         }
         let sink = self.sink.as_mut().context("no file")?;
         for (lane, page) in recent.finish() {
@@ -371,6 +383,21 @@ impl<'r> Recording<'r> {
         self.end_file()?;
         self.drop_oldest()?;
         Ok(path)
+    }
+
+    /// Brings a snapshot's sub-buffers to the size of the file's, or the file's to theirs.
+    fn fit(&mut self, recent: &mut Recent, path: &Path) -> Result<()> {
+        let (size, of_file) = (recent.page_size(), self.target.plan.page_size);
+        if size > of_file && self.kernel.is_some() {
+            super::application::warn_of_size(size);
+            recent.drop_larger(of_file);
+        } else if size > of_file {
+            self.target.plan.page_size = size;
+            self.head.header_page = ringtap_format::header::page_text(size);
+            self.begin_file(path.to_owned())?;
+        }
+        recent.pad(self.target.plan.page_size);
+        Ok(())
     }
 
     /// Switches recording on or off; a host that is gone records no more, and need not be told.
@@ -384,6 +411,7 @@ impl<'r> Recording<'r> {
     /// Leaves another process's host recording, if it was when we came.
     fn restore(&self) {
         if self.was_recording
+            && !self.plan.snapshot_on.is_empty()
             && let Some(host) = self.host
         {
             let _ = host.set_recording(true);
@@ -474,8 +502,20 @@ impl<'r> Recording<'r> {
         Ok(bytes)
     }
 
+    /// Tells files that have ended meanwhile what is known now, as the last one is told in the end: each is complete.
+    fn complete(&mut self) -> Result<()> {
+        if self.sink.as_mut().is_some_and(Sink::take_rotated) {
+            let late = self.late();
+            self.sink.as_mut().context("no file")?.describe(late)?;
+        }
+        Ok(())
+    }
+
     /// Looks at what is not urgent.
     fn heartbeat(&mut self, command: Option<&Running>) -> Result<()> {
+        if let (Some(application), Some(host)) = (&mut self.application, self.host) {
+            application.look_for_replaced(host);
+        }
         if self.looked.elapsed() < HEARTBEAT {
             return Ok(());
         }
@@ -486,18 +526,30 @@ impl<'r> Recording<'r> {
             }
             application.look_after(host);
         }
+        // Should we be killed, the file has the names up to here.
+        if self.sink.is_some() {
+            let tasks = self.tasks();
+            if tasks != self.told_tasks {
+                self.told_tasks = tasks;
+                let late = self.late();
+                self.sink.as_mut().context("no file")?.describe(late)?;
+            }
+        }
         Ok(())
     }
 
-    /// What was recorded and lost since the recording began.
+    /// What was recorded and lost since the recording began; and before, where no other recording has told of it.
     fn counts(&self) -> Counts {
-        self.all_counts().since(self.before)
+        let sides = self.application.as_ref().zip(self.host);
+        let overwritten = sides.map_or(0, |(side, host)| side.lost(host));
+        let kernel = Counts::of(self.kernel.iter().flat_map(KernelSide::stats));
+        let application = self.application_counts().since(self.before);
+        kernel.and(application).and(Counts { events: 0, lost: overwritten })
     }
 
-    fn all_counts(&self) -> Counts {
-        let kernel = self.kernel.iter().flat_map(KernelSide::stats);
-        let application = self.application.iter().zip(self.host).flat_map(|(side, host)| side.stats(host));
-        Counts::of(kernel.chain(application))
+    fn application_counts(&self) -> Counts {
+        let stats = self.application.iter().zip(self.host).flat_map(|(side, host)| side.stats(host));
+        Counts::of_shared(stats)
     }
 
     /// Sleeps until a buffer is full enough, the command ends, which is told, or a signal comes.

@@ -36,6 +36,8 @@ pub(super) struct Behind {
     /// Bytes sent since the last rotation, before they are compressed.
     sent: u64,
     page_size: u32,
+    /// A file has ended and was not told of what is learnt late.
+    has_rotated: bool,
 }
 
 impl Sink {
@@ -68,7 +70,7 @@ impl Sink {
         };
         let thread = std::thread::Builder::new().name("compress".into()).spawn(work)?;
         let (to, thread) = (Some(to), Some(thread));
-        Ok(Self::Behind(Behind { to, spare, thread, rotate_at, sent: 0, page_size }))
+        Ok(Self::Behind(Behind { to, spare, thread, rotate_at, sent: 0, page_size, has_rotated: false }))
     }
 
     /// Adds whole sub-buffers of a lane.
@@ -100,8 +102,7 @@ impl Sink {
             Self::Behind(behind) => {
                 behind.send(Message::Commit)?;
                 if behind.rotate_at.is_some_and(|limit| behind.sent >= limit) {
-                    behind.sent = 0;
-                    behind.send(Message::Rotate)?;
+                    behind.rotate()?;
                 }
                 Ok(())
             }
@@ -126,7 +127,15 @@ impl Sink {
     pub(super) fn rotate(&mut self) -> Result<()> {
         match self {
             Self::Here(files) => files.rotate(),
-            Self::Behind(behind) => behind.send(Message::Rotate),
+            Self::Behind(behind) => behind.rotate(),
+        }
+    }
+
+    /// Whether a file has ended since the last time, and waits to be described.
+    pub(super) fn take_rotated(&mut self) -> bool {
+        match self {
+            Self::Here(files) => files.has_ended(),
+            Self::Behind(behind) => mem::take(&mut behind.has_rotated),
         }
     }
 
@@ -160,8 +169,13 @@ impl Behind {
     /// # Errors
     /// As there.
     pub(super) fn resize(&mut self, page_size: u32) -> Result<()> {
-        (self.page_size, self.sent) = (page_size, 0);
+        (self.page_size, self.sent, self.has_rotated) = (page_size, 0, true);
         self.send(Message::Resize(page_size))
+    }
+
+    fn rotate(&mut self) -> Result<()> {
+        (self.sent, self.has_rotated) = (0, true);
+        self.send(Message::Rotate)
     }
 
     /// Gives sub-buffers of a lane to the thread.

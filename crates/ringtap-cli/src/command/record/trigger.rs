@@ -1,6 +1,7 @@
 //! What asks a flight recorder for a snapshot.
 
-use anyhow::{Result, bail};
+use crate::misuse;
+use anyhow::Result;
 use ringtap::tracefs::EventName;
 use signal_hook::consts::{SIGUSR1, SIGUSR2};
 use std::sync::Arc;
@@ -36,7 +37,7 @@ impl Trigger {
         match EventName::parse(text) {
             Some(event) => Ok(Self::Event(event)),
             None => {
-                bail!(
+                misuse!(
                     "'{text}' triggers nothing; give USR1, USR2, exit, crash, or an event such as oom:mark_victim"
                 )
             }

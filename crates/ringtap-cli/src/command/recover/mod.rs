@@ -4,6 +4,7 @@ mod file;
 mod trace_dat;
 
 use crate::decode::{TextLayout, escape_controls};
+use crate::misuse;
 use crate::outcome::Outcome;
 use crate::output::Output;
 use anyhow::{Context, Result, bail};
@@ -62,10 +63,10 @@ pub fn run(args: &Args, output: &mut Output) -> Result<Outcome> {
     let shown = args.path.display();
     match (&args.output, trace_dat::is_one(&args.path)?) {
         (Some(out), true) => return trace_dat::copy(&args.path, out).map(|()| Outcome::Done),
-        (None, true) => bail!(
+        (None, true) => misuse!(
             "{shown} is a trace.dat: give the file to be written by -o, or print it by `ringtap report`"
         ),
-        (Some(_), false) => bail!("{shown} is no trace.dat; leave out -o"),
+        (Some(_), false) => misuse!("{shown} is no trace.dat; leave out -o"),
         (None, false) => {}
     }
     let found = recover::find(&args.path).with_context(|| format!("cannot recover {shown}"))?;

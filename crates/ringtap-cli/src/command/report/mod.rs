@@ -9,6 +9,7 @@ mod source;
 mod visit;
 
 use crate::decode::TextLayout;
+use crate::misuse;
 use crate::outcome::Outcome;
 use crate::output::Output;
 use anyhow::{Context, Result, bail};
@@ -102,12 +103,12 @@ pub struct Args {
     #[arg(long, value_enum, default_value = "ftrace", hide_possible_values = true)]
     layout: TextLayout,
     /// Print JSON, one object a line: the same as --layout json
-    #[arg(long, conflicts_with = "layout")]
+    #[arg(long, conflicts_with_all = ["layout", "flamegraph", "timeline"])]
     json: bool,
     /// Print CSV: with -e a column for each field of those events, else one of their text
-    #[arg(long, conflicts_with_all = ["layout", "json"])]
+    #[arg(long, conflicts_with_all = ["layout", "json", "histogram", "flamegraph", "timeline"])]
     csv: bool,
-    /// Instead of lines: how often which values of this field occur, of each event that has it
+    /// Instead of lines: how often which values of this field occur, of each event that has it; also with --json
     #[arg(long, value_name = "FIELD")]
     histogram: Option<String>,
     /// Instead of lines: draw the stacks that were recorded, as SVG
@@ -148,7 +149,7 @@ impl FileArgs {
         let Some(taken) = place(out) else { return Ok(()) };
         match self.files.iter().find(|path| place(path) == Some(taken)) {
             Some(_) => {
-                bail!("{} is one of the files that are read; give what is made another name", out.display())
+                misuse!("{} is one of the files that are read; give what is made another name", out.display())
             }
             None => Ok(()),
         }
@@ -194,6 +195,10 @@ impl Plan {
             groups.push(group);
         }
         let FileArgs { cpu, pid, since, until, .. } = args.clone();
+        let cpus = inputs.cpus();
+        if !cpu.is_empty() && cpu.iter().all(|range| *range.start() >= cpus) {
+            bail!("the files have no such CPU: they have {cpus}, from 0 on");
+        }
         let place = Place { cpus: cpu, pids: pid, since, until };
         let wanted = select::wanted(&groups, &args.events, &args.filters, &place)?;
         Ok(Self { groups: groups.into_iter().zip(wanted).collect(), inputs, in_ns })
@@ -228,6 +233,7 @@ pub fn run(args: &Args, output: &mut Output) -> Result<Outcome> {
         form,
         in_ns: in_ns && !args.ticks,
         hides_controls: output.is_terminal(),
+        is_coloured: output.is_coloured(),
         groups,
         inputs,
         cpus,
@@ -244,7 +250,7 @@ fn look(args: &Args, output: &mut Output) -> Result<Option<Option<String>>> {
     let Args { files, histogram, flamegraph, timeline, .. } = args;
     let mut damage = None;
     if let Some(field) = histogram {
-        damage = Some(picture::histogram(files, field, output)?);
+        damage = Some(picture::histogram(files, field, args.json, output)?);
     }
     if let Some(out) = flamegraph {
         damage = Some(picture::flamegraph(files, out)?);

@@ -3,7 +3,8 @@
 use super::group::{self, Group};
 use super::select::Wanted;
 use super::source::{Counts, Inputs};
-use crate::decode::{TextLayout, escape_controls, is_applications};
+use crate::decode::{TextLayout, colour, escape_controls, is_applications};
+use crate::output::LOSS;
 use ringtap_format::text::{Common, CsvLines, Entry, JsonLines, TraceCmdText, TraceText};
 use ringtap_format::trace_dat::{Item, Origin, Timed, TraceDatError};
 use serde_json::json;
@@ -26,6 +27,8 @@ pub(super) struct Shared {
     pub(super) in_ns: bool,
     /// Somebody's terminal is not to be steered by what a program wrote into its events.
     pub(super) hides_controls: bool,
+    /// Parts of the `trace` file's lines have their colours.
+    pub(super) is_coloured: bool,
     /// By their number in the files.
     pub(super) groups: Vec<(Group, Wanted)>,
     pub(super) inputs: Inputs,
@@ -79,7 +82,9 @@ impl Shared {
         let mut damages = Damages::default();
         for file in &self.inputs.files {
             for complaint in &file.complaints {
-                group::warn(format_args!("{}: {complaint}", file.path.display()));
+                let complaint_text = complaint.to_string();
+                let what = complaint_text.trim_start_matches("trace.dat: ");
+                group::warn(format_args!("{}: {what}", file.path.display()));
                 match complaint {
                     TraceDatError::Missing { len, .. } => {
                         damages.missing = damages.missing.saturating_add(*len);
@@ -134,6 +139,19 @@ impl Shared {
         let is_applications = matches!(&timed.step, Item::Record(record) if is_applications(record.bytes));
         if !is_exact && (self.hides_controls || is_applications) {
             escape_controls(lines, start, is_applications);
+        }
+        if self.is_coloured && matches!(self.form, Form::Text(TextLayout::Ftrace)) {
+            let line = lines.split_off(start);
+            match &timed.step {
+                Item::Record(_) => colour(&line, lines),
+                _ => {
+                    let text = line.trim_ascii_end();
+                    // To a vector, which takes all.
+                    let _ = write!(lines, "{LOSS}");
+                    lines.extend_from_slice(text);
+                    let _ = writeln!(lines, "{LOSS:#}");
+                }
+            }
         }
     }
 

@@ -1,11 +1,13 @@
 //! Which records are printed.
 
 use super::group::Group;
+use crate::misuse;
 use anyhow::{Result, bail};
 use ringtap::tracefs::EventName;
 use ringtap_format::text::{Common, Entry};
 use ringtap_format::{Event, Filter};
-use std::collections::HashMap;
+use std::cmp::Reverse;
+use std::collections::{BTreeSet, HashMap};
 use std::ops::RangeInclusive;
 
 /// The records of one group that are wanted.
@@ -110,7 +112,7 @@ pub(super) fn wanted(
         match split(filter) {
             Some((pattern, condition)) => named.push((pattern, Some(condition))),
             None if events.is_empty() => {
-                bail!("'{filter}' names no event; give 'SYSTEM:EVENT: CONDITION', or events with -e")
+                misuse!("'{filter}' names no event; give 'SYSTEM:EVENT: CONDITION', or events with -e")
             }
             None => general.push(filter.trim()),
         }
@@ -152,7 +154,32 @@ fn add(
     match refused {
         _ if added => Ok(()),
         Some((event, error)) => bail!("cannot filter {event}: {error}"),
-        None => bail!("no event matches '{pattern}'; give SYSTEM:EVENT, such as sched:sched_switch"),
+        None => bail!("no event matches '{pattern}'; {}", known(groups, pattern)),
+    }
+}
+
+/// The events that there are, shortened: those first that begin most like what was typed.
+fn known(groups: &[Group], typed: &str) -> String {
+    const SHOWN: usize = 6;
+    let alike = |event: &str| {
+        let common =
+            |one: &str| one.bytes().zip(typed.bytes()).take_while(|(one, other)| one == other).count();
+        common(event).max(event.split_once(':').map_or(0, |(_, name)| common(name)))
+    };
+    let all: BTreeSet<String> = groups
+        .iter()
+        .flat_map(|group| group.formats.iter())
+        .filter(|event| event.system() != "ftrace")
+        .map(|event| name(event).to_string())
+        .collect();
+    let mut sorted: Vec<&str> = all.iter().map(String::as_str).collect();
+    sorted.sort_by_key(|event| Reverse(alike(event)));
+    sorted.truncate(SHOWN);
+    let shown = sorted.join(", ");
+    match all.len() {
+        0 => "the files describe none".to_owned(),
+        len @ 1..=SHOWN => format!("there {} {shown}", if len == 1 { "is" } else { "are" }),
+        len => format!("there are {shown} and {} more", len - SHOWN),
     }
 }
 

@@ -15,11 +15,20 @@ pub struct Args {
     #[arg(long, value_name = "KIB", default_value_t = 1408, value_parser = clap::value_parser!(u32).range(1..))]
     buffer_size: u32,
     /// Size of a sub-buffer, in KiB: a power of two from 4 to 512
-    #[arg(long, value_name = "KIB", default_value_t = 4, value_parser = clap::value_parser!(u32).range(4..=512))]
+    #[arg(long, value_name = "KIB", default_value_t = 4, value_parser = parse_subbuf_kib)]
     subbuf_size: u32,
     /// Refuse new events when a buffer is full, instead of overwriting the oldest
     #[arg(long)]
     discard: bool,
+}
+
+/// Parses the size of a sub-buffer, in KiB.
+///
+/// # Errors
+/// What is wrong with it, for the user.
+pub fn parse_subbuf_kib(text: &str) -> Result<u32, String> {
+    let size = text.parse().ok().filter(|size: &u32| size.is_power_of_two() && (4..=512).contains(size));
+    size.ok_or_else(|| "must be a power of two from 4 to 512".to_owned())
 }
 
 impl Args {

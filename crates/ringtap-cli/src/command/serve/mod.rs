@@ -44,7 +44,8 @@ pub struct Args {
     /// Who owns the files, and the mode of the directory, as tracefs takes them: uid=, gid=, mode=
     #[arg(short, long, value_name = "OPTIONS", default_value = "", value_parser = parse_ownership, hide_default_value = true)]
     options: Ownership,
-    /// Keep the top instance's buffers as files in this directory, for `ringtap recover` after a crash
+    /// Keep the top instance's buffers as files in this directory, for `ringtap recover` after a crash; those of the run
+    /// before are in its folder `last`, until the next start
     #[arg(long, value_name = "DIR")]
     directory: Option<PathBuf>,
     #[command(flatten)]
@@ -97,6 +98,9 @@ pub fn until_stopped(
     socket: Option<&Path>,
     group: Option<&str>,
 ) -> Result<Outcome> {
+    if let Some(missing) = directory.filter(|directory| !directory.is_dir()) {
+        bail!("there is no directory {} to mount on: make it first", missing.display());
+    }
     let group = group.map(find_group).transpose()?;
     let signals = Signals::catch().context("cannot catch signals")?;
     let on = match (ringtap::serve::passed_socket().context("cannot serve")?, socket) {

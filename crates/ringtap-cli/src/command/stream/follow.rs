@@ -1,23 +1,26 @@
 //! A stream as it happens: what is set up, followed until the end, and taken down again.
 //!
-//! The end, in order: the command is told the signal; the kernel stops to record; what is left in the buffers is
-//! printed; the readers go, then the instance they read, then the host; the command is waited for.
+//! The end, in order: the command is told the signal, and followed until it has ended; the kernel stops to record; what is
+//! left in the buffers is printed; the readers go, then the instance they read, then the host.
 
 use super::kernel::{KernelPlan, KernelSession};
-use super::{ApplicationPlan, Filter, Plan};
+use super::{ApplicationPlan, AttachPlan, Filter, Plan};
 use crate::application::{Application, Registry};
 use crate::child::Running;
-use crate::decode::{self, Decoder, Layout, Seen, Source, TextLayout, write_lines};
+use crate::decode::{self, Decoder, Layout, Names, Seen, Source, TextLayout, write_lines};
 use crate::outcome::Outcome;
 use crate::output::Output;
 use crate::preload::Preload;
 use crate::private::Folder;
+use crate::remote::{self, Remote};
 use crate::signals::Signals;
+use crate::switched::Switched;
 use anyhow::{Context, Result, bail};
-use ringtap::attach::{AttachError, Connection, Role, SOCKET_VARIABLE};
+use ringtap::attach::{AttachError, Connection, Role, SOCKET_VARIABLE, Shared};
 use ringtap::clock::ClockId;
+use ringtap::instance::Task;
 use ringtap::serve::{Options, Server};
-use ringtap::tracefs::EventName;
+use ringtap::tracefs::{EventName, Tracefs};
 use ringtap::{
     Config, Damaged, Host, Input, Instances, Item, Lost, Merge, Merged, ReadError, Reader, Start, Stats,
     Waited,
@@ -26,7 +29,7 @@ use ringtap_format::{Dialect, Event};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 /// Longest sleep: a signal or the end of the command is noticed after it.
@@ -152,9 +155,6 @@ pub(super) fn run(plan: &Plan, sink: &mut dyn Sink) -> Result<Outcome> {
         command.begin()?;
     }
     let ended = stream.follow(&signals, command.as_mut(), sink)?;
-    if let (Some(signal), Some(command)) = (signals.caught(), &command) {
-        command.pass_on(signal);
-    }
     if let Some(session) = &session {
         session.stop()?;
     }
@@ -163,10 +163,9 @@ pub(super) fn run(plan: &Plan, sink: &mut dyn Sink) -> Result<Outcome> {
     drop(stream);
     drop(session);
     drop(host);
-    let status = Running::status(ended, command.as_mut())?;
-    Ok(match (signals.caught(), status) {
-        (Some(signal), _) => Outcome::Stopped(signal),
-        (None, Some(status)) => Outcome::Command(status),
+    Ok(match (signals.caught(), ended) {
+        (caught, Some(status)) => Outcome::of_command(status, caught),
+        (Some(signal), None) => Outcome::Stopped(signal),
         (None, None) => Outcome::Done,
     })
 }
@@ -176,15 +175,14 @@ pub(in crate::command) enum HostSide {
     Attached {
         connection: Arc<Connection>,
         socket: PathBuf,
+        instance: Option<String>,
         consume: bool,
         new: bool,
+        /// Events that are on as long as we follow them.
+        switched: Mutex<Option<Switched>>,
     },
     /// The server goes before the folder of its socket.
-    Embedded {
-        host: Host,
-        server: Server,
-        _folder: Folder,
-    },
+    Embedded { host: Host, instances: Instances, server: Server, _folder: Folder },
 }
 
 impl HostSide {
@@ -195,10 +193,7 @@ impl HostSide {
     /// As [`open`](Self::open); `options` are those of a host of our own.
     pub(in crate::command) fn open_with(plan: &ApplicationPlan, options: Options) -> Result<Self> {
         match plan {
-            ApplicationPlan::Attach { socket, consume, new } => {
-                let connection = Arc::new(Connection::connect(socket, Role::Reader)?);
-                Ok(Self::Attached { connection, socket: socket.clone(), consume: *consume, new: *new })
-            }
+            ApplicationPlan::Attach(plan) => Self::attach(plan),
             ApplicationPlan::Embed { subbuf_kib, buffer_kib, clock, events } => {
                 let config = Config {
                     subbuf_size: subbuf_kib * 1024,
@@ -213,8 +208,49 @@ impl HostSide {
                 events.iter().try_for_each(|pattern| top.await_events(pattern))?;
                 let folder = Folder::new()?;
                 let server = instances.serve_with(folder.socket(), options)?;
-                Ok(Self::Embedded { host: top.host(), server, _folder: folder })
+                Ok(Self::Embedded { host: top.host(), instances, server, _folder: folder })
             }
+        }
+    }
+
+    fn attach(plan: &AttachPlan) -> Result<Self> {
+        let AttachPlan { socket, instance, events, .. } = plan;
+        let connect = || remote::connect(socket, instance.as_deref());
+        let connection = Arc::new(connect()?);
+        let switched = match events.as_slice() {
+            [] => None,
+            events => match Switched::on(Remote::new(connect()?, instance.clone()), events.to_vec()) {
+                Err(_) if !plan.must_switch => None,
+                switched => Some(switched?),
+            },
+        };
+        for pattern in switched.iter().filter(|_| plan.must_switch).flat_map(Switched::awaited).flatten() {
+            anstream::eprintln!(
+                "ringtap: {pattern} is not declared yet; it is on as soon as a program declares it"
+            );
+        }
+        Ok(Self::Attached {
+            connection,
+            socket: socket.clone(),
+            instance: instance.clone(),
+            consume: plan.consume,
+            new: plan.new,
+            switched: Mutex::new(switched),
+        })
+    }
+
+    /// Another connection to the same buffers, as a reader.
+    pub(in crate::command) fn connect_again(&self) -> Result<Connection> {
+        match self {
+            Self::Attached { socket, instance, .. } => remote::connect(socket, instance.as_deref()),
+            Self::Embedded { server, .. } => remote::connect(server.path(), None),
+        }
+    }
+
+    /// Switches off what was switched on for us.
+    pub(in crate::command) fn switch_back(&self) {
+        if let Self::Attached { switched, .. } = self {
+            drop(switched.lock().unwrap_or_else(PoisonError::into_inner).take());
         }
     }
 
@@ -252,6 +288,33 @@ impl HostSide {
         match self {
             Self::Attached { connection, .. } => Some(connection),
             Self::Embedded { .. } => None,
+        }
+    }
+
+    /// The instances of a host of our own.
+    pub(in crate::command) fn instances(&self) -> Option<&Instances> {
+        match self {
+            Self::Attached { .. } => None,
+            Self::Embedded { instances, .. } => Some(instances),
+        }
+    }
+
+    /// Tells the names of the threads that wrote, also of those that are gone.
+    fn names(&self) -> Names {
+        match self {
+            Self::Embedded { instances, .. } => {
+                let instances = instances.clone();
+                Box::new(move || task_lines(&instances.tasks()))
+            }
+            Self::Attached { socket, .. } => {
+                let (socket, shared) = (socket.clone(), OnceLock::new());
+                // Who may read and not write is told no names.
+                let look = move || Connection::connect(&socket, Role::Writer).ok()?.shared().ok();
+                Box::new(move || {
+                    let shared: &Option<Shared> = shared.get_or_init(&look);
+                    shared.as_ref().map_or_else(String::new, |shared| task_lines(&shared.tasks()))
+                })
+            }
         }
     }
 
@@ -297,6 +360,11 @@ impl HostSide {
             Self::Embedded { host, .. } => Ok(host.readers()?.into_iter().map(Input::from).collect()),
         }
     }
+}
+
+/// Tasks as `saved_cmdlines` has them.
+fn task_lines(tasks: &[Task]) -> String {
+    tasks.iter().map(|task| format!("{} {}\n", task.tid, task.comm)).collect()
 }
 
 /// A host behind a socket, which may end before we do.
@@ -345,7 +413,10 @@ struct Stream {
 impl Stream {
     fn new(plan: &Plan, host: Option<&HostSide>, session: Option<&KernelSession>) -> Result<Self> {
         let dialect = plan.layout.map_or(Dialect::Kernel, TextLayout::dialect);
-        let application = host.map(|host| Application::new(host.registry(), dialect)).transpose()?;
+        let mut application = host.map(|host| Application::new(host.registry(), dialect)).transpose()?;
+        if let Some((application, host)) = application.as_mut().zip(host) {
+            application.decoder.ask_for_names(host.names());
+        }
         if let (Some(HostSide::Attached { socket, .. }), Some(application)) = (host, &application)
             && plan.command.is_empty()
             && let Some(pattern) = plan.filter.unmet(plan.kernel.as_ref(), &application.events)
@@ -398,11 +469,15 @@ impl Stream {
     ) -> Result<Option<ExitStatus>> {
         loop {
             self.print(sink)?;
-            if signals.caught().is_some() {
-                return Ok(None);
-            }
-            if let Some(status) = command.as_mut().and_then(|command| command.ended().transpose()) {
-                return status.map(Some);
+            match &mut command {
+                Some(command) => {
+                    command.heed(signals);
+                    if let Some(status) = command.ended()? {
+                        return Ok(Some(status));
+                    }
+                }
+                None if signals.caught().is_some() => return Ok(None),
+                None => {}
             }
             if self.peer.as_mut().is_some_and(Peer::has_ended) && self.kernel.is_none() && command.is_none() {
                 return Ok(None);
@@ -480,6 +555,11 @@ impl Stream {
     fn warn_of_unmet(&self, plan: &Plan) {
         let Some(application) = &self.application else { return };
         if let Some(pattern) = self.filter.unmet(plan.kernel.as_ref(), &application.events) {
+            let is_kernels = || Tracefs::find().is_ok_and(|tracefs| tracefs.resolve(pattern).is_ok());
+            if plan.kernel.is_none() && is_kernels() {
+                anstream::eprintln!("ringtap: '{pattern}' is the kernel's: add --kernel");
+                return;
+            }
             let declared = list(&application.events);
             anstream::eprintln!("ringtap: no event matched '{pattern}'; the application declared {declared}");
         }

@@ -13,6 +13,8 @@ use std::os::fd::OwnedFd;
 /// What is followed when nothing was asked for: few events, and everybody knows what they mean.
 const DEFAULT_EVENTS: [&str; 3] =
     ["sched:sched_process_fork", "sched:sched_process_exec", "sched:sched_process_exit"];
+/// What is followed besides, where only one command is: what it asks of the kernel.
+const DEFAULT_OF_COMMAND: &str = "syscalls:sys_enter_*";
 /// What else is recorded, to know the names of tasks that are gone when their events are printed.
 const NAMING_EVENTS: [&str; 3] = ["sched:sched_process_fork", "sched:sched_process_exec", "task:task_rename"];
 /// The clock that an application's times are converted to.
@@ -55,6 +57,10 @@ impl KernelPlan {
         if events.is_empty() {
             for pattern in DEFAULT_EVENTS {
                 events.extend(tracefs.resolve(pattern)?);
+            }
+            if follow {
+                // Not every kernel has them.
+                events.extend(tracefs.resolve(DEFAULT_OF_COMMAND).unwrap_or_default());
             }
         }
         Ok(Self { tracefs, events: events.into_iter().collect(), probes: Vec::new(), buffer_kib, follow })

@@ -4,12 +4,13 @@ pub(super) mod follow;
 pub(super) mod kernel;
 
 use crate::decode::TextLayout;
+use crate::misuse;
 use crate::outcome::Outcome;
 use crate::output::Output;
 use crate::preload::{self, Preload};
 use crate::probes;
-use crate::remote::default_socket;
-use anyhow::{Result, bail};
+use crate::remote::{self, default_socket};
+use anyhow::Result;
 pub(super) use follow::Sink;
 use kernel::KernelPlan;
 use ringtap::clock::ClockId;
@@ -36,11 +37,15 @@ Examples:
   What would happen, without doing it:      ringtap stream --kernel -e 'sched:*' --dry-run
 
 EVENTs are SYSTEM:EVENT, where both may hold * and ?, or one word that names an event or a system.
-With --kernel, those that the kernel does not have are the application's; where all are the kernel's,
-the application's events are not restricted.
+With --kernel, those that the kernel does not have are the application's. A source whose events none
+of them names is not restricted: the kernel then shows how processes start and end, and of COMMAND
+the system calls, too. At a host of
+`ringtap serve` the events are on for as long as they are followed.
+
 Without --kernel, --attach and COMMAND the host of RINGTAP_SOCKET, else `ringtap serve`, is followed.
 COMMAND finds the socket of the application's host in RINGTAP_SOCKET: the one of --attach, or one
-that lasts as long as COMMAND. The stream ends when COMMAND ends, with its exit status.
+that lasts as long as COMMAND. The stream ends when COMMAND ends, with its exit status. Ctrl-C goes to
+COMMAND, which is followed until it has ended; again, it insists: by SIGTERM, then by SIGKILL.
 
 Lines look as in the kernel's trace_pipe. Times are CLOCK_MONOTONIC's, of all sources. With --json
 each line is one object, an event, or events that were lost (null: nobody knows how many):
@@ -69,6 +74,9 @@ pub struct Args {
     /// Follow the application that serves its buffers on this socket, without consuming
     #[arg(long, value_name = "SOCKET")]
     attach: Option<PathBuf>,
+    /// Follow this instance of the host, instead of its top one
+    #[arg(short = 'B', long, value_name = "NAME", value_parser = remote::parse_instance)]
+    instance: Option<String>,
     /// With --attach: consume the events, so that the writers find room again
     #[arg(long, requires = "attach")]
     consume: bool,
@@ -120,10 +128,25 @@ pub struct Plan {
 /// Where the application's events come from.
 #[derive(Clone, Debug)]
 pub(super) enum ApplicationPlan {
-    /// A host of another process.
-    Attach { socket: PathBuf, consume: bool, new: bool },
+    /// The buffers of another process's host.
+    Attach(AttachPlan),
     /// A host of our own, for the command. Only these events are recorded; all, where there are none.
     Embed { subbuf_kib: u32, buffer_kib: u32, clock: Option<ClockId>, events: Vec<Pattern> },
+}
+
+/// Which buffers of another process's host, and how they are read.
+#[derive(Clone, Debug)]
+pub(super) struct AttachPlan {
+    pub(super) socket: PathBuf,
+    /// The instance; without it the top one.
+    pub(super) instance: Option<String>,
+    pub(super) consume: bool,
+    /// Without what is in the buffers already.
+    pub(super) new: bool,
+    /// What is on as long as we read; without any, what is on anyway.
+    pub(super) events: Vec<Pattern>,
+    /// Where they cannot be switched, there is nothing to be done.
+    pub(super) must_switch: bool,
 }
 
 /// The events asked for; all, where none was named.
@@ -139,7 +162,7 @@ impl Filter {
     /// One names nothing.
     pub(super) fn new(patterns: &[String]) -> Result<Self> {
         if let Some(empty) = patterns.iter().find(|pattern| pattern.trim().is_empty()) {
-            bail!("'{empty}' names no event; give SYSTEM:EVENT, such as sched:sched_switch");
+            misuse!("'{empty}' names no event; give SYSTEM:EVENT, such as sched:sched_switch");
         }
         Ok(Self { patterns: patterns.to_vec() })
     }
@@ -175,6 +198,9 @@ impl Plan {
         // Without any source it is this user's host.
         let is_default = args.attach.is_none() && !args.kernel && args.command.is_empty();
         let attach = args.attach.clone().map(Ok).or_else(|| is_default.then(default_socket)).transpose()?;
+        if args.instance.is_some() && attach.is_none() {
+            misuse!("-B names an instance of a host: name its socket with --attach");
+        }
         let may_be_applications = attach.is_some() || !args.command.is_empty();
         let follow = !args.command.is_empty() && !args.all;
         let plan = || KernelPlan::new(&filter, args.buffer_size, may_be_applications, follow);
@@ -182,7 +208,17 @@ impl Plan {
         let kernel = args.kernel.then(|| plan().and_then(with_probes)).transpose()?;
         let filter = filter.of_application(kernel.as_ref());
         let application = match attach {
-            Some(socket) => Some(ApplicationPlan::Attach { socket, consume: args.consume, new: args.new }),
+            Some(socket) => {
+                Some(ApplicationPlan::Attach(AttachPlan {
+                    socket,
+                    instance: args.instance.clone(),
+                    consume: args.consume,
+                    new: args.new,
+                    // What is no simple pattern chooses among those that are on.
+                    events: filter.patterns.iter().filter_map(|pattern| pattern.parse().ok()).collect(),
+                    must_switch: false,
+                }))
+            }
             None if args.command.is_empty() => None,
             None => Some(ApplicationPlan::Embed {
                 subbuf_kib: SUBBUF_KIB,
@@ -235,11 +271,12 @@ pub(super) struct Live {
 pub(super) fn follow_into(live: Live, sink: &mut dyn Sink) -> Result<Outcome> {
     let Live { kernel, attach, all, events, buffer_size, command } = live;
     let (consume, new, json, layout, dry_run) = (false, false, false, None, false);
-    let (preload, probes) = (None, probes::Args::default());
+    let (preload, probes, instance) = (None, probes::Args::default(), None);
     let args = Args {
         kernel,
         events,
         attach,
+        instance,
         consume,
         new,
         all,
@@ -278,7 +315,7 @@ impl fmt::Display for Plan {
             kernel.probes.iter().try_for_each(|probe| writeln!(f, "{probe}"))?;
         }
         match &self.application {
-            Some(ApplicationPlan::Attach { socket, consume, .. }) => {
+            Some(ApplicationPlan::Attach(AttachPlan { socket, consume, .. })) => {
                 let how = if *consume { "and consume its events" } else { "and follow its events" };
                 writeln!(f, "attach to {} {how}", socket.display())?;
             }
