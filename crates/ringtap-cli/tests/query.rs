@@ -51,11 +51,10 @@ fn kinds(temporary: &Temporary) -> PathBuf {
 
 /// A trace in all the forms that can be asked: as it is, as trace-cmd writes it, and as three kinds of Parquet.
 fn forms(temporary: &Temporary, trace: &Path) -> Vec<PathBuf> {
+    let mut forms = own_forms(temporary, trace);
     let name = trace.file_stem().unwrap().to_str().unwrap();
-    let out = |kind: &str| temporary.path().join(format!("{name}-{kind}"));
-    let mut forms = vec![trace.to_owned()];
     for compression in ["none", "any"] {
-        let file = out(compression);
+        let file = temporary.path().join(format!("{name}-{compression}"));
         let mut convert = Command::new("trace-cmd");
         convert.args(["convert", "--file-version", "7", "--compression", compression]);
         match convert.arg("-i").arg(trace).arg("-o").arg(&file).output() {
@@ -67,6 +66,14 @@ fn forms(temporary: &Temporary, trace: &Path) -> Vec<PathBuf> {
         }
         forms.push(file);
     }
+    forms
+}
+
+/// The forms that ringtap makes.
+fn own_forms(temporary: &Temporary, trace: &Path) -> Vec<PathBuf> {
+    let name = trace.file_stem().unwrap().to_str().unwrap();
+    let out = |kind: &str| temporary.path().join(format!("{name}-{kind}"));
+    let mut forms = vec![trace.to_owned()];
     for (kind, options) in
         [("wide.parquet", &[][..]), ("event", &["--partition", "event"]), ("hour", &["--partition", "hour"])]
     {
@@ -109,7 +116,7 @@ fn every_form_of_a_kernels_trace_gives_the_numbers_of_its_report() {
     let by_task = tally(switches().map(|switch| &switch["fields"]["next_comm"]));
     let prio: i64 = switches().map(|switch| switch["fields"]["next_prio"].as_i64().unwrap()).sum();
     let named = switches().filter(|switch| switch["comm"] == switch["fields"]["prev_comm"]).count();
-    assert!(by_event.len() > 50 && by_task.len() > 3 && prio > 0 && named > 100);
+    assert!(by_event.len() > 50 && by_task.len() > 3 && prio > 0 && named > 10);
     let forms = forms(&temporary, &capture());
     assert!(forms.len() >= 4, "{forms:?}");
     for form in forms {
@@ -140,6 +147,11 @@ fn spans_have_durations_and_losses_are_a_table() {
     insta::assert_snapshot!("query-lost", answer("json", &kinds(&temporary), lost));
     let listed = run(&["query", "--list", "--format", "csv", path(&kinds(&temporary))]);
     insta::assert_snapshot!("query-list", String::from_utf8(listed.stdout).unwrap());
+    let listed = run(&["query", "--list", "--format", "json", path(&kinds(&temporary))]);
+    for table in objects(&String::from_utf8(listed.stdout).unwrap()) {
+        let sql = format!("SELECT count(*) AS n FROM {}", table["table"].as_str().unwrap());
+        assert_eq!(objects(&answer("json", &kinds(&temporary), &sql))[0]["n"], table["rows"], "{sql}");
+    }
     let tables = "SELECT table_schema, table_name FROM information_schema.tables \
                   WHERE table_schema <> 'information_schema' ORDER BY 1, 2";
     insta::assert_snapshot!("query-tables", answer("csv", &kinds(&temporary), tables));
@@ -153,7 +165,7 @@ fn every_kind_of_field_has_its_type() {
     let odd = "SELECT string FROM kinds ORDER BY time";
     let strings: Vec<_> = objects(&answer("json", &kinds(&temporary), odd))
         .iter()
-        .filter_map(|row| row.get("string").map(|text| text.as_str().unwrap().to_owned()))
+        .filter_map(|row| row["string"].as_str().map(str::to_owned))
         .collect();
     let until_nul =
         |text: &[u8]| String::from_utf8_lossy(text.split(|byte| *byte == 0).next().unwrap()).into_owned();
@@ -233,7 +245,7 @@ fn every_form_of_a_time_line_gives_the_same_rows() {
         "SELECT b.id, e.status FROM work_begin b JOIN work_end e ON b.pid = e.pid AND e.time > b.time ORDER BY 1, 2",
     ];
     let trace = time_line(&temporary);
-    let forms = forms(&temporary, &trace);
+    let forms = own_forms(&temporary, &trace);
     for sql in queries {
         let expected = answer("json", &trace, sql);
         for form in &forms {
@@ -317,10 +329,12 @@ fn an_applications_spans_have_the_durations_of_its_events() {
     let row = &objects(&answer("json", &trace, sql))[0];
     assert_eq!((&row["name"], &row["n"]), (&"work".into(), &SPANS.into()));
     assert_eq!(row["longest"], exact[exact.len() - 1]);
-    assert_eq!(row["median"], u64::midpoint(exact[499], exact[500]));
+    let middle = f64::from(u32::try_from(exact[499] + exact[500]).unwrap()) / 2.0;
+    assert_eq!(row["median"].as_f64(), Some(middle));
     // What is approximate is so in the rank: no more than a hundredth of all lie between it and the exact one.
     for (name, percent) in [("p50", 50), ("p90", 90), ("p99", 99)] {
-        let value = row[name].as_u64().unwrap();
+        let value = row[name].as_f64().unwrap();
+        let exact: Vec<f64> = exact.iter().map(|of| f64::from(u32::try_from(*of).unwrap())).collect();
         let [below, up_to] =
             [exact.partition_point(|of| *of < value), exact.partition_point(|of| *of <= value)];
         assert!(

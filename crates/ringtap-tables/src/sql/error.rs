@@ -20,6 +20,8 @@ pub(super) enum Kind {
     NoTable { name: String, near: String, known: String },
     #[error("{name} may be one of {known}; name it with its system")]
     Ambiguous { name: String, known: String },
+    #[error("{0} changes something, and traces are only read: ask with SELECT, WITH, SHOW or DESCRIBE")]
+    NoQuery(String),
     #[error("these Parquet files hold no spans; export them with --spans")]
     NoSpans,
     #[error("the query needs more than {0} MiB of memory; give it more with --memory, or ask for less")]

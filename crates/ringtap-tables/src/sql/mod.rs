@@ -2,9 +2,8 @@
 //!
 //! Tables: one for each event, by its name or as `SYSTEM.EVENT`; `events`, with what all records have and their names;
 //! `spans`, what began with one event and ended with another ([`crate::Spans`]); `lost`; `undecoded`, the records that no
-//! format describes. They are streams: whatever asks
-//! for one reads the traces once, from their start ([`Traces`]). Parquet files stay where they are; of them, only the
-//! columns and row groups are read that a query needs.
+//! format describes. They are streams: whatever asks for one reads the traces once, from their start ([`Traces`]). Parquet
+//! files stay where they are; of them, only the columns and row groups are read that a query needs.
 //!
 //! Memory: each table that a query names holds at most four batches of [`BATCH_ROWS`] rows or [`BATCH_BYTES`] bytes of
 //! records, whatever comes first; sorting, grouping and joining have what the caller gives them, and go on in temporary
@@ -45,6 +44,9 @@ use std::sync::Arc;
 use tokio::runtime::{Builder, Runtime};
 use traces::{Of, Scan};
 
+/// What queries begin with, unless with a parenthesis or a comment.
+const QUERIES: [&str; 9] =
+    ["select", "with", "values", "table", "from", "show", "describe", "desc", "explain"];
 /// Most names that an error lists.
 const MAX_LISTED: usize = 20;
 /// Tables that are there whatever events there are.
@@ -102,6 +104,8 @@ impl Database {
         let mut config = SessionConfig::new()
             .with_information_schema(true)
             .with_batch_size(BATCH_ROWS)
+            // One thread answers, and each table of traces has another that reads them.
+            .with_target_partitions(1)
             .with_default_catalog_and_schema(CATALOG, OURS);
         config.options_mut().sql_parser.collect_spans = true;
         // Names are dictionaries in both, so that tables of traces and of files have the same types.
@@ -135,7 +139,11 @@ impl Database {
         let statement = state.sql_to_statement(sql, &dialect).map_err(at)?;
         let mut named = state.resolve_table_references(&statement).map_err(at)?;
         let is_catalog = |named: &TableReference| named.schema() == Some("information_schema");
-        let first = sql.split_whitespace().next().unwrap_or_default().to_lowercase();
+        let first: String = sql.trim_start().chars().take_while(char::is_ascii_alphabetic).collect();
+        let first = first.to_lowercase();
+        if !first.is_empty() && !QUERIES.contains(&first.as_str()) {
+            return Err(QueryError(Kind::NoQuery(first.to_uppercase())));
+        }
         if matches!(first.as_str(), "show" | "describe" | "desc") || named.iter().any(is_catalog) {
             named.extend(self.all());
         }
@@ -173,7 +181,7 @@ impl Database {
                 let count = count.cast_unsigned();
                 all += count;
                 let named = TableReference::partial(system.to_lowercase(), event.to_lowercase());
-                rows.push((format!("{system}.{event}"), count, self.columns(&named)?));
+                rows.push((typed(system, event), count, self.columns(&named)?));
             }
         }
         for name in ALWAYS {
@@ -309,7 +317,7 @@ impl Database {
     fn no_table(&self, named: &TableReference) -> Kind {
         let described = self.described.iter().map(|(system, name)| (system.as_str(), name.as_str()));
         let events: BTreeSet<_> = described.chain(self.files.events()).collect();
-        let qualified = events.iter().map(|(system, name)| format!("{system}.{name}"));
+        let qualified = events.iter().map(|(system, name)| typed(system, name));
         let names: Vec<String> = ALWAYS
             .iter()
             .map(|name| (*name).to_owned())
@@ -322,6 +330,16 @@ impl Database {
         };
         Kind::NoTable { name: named.to_string(), near: neighbours(named.table(), &names), known }
     }
+}
+
+/// A table's name as it is typed.
+fn typed(system: &str, name: &str) -> String {
+    let part = |part: &str| {
+        let is_plain = part.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
+            && part.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
+        if is_plain { part.to_owned() } else { format!("\"{}\"", part.replace('"', "\"\"")) }
+    };
+    format!("{}.{}", part(system), part(name))
 }
 
 /// Names that are written nearly as this one.

@@ -11,7 +11,7 @@ use ringtap_format::Formats;
 use ringtap_tables::parquet::Store;
 use ringtap_tables::sql::{Database, Failure, RecordBatch, SchemaRef, Step, Traces, What};
 use std::fs::File;
-use std::io::{Read, Write};
+use std::io::{self, BufWriter, Read, Write};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -103,7 +103,8 @@ fn write(
         if args.format == Format::Parquet && output.is_terminal() {
             bail!("Parquet is nothing to look at; name a file with -o");
         }
-        return Ok(write_to(args.format, schema, batches, output)?.flush()?);
+        let out = BufWriter::new(AsIs(output));
+        return Ok(write_to(args.format, schema, batches, out)?.flush()?);
     };
     args.files.check_output(path)?;
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
@@ -113,6 +114,20 @@ fn write(
     }
     let store = Store::open(folder.to_str().context("the output's folder is no UTF-8")?)?;
     Ok(write_to(args.format, schema, batches, store.create(name)?)?.complete()?)
+}
+
+/// The standard output without a filter for colours, which would take away what only looks like them.
+struct AsIs<'a>(&'a mut Output);
+
+impl Write for AsIs<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.write_as_is(bytes)?;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        io::stdout().flush()
+    }
 }
 
 fn write_to<W: Write + Send>(

@@ -86,6 +86,12 @@ impl<W: Write> Table<W> {
         let gathered = std::mem::take(&mut self.gathered);
         let table = pretty_format_batches_with_schema(Arc::clone(&self.schema), &gathered)?;
         self.tables += 1;
+        // A terminal would obey control characters.
+        let visible = |c: char| match c.is_control() && c != '\n' {
+            true => char::REPLACEMENT_CHARACTER,
+            false => c,
+        };
+        let table: String = table.to_string().chars().map(visible).collect();
         Ok(writeln!(self.out, "{table}")?)
     }
 }
