@@ -208,7 +208,7 @@ fn mistakes_get_the_names_that_there_are() {
     insta::assert_snapshot!("query-no-table", refused("SELECT * FROM sched_swich"));
     insta::assert_snapshot!("query-no-column", refused("SELECT txt FROM lost"));
     insta::assert_snapshot!("query-no-sql", refused("SELEC 1"));
-    insta::assert_snapshot!("query-no-function", refused("SELECT\n  nofunc(cpu)\nFROM lost"));
+    insta::assert_snapshot!("query-no-function", refused("SELECT\n  mediann(cpu)\nFROM lost"));
     insta::assert_snapshot!("query-not-a-query", refused("DROP TABLE lost"));
     insta::assert_snapshot!("query-no-file", said(&run(&["query", "/nowhere.dat", "SELECT 1"])));
     insta::assert_snapshot!(
