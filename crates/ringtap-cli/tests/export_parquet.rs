@@ -200,7 +200,7 @@ ringtap::event! {
 /// What DuckDB answers about the files of an event in a folder, as Python prints it.
 fn asked(python: &Path, folder: &Path, event: &str, columns: &str) -> String {
     let sql = format!("SELECT {columns} FROM '{}/system=*/event={event}/**/*.parquet'", path(folder));
-    let script = "import duckdb, sys; print(duckdb.sql(sys.argv[1]).fetchone())";
+    let script = "import duckdb, sys; print(duckdb.sql(sys.argv[1]).fetchall()[0])";
     let output = Command::new(python).args(["-c", script, &sql]).output().unwrap();
     assert!(output.status.success(), "{}", said(&output));
     String::from_utf8(output.stdout).unwrap().trim().to_owned()
