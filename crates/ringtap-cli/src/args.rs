@@ -2,7 +2,7 @@
 
 use crate::command::control::{instance, list, reset, set, show, snapshot, start, stop};
 use crate::command::{
-    completions, demo, exec, export, held, man, mount, record, recover, report, serve, stat, stream,
+    completions, demo, exec, export, held, man, mount, query, record, recover, report, serve, stat, stream,
 };
 use clap::{ColorChoice, CommandFactory, Parser, Subcommand};
 
@@ -116,6 +116,8 @@ pub enum Command {
     Recover(recover::Args),
     /// Convert a trace for other programs: Perfetto, babeltrace2, Chrome, DuckDB
     Export(export::Args),
+    /// Ask a trace in SQL: events, spans and losses are tables
+    Query(query::Args),
     /// Print a shell's completion script
     Completions(completions::Args),
     /// Print the manual page, in roff

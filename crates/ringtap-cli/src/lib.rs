@@ -76,6 +76,7 @@ fn run(command: Command, output: &mut Output) -> anyhow::Result<Outcome> {
         Command::Instance(args) => command::control::instance::run(&args, output),
         Command::Recover(args) => command::recover::run(&args, output),
         Command::Export(args) => command::export::run(&args),
+        Command::Query(args) => command::query::run(&args, output),
         Command::Completions(args) => command::completions::run(&args, output),
         Command::Man(args) => command::man::run(&args, output),
         Command::DemoWorker(args) => command::demo::worker::run(&args, output),

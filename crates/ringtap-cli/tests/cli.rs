@@ -14,6 +14,7 @@ fn help_texts() {
     insta::assert_snapshot!("help-demo", said(&run(&["demo", "--help"])));
     insta::assert_snapshot!("help-stream", said(&run(&["stream", "--help"])));
     insta::assert_snapshot!("help-export", said(&run(&["export", "--help"])));
+    insta::assert_snapshot!("help-query", said(&run(&["query", "--help"])));
     insta::assert_snapshot!("help-record", said(&run(&["record", "--help"])));
     insta::assert_snapshot!("help-report", said(&run(&["report", "--help"])));
     insta::assert_snapshot!("help-stat", said(&run(&["stat", "--help"])));
@@ -199,4 +200,10 @@ fn a_held_command_dies_with_its_parent() {
         std::thread::sleep(Duration::from_millis(10));
     }
     panic!("the held process outlives its parent");
+}
+
+#[cfg(not(feature = "query"))]
+#[test]
+fn what_was_not_built_is_told() {
+    insta::assert_snapshot!("query-not-built", said(&run(&["query", "trace.dat", "SELECT 1"])));
 }

@@ -5,11 +5,14 @@ mod support;
 #[path = "support/synthetic.rs"]
 mod synthetic;
 
+use ringtap::{Config, Host};
+use rustix::process::Signal;
 use std::fs;
+use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Mutex;
-use support::{Temporary, run, said};
+use support::{Temporary, cannot_trace, run, said, signal, until};
 
 fn capture() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../compliance/capture.dat")
@@ -182,6 +185,95 @@ fn nothing_is_left_of_an_export_that_fails() {
     let said = said(&output);
     assert!(output.status.code() == Some(1) && said.contains("cannot use ftp://host/folder/"), "{said}");
     assert_eq!(files(temporary.path()), [file]);
+}
+
+ringtap::event! {
+    /// Work begins.
+    struct WorkBegin as parquet:work_begin { user: u64 }
+}
+
+ringtap::event! {
+    /// And ends.
+    struct WorkEnd<'a> as parquet:work_end { how: &'a str }
+}
+
+/// What DuckDB answers about the files of an event in a folder, as Python prints it.
+fn asked(python: &Path, folder: &Path, event: &str, columns: &str) -> String {
+    let sql = format!("SELECT {columns} FROM '{}/system=*/event={event}/**/*.parquet'", path(folder));
+    let script = "import duckdb, sys; print(duckdb.sql(sys.argv[1]).fetchall()[0])";
+    let output = Command::new(python).args(["-c", script, &sql]).output().unwrap();
+    assert!(output.status.success(), "{}", said(&output));
+    String::from_utf8(output.stdout).unwrap().trim().to_owned()
+}
+
+#[test]
+fn an_application_is_exported_while_it_runs() {
+    let Some(python) = python() else { return };
+    let temporary = Temporary::new("parquet-attach");
+    let host = Host::new(&Config::default()).unwrap();
+    let socket = temporary.path().join("app.sock");
+    let _server = host.serve(&socket).unwrap();
+    WorkBegin::register(&host).unwrap();
+    WorkEnd::register(&host).unwrap();
+    let writer = host.writer();
+    let work = |users: std::ops::Range<u64>| {
+        for user in users {
+            WorkBegin { user }.write(&writer);
+            WorkEnd { how: "w\u{eb}ll" }.write(&writer);
+        }
+    };
+    work(0..600);
+    let out = temporary.path().join("out");
+    let arguments =
+        ["export", "--to", "parquet", "--partition", "hour", "--spans", "-o", path(&out), "--attach"];
+    let export = temporary.ringtap().args(arguments).arg(&socket).spawn().unwrap();
+    until("the export begins", || out.exists());
+    work(600..1000);
+    signal(&export, Signal::INT);
+    let output = export.wait_with_output().unwrap();
+    assert_eq!(output.status.signal(), Some(2), "{}", said(&output));
+    assert!(
+        String::from_utf8_lossy(&output.stderr).ends_with("out: 2000 events, 0 lost\n"),
+        "{}",
+        said(&output)
+    );
+    let all = "count(*), count(DISTINCT host), min(length(boot_id)), count(DISTINCT comm), \
+               bool_and(abs(epoch(time) - epoch(now()::timestamp)) < 86400)";
+    assert_eq!(
+        asked(&python, &out, "work_begin", &format!("{all}, sum(\"user\")")),
+        "(1000, 1, 36, 1, True, 499500)"
+    );
+    assert_eq!(
+        asked(&python, &out, "work_end", &format!("{all}, min(how)")),
+        "(1000, 1, 36, 1, True, 'w\u{eb}ll')"
+    );
+    let spans =
+        "count(*), min(name), min(category), bool_and(duration_ns = epoch_ns(end_time) - epoch_ns(time))";
+    assert_eq!(asked(&python, &out, "spans", spans), "(1000, 'work', 'parquet', True)");
+    assert!(files(&out).iter().all(|file| !path(file).ends_with(".part")), "{:?}", files(&out));
+}
+
+#[test]
+fn a_command_and_the_kernel_are_exported_until_it_ends() {
+    if cannot_trace() {
+        return;
+    }
+    let Some(python) = python() else { return };
+    let temporary = Temporary::new("parquet-command");
+    let out = temporary.path().join("out");
+    let arguments = ["export", "--to", "parquet", "--partition", "event", "-o", path(&out), "--kernel"];
+    let command = ["-e", "sched:sched_process_exec", "--", "sh", "-c", "/bin/true; /bin/true; exit 7"];
+    let output = run(&[&arguments[..], &command].concat());
+    assert_eq!(output.status.code(), Some(7), "{}", said(&output));
+    let columns = "count(*) FILTER (filename = '/bin/true'), count(DISTINCT boot_id)";
+    assert_eq!(asked(&python, &out, "sched_process_exec", columns), "(2, 1)");
+    // One file of the whole trace needs to know its events first.
+    let refused = run(&["export", "--to", "parquet", "-o", path(&out), "--kernel", "--", "true"]);
+    assert!(
+        refused.status.code() == Some(1) && said(&refused).contains("--partition event"),
+        "{}",
+        said(&refused)
+    );
 }
 
 /// An object store in this process.

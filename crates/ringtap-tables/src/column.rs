@@ -157,6 +157,13 @@ impl Column {
         Self { field: field.clone(), int, target, values: Values::of(field) }
     }
 
+    /// Whether both read the same bytes of a record as the same values.
+    pub(crate) fn is_like(&self, other: &Self) -> bool {
+        let (Self { field: own, .. }, Self { field, .. }) = (self, other);
+        (self.target, own.offset, own.size, own.signed, &own.kind)
+            == (other.target, field.offset, field.size, field.signed, &field.kind)
+    }
+
     /// Adds the field's value in `record`; null where the record is too short for it.
     pub(crate) fn push(&mut self, record: &[u8]) {
         let Self { field, int, target, values } = self;

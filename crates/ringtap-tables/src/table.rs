@@ -58,6 +58,9 @@ enum Own {
     Lost(UInt64Builder),
     Undecoded(BinaryBuilder),
     Spans(SpanColumns),
+    /// The system and the event.
+    #[cfg(feature = "sql")]
+    Names([Words; 2]),
 }
 
 #[derive(Debug, Default)]
@@ -103,6 +106,13 @@ impl Table {
             Field::new("depth", DataType::UInt32, true),
         ];
         Self::new(OURS, "spans", fields, Own::Spans(SpanColumns::default()))
+    }
+
+    /// A table of all records: `ringtap:events`, with the columns `system` and `event`.
+    #[cfg(feature = "sql")]
+    pub(crate) fn of_names() -> Self {
+        let fields = ["system", "event"].map(|name| Field::new(name, dictionary(), true));
+        Self::new(OURS, "events", fields.to_vec(), Own::Names(Default::default()))
     }
 
     fn new(system: &str, name: &str, own_fields: Vec<Field>, own: Own) -> Self {
@@ -162,9 +172,15 @@ impl Table {
         self.len() == 0
     }
 
-    /// Whether both are of one event, and have the same columns.
+    /// Whether both are of one event, have the same columns, and find them at the same place in records.
     pub(crate) fn is_like(&self, other: &Self) -> bool {
-        (&self.system, &self.name, &self.schema) == (&other.system, &other.name, &other.schema)
+        let is_same = match (&self.own, &other.own) {
+            (Own::Fields(own), Own::Fields(other)) => {
+                own.len() == other.len() && own.iter().zip(other).all(|(own, other)| own.is_like(other))
+            }
+            _ => true,
+        };
+        is_same && (&self.system, &self.name, &self.schema) == (&other.system, &other.name, &other.schema)
     }
 
     fn time(&mut self, origin: &Origin, ns: u64) {
@@ -186,6 +202,12 @@ impl Table {
         match &mut self.own {
             Own::Fields(columns) => columns.iter_mut().for_each(|column| column.push(row.record)),
             Own::Undecoded(records) => records.append_value(row.record),
+            #[cfg(feature = "sql")]
+            Own::Names([system, event]) => {
+                let named = row.event.map_or((OURS, "undecoded"), |event| (event.system(), event.name()));
+                system.push(Some(named.0));
+                event.push(Some(named.1));
+            }
             Own::Lost(_) | Own::Spans(_) => return,
         }
         self.time(row.origin, row.time);
@@ -235,6 +257,8 @@ impl Table {
             Own::Lost(counts) => arrays.push(Arc::new(counts.finish())),
             Own::Undecoded(records) => arrays.push(Arc::new(records.finish())),
             Own::Spans(own) => own.take(&mut arrays),
+            #[cfg(feature = "sql")]
+            Own::Names(names) => arrays.extend(names.iter_mut().map(Words::take)),
         }
         let batch = RecordBatch::try_new(Arc::clone(&self.schema), arrays);
         let batch = batch.expect("each column has a value for each row");

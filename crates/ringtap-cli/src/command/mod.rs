@@ -8,6 +8,7 @@ pub mod export;
 pub mod held;
 pub mod man;
 pub mod mount;
+pub mod query;
 pub mod record;
 pub mod recover;
 pub mod report;

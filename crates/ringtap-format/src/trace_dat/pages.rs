@@ -12,7 +12,7 @@ const WINDOW: usize = 1 << 16;
 const MAX_CHUNK: u64 = 1 << 28;
 
 /// One CPU's sub-buffers, lent one by one.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct CpuPages<R> {
     source: R,
     layout: PageLayout,

@@ -69,7 +69,7 @@ pub struct Timed<'a> {
 }
 
 /// Merges lanes by time. Of items with the same time the earlier lane's comes first.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Timeline<R> {
     lanes: Vec<Lane<R>>,
     order: BinaryHeap<Reverse<(u64, usize)>>,
@@ -164,7 +164,7 @@ impl<R: ReadAt> Timeline<R> {
 }
 
 /// One CPU's steps.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Lane<R> {
     origin: Origin,
     clock: Clock,

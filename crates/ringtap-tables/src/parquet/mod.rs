@@ -16,6 +16,11 @@ use parquet::basic::{Compression, Encoding, ZstdLevel};
 use parquet::file::metadata::SortingColumn;
 use parquet::file::properties::{EnabledStatistics, WriterProperties};
 use parquet::schema::types::ColumnPath;
+#[cfg(feature = "sql")]
+use {
+    arrow_array::RecordBatch, arrow_schema::SchemaRef, parquet::arrow::ArrowWriter, std::io::Write,
+    std::sync::Arc,
+};
 
 /// How files are written.
 #[derive(Clone, Copy, Debug)]
@@ -115,4 +120,43 @@ fn leaves(schema: &Schema) -> Vec<(ColumnPath, &DataType)> {
         }
     }
     leaves
+}
+
+/// Writes batches of any columns as a file.
+#[cfg(feature = "sql")]
+#[derive(Debug)]
+pub struct BatchWriter<W: Write + Send>(ArrowWriter<W>, usize);
+
+#[cfg(feature = "sql")]
+impl<W: Write + Send> BatchWriter<W> {
+    /// A file with these columns.
+    ///
+    /// # Errors
+    /// The output cannot be written to.
+    pub fn new(out: W, schema: &SchemaRef) -> Result<Self, WriteError> {
+        let options = Options::default();
+        let properties = properties(&options, schema, &[])?;
+        Ok(Self(ArrowWriter::try_new(out, Arc::clone(schema), Some(properties))?, options.slice_rows))
+    }
+
+    /// Adds rows.
+    ///
+    /// # Errors
+    /// The output cannot be written to.
+    pub fn write(&mut self, batch: &RecordBatch) -> Result<(), WriteError> {
+        let Self(writer, slice_rows) = self;
+        writer.write(batch)?;
+        if writer.in_progress_rows() >= *slice_rows {
+            writer.flush()?;
+        }
+        Ok(())
+    }
+
+    /// Completes the file.
+    ///
+    /// # Errors
+    /// The output cannot be written to.
+    pub fn finish(self) -> Result<W, WriteError> {
+        Ok(self.0.into_inner()?)
+    }
 }

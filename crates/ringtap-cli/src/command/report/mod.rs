@@ -23,6 +23,8 @@ use std::num::NonZero;
 use std::ops::RangeInclusive;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+#[cfg(feature = "query")]
+pub(super) use visit::Visit;
 pub(super) use visit::{Item, What, visit, visit_twice};
 
 const EXAMPLES: &str = "\

@@ -7,10 +7,14 @@ use super::{FileArgs, Plan};
 use crate::decode::TextLayout;
 use crate::provenance::Provenance;
 use anyhow::Result;
+#[cfg(feature = "query")]
+use ringtap_format::Formats;
 use ringtap_format::text::{Common, Entry, Sources};
-use ringtap_format::trace_dat;
+use ringtap_format::trace_dat::{self, Timeline};
 use std::fmt::Display;
+use std::fs::File;
 use std::path::Path;
+use std::sync::Arc;
 
 /// Most damages that are told of one by one; the others are counted.
 const MAX_TOLD: u64 = 10;
@@ -68,32 +72,65 @@ pub(in crate::command) fn visit_twice(
     mut progress: impl FnMut(u64, u64),
 ) -> Result<Option<String>> {
     let mut visit = Visit::new(files)?;
-    visit.damages.is_silent = true;
-    visit.walk(survey, |read, all| progress(read, 2 * all))?;
-    visit.inputs.timeline.restart();
-    visit.damages = Damages::default();
+    let mut again = visit.again();
+    again.walk(survey, |read, all| progress(read, 2 * all))?;
     visit.walk(each, |read, all| progress(all + read, 2 * all))
 }
 
 /// The files, opened.
-struct Visit {
-    groups: Vec<(Group, Wanted)>,
-    inputs: Inputs,
+pub(in crate::command) struct Visit {
+    shared: Arc<Shared>,
+    timeline: Timeline<Arc<File>>,
     damages: Damages,
 }
 
+/// What all visits of the same files have in common.
+struct Shared {
+    groups: Vec<(Group, Wanted)>,
+    files: Vec<Input>,
+}
+
 impl Visit {
-    fn new(files: &FileArgs) -> Result<Self> {
-        let Plan { groups, inputs, .. } = Plan::new(files, TextLayout::Json)?;
-        Ok(Self { groups, inputs, damages: Damages::default() })
+    /// Opens the files.
+    ///
+    /// # Errors
+    /// A file cannot be read, or an event or a filter makes no sense.
+    pub(in crate::command) fn new(files: &FileArgs) -> Result<Self> {
+        let Plan { groups, inputs: Inputs { files, timeline, .. }, .. } = Plan::new(files, TextLayout::Json)?;
+        Ok(Self { shared: Arc::new(Shared { groups, files }), timeline, damages: Damages::default() })
     }
 
-    fn walk(
+    /// The same files from their start.
+    pub(in crate::command) fn anew(&self) -> Self {
+        let mut timeline = self.timeline.clone();
+        timeline.restart();
+        Self { shared: Arc::clone(&self.shared), timeline, damages: Damages::default() }
+    }
+
+    /// As [`Self::anew`], for who need not be told of damage again.
+    pub(in crate::command) fn again(&self) -> Self {
+        let mut again = self.anew();
+        again.damages.is_silent = true;
+        again
+    }
+
+    /// The events that the files describe.
+    #[cfg(feature = "query")]
+    pub(in crate::command) fn formats(&self) -> impl Iterator<Item = &Formats> {
+        self.shared.groups.iter().map(|(group, _)| &group.formats)
+    }
+
+    /// Hands each record that is chosen to `each`, as [`visit`] does.
+    ///
+    /// # Errors
+    /// One of `each`.
+    pub(in crate::command) fn walk(
         &mut self,
         mut each: impl FnMut(&Item<'_>) -> Result<()>,
         mut progress: impl FnMut(u64, u64),
     ) -> Result<Option<String>> {
-        let Self { groups, inputs: Inputs { files, timeline, .. }, damages } = self;
+        let Self { shared, timeline, damages } = self;
+        let Shared { groups, files } = &**shared;
         for file in files.iter() {
             file.complaints.iter().for_each(|complaint| damages.add(&file.path, complaint));
         }
