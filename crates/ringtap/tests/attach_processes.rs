@@ -159,7 +159,7 @@ fn one_reader_consumes_a_buffer_until_it_ends() {
     assert_eq!(
         refused.to_string(),
         format!(
-            "the buffer of CPU 0 is being consumed by process {pid}: end it, or follow the buffer with a cursor"
+            "the buffer of CPU 0 is being consumed by process {pid}: end it, or follow without consuming, as `ringtap stream --attach` does"
         )
     );
     first.kill();

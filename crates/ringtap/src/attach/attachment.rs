@@ -14,7 +14,7 @@
 use super::error::AttachError;
 use super::link::Link;
 use super::mapped::Mapped;
-use super::{Connection, Role, TIMEOUT, early, fork, place, request};
+use super::{Connection, Role, TIMEOUT, TRY_AGAIN, early, fork, place, request};
 use crate::board::Board;
 use crate::event::registry::RegisterError;
 use crate::event::switch::{Switch, Word};
@@ -41,6 +41,8 @@ const LOOK_AGAIN: Duration = Duration::from_secs(1);
 const LOOK_AGAIN_WATCHED: Duration = Duration::from_secs(30);
 /// How long a forked child's link waits before it connects: a child that executes a program needs none.
 const CHILDS_PAUSE: Duration = Duration::from_millis(20);
+/// How often a host that is starting is greeted before it is offered once more what it was offered: another may have begun.
+const GREETINGS: u32 = 10;
 
 /// What becomes of events that are written before there is a host.
 #[derive(Clone, Debug)]
@@ -155,6 +157,16 @@ struct Remembered {
     system: String,
     name: String,
     format: String,
+}
+
+/// What came of a try to connect.
+enum Greeted {
+    Connected(Connection),
+    /// To a host that is starting: it may not have what this process knows.
+    Starting,
+    /// The last handle is gone.
+    Stopped,
+    Nobody(AttachError),
 }
 
 /// Why a link stopped following a host.
@@ -380,13 +392,13 @@ impl Shared {
             // Before the try: who comes behind it is told of.
             let watch = self.watch();
             let known = self.state.lock().known.clone();
-            if let Some(known) = known {
-                // Where there is no host, or it wants nothing, the same goes for the connection.
-                let _ = known.offer(&self.path);
-            }
-            match Connection::connect_within(&self.path, Role::Writer, TIMEOUT) {
-                Ok(connection) => return Some(connection),
-                Err(error) => self.state.lock().trouble = Some(error.to_string()),
+            // Where there is no host, the same goes for the connection.
+            let is_offered = known.is_some_and(|known| known.offer(&self.path).is_ok());
+            match self.greet(if is_offered { GREETINGS } else { 1 }) {
+                Greeted::Connected(connection) => return Some(connection),
+                Greeted::Starting => continue,
+                Greeted::Stopped => return None,
+                Greeted::Nobody(error) => self.state.lock().trouble = Some(error.to_string()),
             }
             let is_stopped = match &watch {
                 Some(watch) => self.wait(&[watch], LOOK_AGAIN_WATCHED),
@@ -396,6 +408,22 @@ impl Shared {
                 return None;
             }
         }
+    }
+
+    /// Connects; so many times to a host that is starting in a dead one's place, and takes no connections yet.
+    fn greet(&self, times: u32) -> Greeted {
+        for _ in 0..times {
+            match Connection::greet(&self.path, Role::Writer, TIMEOUT) {
+                Ok(connection) => return Greeted::Connected(connection),
+                Err(error) if error.is_starting() => {
+                    if self.wait(&[], TRY_AGAIN) {
+                        return Greeted::Stopped;
+                    }
+                }
+                Err(error) => return Greeted::Nobody(error),
+            }
+        }
+        Greeted::Starting
     }
 
     /// Tells when files are made in the socket's directory.
@@ -429,7 +457,11 @@ impl Shared {
         let known = self.state.lock().known.clone();
         let known = match known.filter(|known| known.board.host_id() == board.host_id()) {
             Some(mut known) => {
-                self.map_instances(&mut known, connection)?;
+                let done = self.map_instances(&mut known, connection);
+                // Also where the host died half-way: the writers have what was mapped until then, and the next host may have
+                // another buffer in its place.
+                self.state.lock().known = Some(known.clone());
+                done?;
                 known
             }
             None => self.go_over(&board, connection)?,
