@@ -184,17 +184,21 @@ fn check_all(files: &[&Path], told: &BTreeMap<u64, u64>, context: &str) {
         let output = run(&["report", "--json", file.to_str().unwrap()]);
         assert!(output.status.success(), "{context}: {}", said(&output));
         let mut seen = BTreeSet::new();
-        for line in output.stdout.split(|&byte| byte == b'\n').filter(|line| !line.is_empty()) {
-            let line: Value = serde_json::from_slice(line).unwrap();
+        let lines = output.stdout.split(|&byte| byte == b'\n').filter(|line| !line.is_empty());
+        let lines: Vec<Value> = lines.map(|line| serde_json::from_slice(line).unwrap()).collect();
+        // The ring is longer than what is written by then, unless the machine sleeps at the wrong moment; and of two
+        // resizes the second gives up what nobody has read by then.
+        let has_gaps = lines.iter().any(|line| line["type"] == "lost");
+        for line in lines {
             if line["type"] != "event" {
-                // The ring is longer than what is written by then, unless the machine sleeps at the wrong moment.
                 assert_eq!(line["type"], "lost", "{context}");
                 continue;
             }
             let field = |name: &str| line["fields"][name].as_u64().unwrap();
             let (thread, seq) = (field("thread"), field("seq"));
             if let Some(before) = last.insert(thread, seq) {
-                let is_next = if seen.contains(&thread) { seq == before + 1 } else { seq > before };
+                let is_next =
+                    if seen.contains(&thread) && !has_gaps { seq == before + 1 } else { seq > before };
                 assert!(is_next, "{context}: thread {thread}: {seq} behind {before}");
             }
             seen.insert(thread);
@@ -286,7 +290,8 @@ fn an_embedded_hosts_last_events_are_in_the_file() {
 /// The memory files that a process has open, by number.
 fn memories(pid: u32) -> BTreeSet<u64> {
     let open = fs::read_dir(format!("/proc/{pid}/fd")).unwrap().flatten();
-    let is_memory = |path: &Path| fs::read_link(path).is_ok_and(|link| link.starts_with("/memfd:"));
+    let is_memory =
+        |path: &Path| fs::read_link(path).is_ok_and(|link| link.to_string_lossy().starts_with("/memfd:"));
     let files = open.map(|entry| entry.path()).filter(|path| is_memory(path));
     files.filter_map(|path| Some(std::os::unix::fs::MetadataExt::ino(&fs::metadata(path).ok()?))).collect()
 }
@@ -332,6 +337,7 @@ fn a_host_that_dies_after_a_resize_is_read_to_its_end_and_once() {
                 tell(what);
                 // A host alone does not wait for those who read it.
                 let made = memories(child.id()).difference(&before).copied().collect::<BTreeSet<_>>();
+                assert_eq!(made.is_empty(), *what == "go on", "{what}");
                 until("the recorder has the new buffers", || made.is_subset(&memories(recorder.id())));
             }
         }

@@ -9,6 +9,7 @@ use anyhow::{Context, Result, bail};
 use host::On;
 use ringtap::Config;
 use ringtap_daemon::fs::{Mount, Ownership, Tree};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -98,7 +99,12 @@ pub fn until_stopped(
     socket: Option<&Path>,
     group: Option<&str>,
 ) -> Result<Outcome> {
-    if let Some(missing) = directory.filter(|directory| !directory.is_dir()) {
+    // Not where a host that was killed left its mount, of which nothing can be told.
+    let is_missing = |path: &&Path| match path.metadata() {
+        Ok(metadata) => !metadata.is_dir(),
+        Err(error) => matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory),
+    };
+    if let Some(missing) = directory.filter(is_missing) {
         bail!("there is no directory {} to mount on: make it first", missing.display());
     }
     let group = group.map(find_group).transpose()?;
