@@ -31,6 +31,17 @@ thread_local! {
     static HELD: Cell<u32> = const { Cell::new(0) };
 }
 
+/// A model checker's threads are all one to the kernel, which takes turns: they are not counted.
+fn held() -> u32 {
+    if cfg!(loom) { 0 } else { HELD.get() }
+}
+
+fn set_held(count: u32) {
+    if !cfg!(loom) {
+        HELD.set(count);
+    }
+}
+
 /// The calling thread's hold on a buffer's lock.
 #[derive(Debug)]
 #[must_use]
@@ -42,14 +53,14 @@ pub(crate) struct Held<'m> {
 
 /// Takes a buffer's lock; `None` when its owner could not be waited for.
 pub(crate) fn acquire(lock: &AtomicU64) -> Option<Held<'_>> {
-    let before = HELD.get();
-    HELD.set(before + 1);
+    let before = held();
+    set_held(before + 1);
     // A signal handler from here on knows.
     compiler_fence(SeqCst);
     if take(lock, before > 0) {
         return Some(Held { lock, not_send: PhantomData });
     }
-    HELD.set(before);
+    set_held(before);
     None
 }
 
@@ -86,7 +97,7 @@ impl Drop for Held<'_> {
         // E4: pairs with the Acquire in `take`.
         self.lock.store(0, e4_release());
         compiler_fence(SeqCst);
-        HELD.set(HELD.get() - 1);
+        set_held(held().saturating_sub(1));
     }
 }
 

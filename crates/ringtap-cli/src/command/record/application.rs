@@ -36,7 +36,7 @@ pub(super) struct ApplicationSide {
     is_gone: bool,
     /// No other side's sub-buffers are in the file: it may have another size of them.
     is_alone: bool,
-    /// Its sub-buffers became too large for the file.
+    /// Some CPU's sub-buffers became too large for the file, which was told.
     is_over: bool,
     /// What another process's host knows of its events and threads, also when it is dead.
     shared: Option<Shared>,
@@ -48,6 +48,8 @@ struct ApplicationLane {
     pages: WholePages,
     /// Its number in the file.
     lane: usize,
+    /// Its sub-buffers became too large for the file.
+    is_over: bool,
     /// The buffers of another process's host, from the one that is read on, as of the last look: they can be read when that
     /// process is dead.
     memories: Vec<File>,
@@ -71,7 +73,7 @@ impl ApplicationSide {
             let read = host.stats(pages.cpu())?.read_events;
             let told_before = pages.place().saturating_sub(read);
             let (memories, last_stats) = (Vec::new(), None);
-            Ok(ApplicationLane { pages, lane: 0, memories, last_stats, lost: 0, told_before })
+            Ok(ApplicationLane { pages, lane: 0, is_over: false, memories, last_stats, lost: 0, told_before })
         };
         let mut lanes: Vec<_> = pages.map(lane).collect::<Result<_>>()?;
         for lane in &mut lanes {
@@ -225,13 +227,16 @@ impl ApplicationSide {
         }
         let mut bytes = 0;
         for lane in &mut self.lanes {
-            while !self.is_over
+            while !lane.is_over
                 && let Some(page) = next(&mut lane.pages, is_last, &mut self.is_gone)?
             {
                 if page.size() > files.page_size() {
                     if !self.is_alone {
-                        self.is_over = true;
-                        warn_of_size(page.size());
+                        // Other CPUs may have smaller ones yet.
+                        lane.is_over = true;
+                        if !mem::replace(&mut self.is_over, true) {
+                            warn_of_size(page.size());
+                        }
                         break;
                     }
                     files.resize(page.size())?;
@@ -245,7 +250,7 @@ impl ApplicationSide {
                     note(&mut self.tasks, pid);
                 }
             }
-            if self.is_gone && is_last && !self.is_over {
+            if self.is_gone && is_last && !lane.is_over {
                 let (is_alone, is_over) = (self.is_alone, &mut self.is_over);
                 lane.each_of_the_dead(|lane, _, page| {
                     let Some(page) = fitted(page, files.page_size(), is_alone, is_over) else {
@@ -310,13 +315,16 @@ impl ApplicationSide {
         let mut bytes = 0;
         for lane in &mut self.lanes {
             let mut pages = behind.vector();
-            while !self.is_over
+            while !lane.is_over
                 && let Some(page) = next(&mut lane.pages, is_last, &mut self.is_gone)?
             {
                 if page.size() > behind.page_size() {
                     if !self.is_alone {
-                        self.is_over = true;
-                        warn_of_size(page.size());
+                        // Other CPUs may have smaller ones yet.
+                        lane.is_over = true;
+                        if !mem::replace(&mut self.is_over, true) {
+                            warn_of_size(page.size());
+                        }
                         break;
                     }
                     if !pages.is_empty() {
@@ -338,7 +346,7 @@ impl ApplicationSide {
             if !pages.is_empty() {
                 behind.add(lane.lane, pages)?;
             }
-            if self.is_gone && is_last && !self.is_over {
+            if self.is_gone && is_last && !lane.is_over {
                 let (is_alone, is_over) = (self.is_alone, &mut self.is_over);
                 lane.each_of_the_dead(|lane, _, page| {
                     let Some(page) = fitted(page, behind.page_size(), is_alone, is_over) else {
