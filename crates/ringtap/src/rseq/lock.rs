@@ -97,7 +97,7 @@ impl Drop for Held<'_> {
         // E4: pairs with the Acquire in `take`.
         self.lock.store(0, e4_release());
         compiler_fence(SeqCst);
-        set_held(held().saturating_sub(1));
+        set_held(held().wrapping_sub(1));
     }
 }
 
