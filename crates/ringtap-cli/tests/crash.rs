@@ -287,15 +287,6 @@ fn an_embedded_hosts_last_events_are_in_the_file() {
     }
 }
 
-/// The memory files that a process has open, by number.
-fn memories(pid: u32) -> BTreeSet<u64> {
-    let open = fs::read_dir(format!("/proc/{pid}/fd")).unwrap().flatten();
-    let is_memory =
-        |path: &Path| fs::read_link(path).is_ok_and(|link| link.to_string_lossy().starts_with("/memfd:"));
-    let files = open.map(|entry| entry.path()).filter(|path| is_memory(path));
-    files.filter_map(|path| Some(std::os::unix::fs::MetadataExt::ino(&fs::metadata(path).ok()?))).collect()
-}
-
 #[test]
 fn a_host_that_dies_after_a_resize_is_read_to_its_end_and_once() {
     let temporary = Temporary::new("crash-resized");
@@ -333,12 +324,15 @@ fn a_host_that_dies_after_a_resize_is_read_to_its_end_and_once() {
                 });
                 files.push(temporary.path().join(format!("crash.dat.{}", files.len())));
             } else {
-                let before = memories(child.id());
+                let before = support::memories(child.id());
                 tell(what);
                 // A host alone does not wait for those who read it.
-                let made = memories(child.id()).difference(&before).copied().collect::<BTreeSet<_>>();
+                let made =
+                    support::memories(child.id()).difference(&before).copied().collect::<BTreeSet<_>>();
                 assert_eq!(made.is_empty(), *what == "go on", "{what}");
-                until("the recorder has the new buffers", || made.is_subset(&memories(recorder.id())));
+                until("the recorder has the new buffers", || {
+                    made.is_subset(&support::memories(recorder.id()))
+                });
             }
         }
         writeln!(steer, "die").unwrap();

@@ -85,7 +85,7 @@ impl<'t> Served<'t> {
     fn record(&self, file: &Path, options: &[&str]) -> Child {
         let child = self.command("record").args(["--json", "-o"]).arg(file).args(options).spawn().unwrap();
         until("the recorder has the buffers and a file", || {
-            fs::metadata(file).is_ok_and(|file| file.len() > 0) && has_memory(child.id())
+            fs::metadata(file).is_ok_and(|file| file.len() > 0) && !support::memories(child.id()).is_empty()
         });
         child
     }
@@ -100,14 +100,6 @@ impl<'t> Served<'t> {
         assert_eq!(in_rings + refused, self.written, "none is uncounted");
         in_rings
     }
-}
-
-/// Whether a process has some host's memory open.
-fn has_memory(pid: u32) -> bool {
-    let mut open = fs::read_dir(format!("/proc/{pid}/fd")).unwrap().flatten();
-    open.any(|entry| {
-        fs::read_link(entry.path()).is_ok_and(|link| link.to_string_lossy().starts_with("/memfd:"))
-    })
 }
 
 impl Drop for Served<'_> {

@@ -2,6 +2,7 @@
 #![allow(dead_code, reason = "each test program uses its part")]
 
 use rustix::process::{Pid, Signal};
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
@@ -47,6 +48,15 @@ pub(crate) fn pid(child: &Child) -> Pid {
 
 pub(crate) fn signal(child: &Child, signal: Signal) {
     rustix::process::kill_process(pid(child), signal).unwrap();
+}
+
+/// The memory files that a process has open, by number.
+pub(crate) fn memories(pid: u32) -> BTreeSet<u64> {
+    let open = fs::read_dir(format!("/proc/{pid}/fd")).unwrap().flatten();
+    let is_memory =
+        |path: &Path| fs::read_link(path).is_ok_and(|link| link.to_string_lossy().starts_with("/memfd:"));
+    let files = open.map(|entry| entry.path()).filter(|path| is_memory(path));
+    files.filter_map(|path| Some(std::os::unix::fs::MetadataExt::ino(&fs::metadata(path).ok()?))).collect()
 }
 
 /// Waits for what must come to pass, for ten seconds.

@@ -17,6 +17,18 @@ pub struct Latency {
     pub verbose: bool,
 }
 
+impl Latency {
+    /// How long the buffers had been in use.
+    fn passed(&self, entry: &Entry<'_>) -> u64 {
+        entry.time.wrapping_sub(self.since)
+    }
+
+    /// How long it took until the next entry; 0 behind the last.
+    fn pause(&self, entry: &Entry<'_>) -> u64 {
+        self.next.map_or(0, |next| next.saturating_sub(entry.time))
+    }
+}
+
 /// What marks a pause before the next entry: that it is longer than so many nanoseconds.
 const MARKS: [(u64, u8); 6] = [
     (1_000_000_000, b'$'),
@@ -101,10 +113,10 @@ impl TraceText<'_> {
         number(out, i64::from(entry.cpu), 3, false);
         flags::kernel(common, out);
         out.push(b' ');
-        let passed = entry.time.wrapping_sub(latency.since);
+        let passed = latency.passed(entry);
         if self.in_ns {
             out::dec_wide(out, microseconds(passed), 4, b' ');
-            let pause = latency.next.map_or(0, |next| next.saturating_sub(entry.time));
+            let pause = latency.pause(entry);
             let mark = MARKS.into_iter().find(|(longer_than, _)| pause > *longer_than);
             out.extend_from_slice(b"us");
             out.push(mark.map_or(b' ', |(_, mark)| mark));
@@ -130,8 +142,8 @@ impl TraceText<'_> {
         out.push(b' ');
         out::hex_wide(out, latency.number, 8);
         out.extend_from_slice(b" [");
-        let passed = entry.time.wrapping_sub(latency.since);
-        let pause = latency.next.map_or(0, |next| next.saturating_sub(entry.time));
+        let passed = latency.passed(entry);
+        let pause = latency.pause(entry);
         if self.in_ns {
             out::hex_wide(out, microseconds(entry.time), 8);
             out.extend_from_slice(b"] ");

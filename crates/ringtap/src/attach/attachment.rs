@@ -455,22 +455,22 @@ impl Shared {
         // S5: pairs with the Release in `Common::changed`: the entries are at least what this generation says.
         let generation = board.head().generation.load(Acquire);
         let known = self.state.lock().known.clone();
-        let known = match known.filter(|known| known.board.host_id() == board.host_id()) {
+        let (known, done) = match known.filter(|known| known.board.host_id() == board.host_id()) {
             Some(mut known) => {
                 let done = self.map_instances(&mut known, connection);
-                // Also where the host died half-way: the writers have what was mapped until then, and the next host may have
-                // another buffer in its place.
-                self.state.lock().known = Some(known.clone());
-                done?;
-                known
+                (known, done)
             }
-            None => self.go_over(&board, connection)?,
+            None => (self.go_over(&board, connection)?, Ok(())),
         };
         if let Some(top) = &known.instances[0] {
             self.first.get_or_init(|| Arc::clone(&top.lanes));
         }
+        // Also where the host died half-way: the writers have what was mapped until then, and the next host may have
+        // another buffer in its place.
+        self.state.lock().known = Some(known);
+        done?;
         let mut state = self.state.lock();
-        (state.known, state.has_host, state.trouble) = (Some(known), true, None);
+        (state.has_host, state.trouble) = (true, None);
         drop(state);
         // What was declared elsewhere since.
         self.move_switches(connection)?;

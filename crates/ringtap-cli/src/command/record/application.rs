@@ -36,8 +36,8 @@ pub(super) struct ApplicationSide {
     is_gone: bool,
     /// No other side's sub-buffers are in the file: it may have another size of them.
     is_alone: bool,
-    /// Some CPU's sub-buffers became too large for the file, which was told.
-    is_over: bool,
+    /// It was told that some CPU's sub-buffers became too large for the file.
+    has_warned: bool,
     /// What another process's host knows of its events and threads, also when it is dead.
     shared: Option<Shared>,
     /// A host of our own.
@@ -87,7 +87,7 @@ impl ApplicationSide {
             tasks: BTreeMap::new(),
             is_gone: false,
             is_alone: false,
-            is_over: false,
+            has_warned: false,
             shared: host.connection().map(|_| shared(host)).transpose()?,
             own: host.instances().cloned(),
         })
@@ -234,9 +234,7 @@ impl ApplicationSide {
                     if !self.is_alone {
                         // Other CPUs may have smaller ones yet.
                         lane.is_over = true;
-                        if !mem::replace(&mut self.is_over, true) {
-                            warn_of_size(page.size());
-                        }
+                        warn_once(&mut self.has_warned, page.size());
                         break;
                     }
                     files.resize(page.size())?;
@@ -251,9 +249,9 @@ impl ApplicationSide {
                 }
             }
             if self.is_gone && is_last && !lane.is_over {
-                let (is_alone, is_over) = (self.is_alone, &mut self.is_over);
+                let (is_alone, has_warned) = (self.is_alone, &mut self.has_warned);
                 lane.each_of_the_dead(|lane, _, page| {
-                    let Some(page) = fitted(page, files.page_size(), is_alone, is_over) else {
+                    let Some(page) = fitted(page, files.page_size(), is_alone, has_warned) else {
                         return Ok(());
                     };
                     if page.len() > files.page_size() as usize {
@@ -322,9 +320,7 @@ impl ApplicationSide {
                     if !self.is_alone {
                         // Other CPUs may have smaller ones yet.
                         lane.is_over = true;
-                        if !mem::replace(&mut self.is_over, true) {
-                            warn_of_size(page.size());
-                        }
+                        warn_once(&mut self.has_warned, page.size());
                         break;
                     }
                     if !pages.is_empty() {
@@ -347,9 +343,9 @@ impl ApplicationSide {
                 behind.add(lane.lane, pages)?;
             }
             if self.is_gone && is_last && !lane.is_over {
-                let (is_alone, is_over) = (self.is_alone, &mut self.is_over);
+                let (is_alone, has_warned) = (self.is_alone, &mut self.has_warned);
                 lane.each_of_the_dead(|lane, _, page| {
-                    let Some(page) = fitted(page, behind.page_size(), is_alone, is_over) else {
+                    let Some(page) = fitted(page, behind.page_size(), is_alone, has_warned) else {
                         return Ok(());
                     };
                     if page.len() > behind.page_size() as usize {
@@ -373,13 +369,18 @@ pub(super) fn warn_of_size(size: u32) {
     );
 }
 
+/// The same, unless it was said.
+fn warn_once(has_warned: &mut bool, size: u32) {
+    if !mem::replace(has_warned, true) {
+        warn_of_size(size);
+    }
+}
+
 /// A sub-buffer as a file takes it whose sub-buffers have this size: not smaller, and larger only where it is the file's
 /// only source; else `None`.
-fn fitted(mut page: Vec<u8>, size: u32, is_alone: bool, is_over: &mut bool) -> Option<Vec<u8>> {
+fn fitted(mut page: Vec<u8>, size: u32, is_alone: bool, has_warned: &mut bool) -> Option<Vec<u8>> {
     if page.len() > size as usize && !is_alone {
-        if !mem::replace(is_over, true) {
-            warn_of_size(u32::try_from(page.len()).unwrap_or(u32::MAX));
-        }
+        warn_once(has_warned, u32::try_from(page.len()).unwrap_or(u32::MAX));
         return None;
     }
     page.resize(page.len().max(size as usize), 0);
