@@ -62,7 +62,7 @@ fn text() -> Result<String> {
         (switchboard::WORDS_OFFSET, "words"),
         (switchboard::SETTINGS_OFFSET, "settings"),
         (switchboard::RULES_OFFSET, "rules"),
-        (switchboard::UNHEARD_OFFSET, "unheard"),
+        (switchboard::CPUS_OFFSET, "cpus"),
         (switchboard::FORMATS_OFFSET, "formats"),
     ] {
         writeln!(text, "{offset:8}  {part}")?;

@@ -89,6 +89,8 @@ impl Named {
         #[expect(clippy::cast_possible_truncation, reason = "the low half is what buffers keep")]
         host.set_lineage(next as u32);
         lineage.store(next, Relaxed);
+        // Behind that: a successor that finds the present set incomplete does not look for these in the one before.
+        host.publish_newest(self.bit);
         self.announce_more();
     }
 
