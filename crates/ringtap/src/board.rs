@@ -357,7 +357,27 @@ pub(crate) fn shared(
     mapped.retain(|board| board.strong_count() > 0);
     let board = Arc::new(board);
     mapped.push(Arc::downgrade(&board));
+    follow_forks(&board);
     Ok(board)
+}
+
+/// The switchboards whose lists of pids may have a forked child's parent: those mapped, and this process's hosts'.
+static FOLLOWING: Mutex<Vec<Weak<Board>>> = Mutex::new(Vec::new());
+
+/// From now on, children that this process forks are put into the lists that follow forks, before they do anything.
+pub(crate) fn follow_forks(board: &Arc<Board>) {
+    crate::thread::forget_on_fork();
+    let mut following = FOLLOWING.lock().unwrap_or_else(PoisonError::into_inner);
+    following.retain(|board| board.strong_count() > 0);
+    following.push(Arc::downgrade(board));
+}
+
+/// In a forked child: it was made by this thread of its parent.
+pub(crate) fn forked(parent: u32) {
+    // Held by another thread just then: the host hears of the child all the same, somewhat later.
+    let Ok(following) = FOLLOWING.try_lock() else { return };
+    let child = rustix::thread::gettid().as_raw_nonzero().get().cast_unsigned();
+    following.iter().filter_map(Weak::upgrade).for_each(|board| board.region().forked(parent, child));
 }
 
 /// Reserves [`MAPPED_LEN`] bytes of addresses, aligned to [`WORDS_LEN`], that cannot be accessed.
