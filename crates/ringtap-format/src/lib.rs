@@ -46,6 +46,7 @@ pub mod ctf;
 mod event;
 pub mod filter;
 pub mod format;
+mod hash;
 pub mod header;
 pub mod merge;
 #[cfg(feature = "model")]

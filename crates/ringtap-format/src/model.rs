@@ -15,6 +15,7 @@
 
 use crate::event::{Event, Formats};
 use crate::format::{Field, Kind};
+use crate::hash::Keyed;
 use crate::symbols::Tasks;
 use crate::text::{Common, Entry};
 use crate::value::Value;
@@ -120,31 +121,42 @@ enum Pair {
     Marker,
 }
 
-#[derive(Clone, Copy, Debug)]
-struct Open {
+#[derive(Clone, Debug)]
+struct Open<T> {
     pair: Pair,
     /// Losses before it began.
     losses: u64,
+    note: T,
 }
 
-/// Follows a trace's events in the order of their time.
-#[derive(Debug, Default)]
-pub struct Model {
-    classes: HashMap<(u32, u16), Class>,
-    open: HashMap<Track, Vec<Open>>,
+/// A span that ends.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ended<T> {
+    /// What was noted when it began.
+    pub note: T,
+    /// How many others it was in.
+    pub depth: usize,
+}
+
+/// Follows a trace's events in the order of their time. Something may be noted of each span that begins.
+#[derive(Debug)]
+pub struct Model<T = ()> {
+    classes: HashMap<(u32, u16), Class, Keyed>,
+    open: HashMap<Track, Vec<Open<T>>, Keyed>,
     losses: u64,
 }
 
+impl<T> Default for Model<T> {
+    fn default() -> Self {
+        Self { classes: HashMap::default(), open: HashMap::default(), losses: 0 }
+    }
+}
+
 impl Model {
-    /// Nothing has happened yet.
+    /// Nothing has happened yet, and nothing is noted.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
-    }
-
-    /// Notes that events were lost.
-    pub const fn lost(&mut self) {
-        self.losses = self.losses.saturating_add(1);
     }
 
     /// What the next event means; `None` where no format describes it. A group is a set of formats.
@@ -155,6 +167,25 @@ impl Model {
         common: Common,
         formats: &'a Formats,
     ) -> Option<Meaning<'a>> {
+        Some(self.event_noted(group, entry, common, formats, |_| ())?.0)
+    }
+}
+
+impl<T> Model<T> {
+    /// Notes that events were lost.
+    pub const fn lost(&mut self) {
+        self.losses = self.losses.saturating_add(1);
+    }
+
+    /// As [`event`](Model::event): what begins is noted as `note` says, and what ends is returned.
+    pub fn event_noted<'a>(
+        &'a mut self,
+        group: u32,
+        entry: &Entry<'a>,
+        common: Common,
+        formats: &'a Formats,
+        note: impl FnOnce(&Meaning<'a>) -> T,
+    ) -> Option<(Meaning<'a>, Option<Ended<T>>)> {
         let event = formats.by_id(common.id)?;
         let class = match self.classes.entry((group, common.id)) {
             std::collections::hash_map::Entry::Occupied(known) => {
@@ -181,6 +212,7 @@ impl Model {
             flow: number(&class.flow),
             flow_end: number(&class.flow_end),
         };
+        let mut ended = None;
         match &class.shape {
             Shape::Instant => {}
             Shape::Exit => {
@@ -189,16 +221,18 @@ impl Model {
             Shape::Switch => meaning.role = Role::Switch,
             Shape::Wake => meaning.role = Role::Wake,
             Shape::Begin(pair) => {
-                let began = begin(self.open.entry(track).or_default(), *pair, self.losses);
-                if let Some(unended) = began {
+                let open = self.open.entry(track).or_default();
+                if let Some(unended) = make_room(open, *pair, self.losses) {
                     (meaning.role, meaning.unended) = (Role::Begin, unended);
                     meaning.name = Cow::Borrowed(&class.name);
+                    open.push(Open { pair: *pair, losses: self.losses, note: note(&meaning) });
                 }
             }
             Shape::End(pair) => {
-                if let Some(unended) = end(self.open.entry(track).or_default(), *pair) {
+                if let Some((unended, span)) = end(self.open.entry(track).or_default(), *pair) {
                     (meaning.role, meaning.unended) = (Role::End, unended);
                     meaning.name = Cow::Borrowed(&class.name);
+                    ended = Some(span);
                 }
             }
             Shape::Counter { value, name } => {
@@ -212,10 +246,10 @@ impl Model {
             Shape::Marker(field) => {
                 let text = field.text(entry.record, event.target()).unwrap_or_default();
                 let open = self.open.entry(track).or_default();
-                meaning = marker(text, open, self.losses, meaning);
+                (meaning, ended) = marker(text, open, self.losses, meaning, note);
             }
         }
-        Some(meaning)
+        Some((meaning, ended))
     }
 }
 
@@ -297,29 +331,33 @@ impl Threads {
     }
 }
 
-/// Opens a span; how many others end before it, or `None` where too many are open.
-fn begin(open: &mut Vec<Open>, pair: Pair, losses: u64) -> Option<usize> {
+/// Makes room for a span that begins; how many others end before it, or `None` where too many are open.
+fn make_room<T>(open: &mut Vec<Open<T>>, pair: Pair, losses: u64) -> Option<usize> {
     // One of the same that began before a loss has probably ended in it. Markers are all of one kind, and do nest.
-    let is_stale = |open: &Open| open.pair == pair && pair != Pair::Marker && open.losses != losses;
+    let is_stale = |open: &Open<T>| open.pair == pair && pair != Pair::Marker && open.losses != losses;
     let stale = open.iter().position(is_stale);
     let unended = stale.map_or(0, |at| open.len().saturating_sub(at));
     open.truncate(open.len().saturating_sub(unended));
-    if open.len() >= MAX_DEPTH {
-        return None;
-    }
-    open.push(Open { pair, losses });
-    Some(unended)
+    if open.len() >= MAX_DEPTH { None } else { Some(unended) }
 }
 
-/// Closes a span; how many others end before it, or `None` where none of the kind is open.
-fn end(open: &mut Vec<Open>, pair: Pair) -> Option<usize> {
-    let at = open.iter().rposition(|open| open.pair == pair)?;
-    let unended = open.len().saturating_sub(at).saturating_sub(1);
-    open.truncate(at);
-    Some(unended)
+/// Closes a span, and how many others end before it; `None` where none of the kind is open.
+fn end<T>(open: &mut Vec<Open<T>>, pair: Pair) -> Option<(usize, Ended<T>)> {
+    let depth = open.iter().rposition(|open| open.pair == pair)?;
+    let below = depth.saturating_add(1);
+    let unended = open.len().saturating_sub(below);
+    open.truncate(below);
+    Some((unended, Ended { note: open.pop()?.note, depth }))
 }
 
-fn marker<'a>(text: &'a [u8], open: &mut Vec<Open>, losses: u64, mut meaning: Meaning<'a>) -> Meaning<'a> {
+fn marker<'a, T>(
+    text: &'a [u8],
+    open: &mut Vec<Open<T>>,
+    losses: u64,
+    mut meaning: Meaning<'a>,
+    note: impl FnOnce(&Meaning<'a>) -> T,
+) -> (Meaning<'a>, Option<Ended<T>>) {
+    let mut ended = None;
     let text = text.trim_ascii_end();
     let mut parts = text.split(|&byte| byte == b'|');
     let (kind, _, name) = (parts.next(), parts.next(), parts.next());
@@ -328,14 +366,16 @@ fn marker<'a>(text: &'a [u8], open: &mut Vec<Open>, losses: u64, mut meaning: Me
     match (kind, name) {
         (Some(b"B"), Some(name)) => {
             meaning.name = named(name);
-            if let Some(unended) = begin(open, Pair::Marker, losses) {
+            if let Some(unended) = make_room(open, Pair::Marker, losses) {
                 (meaning.role, meaning.unended) = (Role::Begin, unended);
+                open.push(Open { pair: Pair::Marker, losses, note: note(&meaning) });
             }
         }
         (Some(b"E"), _) => {
             meaning.name = Cow::Borrowed("");
-            if let Some(unended) = end(open, Pair::Marker) {
+            if let Some((unended, span)) = end(open, Pair::Marker) {
                 (meaning.role, meaning.unended) = (Role::End, unended);
+                ended = Some(span);
             }
         }
         (Some(b"C"), Some(name)) => {
@@ -345,7 +385,7 @@ fn marker<'a>(text: &'a [u8], open: &mut Vec<Open>, losses: u64, mut meaning: Me
         }
         _ => meaning.name = named(text),
     }
-    meaning
+    (meaning, ended)
 }
 
 fn counted(field: &Field, record: &[u8], event: &Event) -> Option<Number> {

@@ -1,9 +1,10 @@
 //! Names of addresses (`/proc/kallsyms`), texts of addresses (`printk_formats`) and names of tasks
 //! (`saved_cmdlines`).
 
+use crate::hash::Keyed;
 use crate::out;
 use crate::print::Dialect;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 /// The kernel's symbols, by address.
 #[derive(Clone, Debug, Default)]
@@ -250,7 +251,7 @@ fn quoted(text: &str) -> Option<String> {
 /// Names of tasks by thread id: what `saved_cmdlines` lists, and what records of a live trace tell.
 #[derive(Clone, Debug, Default)]
 pub struct Tasks {
-    names: BTreeMap<i32, Box<[u8]>>,
+    names: HashMap<i32, Box<[u8]>, Keyed>,
 }
 
 impl Tasks {

@@ -22,6 +22,19 @@ impl Origin {
         let ns = i64::try_from(ns).unwrap_or(i64::MAX);
         ns.saturating_add(self.epoch_ns.unwrap_or(0))
     }
+
+    /// Whether both are the same, as it is found out at once; else they may be equal nevertheless.
+    pub(crate) fn is(&self, other: &Self) -> bool {
+        let is_same = |own: &Option<Arc<str>>, other: &Option<Arc<str>>| match (own, other) {
+            (Some(own), Some(other)) => Arc::ptr_eq(own, other),
+            (None, None) => true,
+            _ => false,
+        };
+        is_same(&self.host, &other.host)
+            && is_same(&self.boot_id, &other.boot_id)
+            && is_same(&self.instance, &other.instance)
+            && self.epoch_ns == other.epoch_ns
+    }
 }
 
 /// A record.

@@ -8,7 +8,7 @@ use arrow_array::builder::{
 };
 use arrow_array::types::Int32Type;
 use arrow_array::{
-    ArrayRef, DictionaryArray, Int32Array, RecordBatch, StringArray, TimestampNanosecondArray, UInt64Array,
+    ArrayRef, DictionaryArray, RecordBatch, StringArray, TimestampNanosecondArray, UInt64Array,
 };
 use arrow_schema::{DataType, Field, Fields, Schema, SchemaRef, TimeUnit};
 use arrow_select::take::take_record_batch;
@@ -46,9 +46,7 @@ struct Common {
     comm: Words,
     flags: UInt8Builder,
     preempt_count: UInt8Builder,
-    host: Words,
-    boot_id: Words,
-    instance: Words,
+    origins: Origins,
 }
 
 /// What only these rows have.
@@ -192,7 +190,7 @@ impl Table {
     fn common(&mut self, row: &Row<'_>) {
         let Common { pid, comm, flags, preempt_count, .. } = &mut self.common;
         pid.append_value(row.common.pid);
-        comm.push(Some(&text(row.comm)));
+        comm.push(row.comm);
         flags.append_value(row.common.flags);
         preempt_count.append_value(row.common.preempt_count);
     }
@@ -205,8 +203,8 @@ impl Table {
             #[cfg(feature = "sql")]
             Own::Names([system, event]) => {
                 let named = row.event.map_or((OURS, "undecoded"), |event| (event.system(), event.name()));
-                system.push(Some(named.0));
-                event.push(Some(named.1));
+                system.push(named.0.as_bytes());
+                event.push(named.1.as_bytes());
             }
             Own::Lost(_) | Own::Spans(_) => return,
         }
@@ -223,7 +221,7 @@ impl Table {
         let common = &mut self.common;
         common.place(lost.cpu, lost.origin);
         common.pid.append_null();
-        common.comm.push(None);
+        common.comm.push_null();
         common.flags.append_null();
         common.preempt_count.append_null();
     }
@@ -231,8 +229,8 @@ impl Table {
     /// Adds a span to a table of spans; with the record that ended it.
     pub fn push_span(&mut self, span: &Span, ended_by: &Row<'_>) {
         let Own::Spans(own) = &mut self.own else { return };
-        own.category.push(Some(&span.system));
-        own.name.push(Some(&span.name));
+        own.category.push(span.system.as_bytes());
+        own.name.push(span.name.as_bytes());
         own.end.push(ended_by.origin.time(span.end));
         let duration = span.end.saturating_sub(span.start);
         own.duration.append_value(i64::try_from(duration).unwrap_or(i64::MAX));
@@ -305,12 +303,11 @@ pub(crate) fn common_fields() -> Vec<Field> {
 impl Common {
     fn place(&mut self, cpu: u32, origin: &Origin) {
         self.cpu.append_value(cpu);
-        self.host.push(origin.host.as_deref());
-        self.boot_id.push(origin.boot_id.as_deref());
-        self.instance.push(origin.instance.as_deref());
+        self.origins.push(origin);
     }
 
     fn take(&mut self) -> Vec<ArrayRef> {
+        let [host, boot_id, instance] = self.origins.take();
         vec![
             Arc::new(TimestampNanosecondArray::from(std::mem::take(&mut self.time))),
             Arc::new(self.cpu.finish()),
@@ -318,9 +315,9 @@ impl Common {
             self.comm.take(),
             Arc::new(self.flags.finish()),
             Arc::new(self.preempt_count.finish()),
-            self.host.take(),
-            self.boot_id.take(),
-            self.instance.take(),
+            host,
+            boot_id,
+            instance,
         ]
     }
 }
@@ -337,29 +334,80 @@ impl SpanColumns {
     }
 }
 
-/// A column of few different words, mostly the same as in the row before.
+/// Rows' origins: each is stored once, and mostly it is that of the row before.
+#[derive(Debug, Default)]
+struct Origins {
+    known: Vec<Origin>,
+    /// The place of each row's.
+    rows: Vec<u32>,
+}
+
+impl Origins {
+    fn push(&mut self, origin: &Origin) {
+        let last = self.rows.last().copied().unwrap_or(0);
+        let place = match self.known.get(last as usize) {
+            Some(known) if known.is(origin) => last,
+            _ => self.place(origin),
+        };
+        self.rows.push(place);
+    }
+
+    fn place(&mut self, origin: &Origin) -> u32 {
+        let place = self.known.iter().position(|known| known == origin).unwrap_or_else(|| {
+            self.known.push(origin.clone());
+            self.known.len() - 1
+        });
+        u32::try_from(place).expect("fewer origins than memory could hold")
+    }
+
+    /// The columns `host`, `boot_id` and `instance`.
+    fn take(&mut self) -> [ArrayRef; 3] {
+        let Self { known, rows } = std::mem::take(self);
+        let columns: [fn(&Origin) -> Option<&str>; 3] = [
+            |origin| origin.host.as_deref(),
+            |origin| origin.boot_id.as_deref(),
+            |origin| origin.instance.as_deref(),
+        ];
+        columns.map(|column| {
+            let mut words = Words::default();
+            let places: Vec<_> =
+                known.iter().map(|origin| column(origin).map(|word| words.place(word))).collect();
+            words.keys.extend(rows.iter().map(|&row| places[row as usize]));
+            words.take()
+        })
+    }
+}
+
+/// A column of few different words.
 #[derive(Debug, Default)]
 pub(crate) struct Words {
     words: Vec<Box<str>>,
     places: HashMap<Box<str>, i32>,
-    /// The place of the last row's word.
-    last: Option<i32>,
-    keys: Vec<Option<i32>>,
+    /// The places of words that came lately.
+    recent: [i32; RECENT],
+    keys: Int32Builder,
 }
 
+/// Words that are found without a search.
+const RECENT: usize = 32;
+
 impl Words {
-    pub(crate) fn push(&mut self, word: Option<&str>) {
-        let place = word.map(|word| match self.last {
-            Some(last) if self.is_at(last, word) => last,
-            _ => self.place(word),
-        });
-        self.last = place.or(self.last);
-        self.keys.push(place);
+    /// Adds a row of this word; what is no UTF-8 becomes U+FFFD.
+    pub(crate) fn push(&mut self, word: &[u8]) {
+        let recent = recent_place(word);
+        let place = self.recent[recent];
+        let place = if self.is_at(place, word) { place } else { self.place(&text(word)) };
+        self.recent[recent] = place;
+        self.keys.append_value(place);
     }
 
-    fn is_at(&self, place: i32, word: &str) -> bool {
+    fn push_null(&mut self) {
+        self.keys.append_null();
+    }
+
+    fn is_at(&self, place: i32, word: &[u8]) -> bool {
         let known = usize::try_from(place).ok().and_then(|place| self.words.get(place));
-        known.is_some_and(|known| **known == *word)
+        known.is_some_and(|known| known.as_bytes() == word)
     }
 
     fn place(&mut self, word: &str) -> i32 {
@@ -373,11 +421,20 @@ impl Words {
     }
 
     pub(crate) fn take(&mut self) -> ArrayRef {
-        let Self { words, keys, .. } = std::mem::take(self);
+        let Self { words, mut keys, .. } = std::mem::take(self);
         let values = StringArray::from_iter_values(words);
-        let array = DictionaryArray::<Int32Type>::try_new(Int32Array::from(keys), Arc::new(values));
+        let array = DictionaryArray::<Int32Type>::try_new(keys.finish(), Arc::new(values));
         Arc::new(array.expect("each key is a word's place"))
     }
+}
+
+/// A number below [`RECENT`] that words share which have the same length and bytes at both ends.
+fn recent_place(word: &[u8]) -> usize {
+    let end = |bytes: Option<&[u8; 4]>| bytes.map_or(0, |bytes| u32::from_le_bytes(*bytes));
+    let ends = u64::from(end(word.first_chunk())) << 32 | u64::from(end(word.last_chunk()));
+    let mixed = (ends ^ word.len() as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    // The product's highest bits depend on all of its factor's.
+    usize::try_from(mixed >> (u64::BITS - RECENT.ilog2())).unwrap_or(0)
 }
 
 /// The places of events' tables, by trace and event.

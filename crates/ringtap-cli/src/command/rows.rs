@@ -4,7 +4,6 @@ use super::report::{Item, What};
 use crate::provenance::Provenance;
 use ringtap_format::text::Common;
 use ringtap_tables::{Lost, Origin, Row};
-use std::collections::HashMap;
 use std::sync::Arc;
 
 /// A row.
@@ -17,7 +16,7 @@ pub(super) enum Given<'a> {
 #[derive(Debug, Default)]
 pub(super) struct Rows {
     /// By the items' group.
-    origins: HashMap<u32, Origin>,
+    origins: Vec<Option<Origin>>,
     /// What was typed, instead of what files say.
     typed: Provenance,
 }
@@ -30,7 +29,11 @@ impl Rows {
     pub(super) fn of<'a>(&'a mut self, item: &Item<'a>) -> Given<'a> {
         let &Item { group, provenance, sources, cpu, time, what } = item;
         let Self { origins, typed } = self;
-        let origin = origins.entry(group).or_insert_with(|| origin(provenance, typed));
+        let place = group as usize;
+        if origins.len() <= place {
+            origins.resize(place + 1, None);
+        }
+        let origin = origins[place].get_or_insert_with(|| origin(provenance, typed));
         match what {
             What::Record(record) => {
                 let common = Common::of(record, sources.formats.target());

@@ -74,6 +74,12 @@ impl Common {
     #[must_use]
     #[inline]
     pub fn of(record: &[u8], target: crate::Target) -> Self {
+        if target.order == crate::ByteOrder::Little
+            && let Some(&[id0, id1, flags, preempt_count, ref pid @ ..]) = record.first_chunk::<8>()
+        {
+            let id = u16::from_le_bytes([id0, id1]);
+            return Self { id, flags, preempt_count, pid: i32::from_le_bytes(*pid) };
+        }
         let field = |offset, size| target.uint(record, offset, size).unwrap_or(0);
         Self {
             id: u16::try_from(field(0, 2)).unwrap_or(0),

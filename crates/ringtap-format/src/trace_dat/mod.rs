@@ -145,7 +145,7 @@ impl Clock {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TraceDatError {
     /// Something else stands there.
-    #[error("trace.dat: byte {offset}: expected {expected}")]
+    #[error("byte {offset}: expected {expected}")]
     Expected {
         /// Where.
         offset: u64,
@@ -153,7 +153,7 @@ pub enum TraceDatError {
         expected: &'static str,
     },
     /// The file ends too early.
-    #[error("trace.dat: byte {offset}: expected {expected} of {len} bytes, found the file's end")]
+    #[error("byte {offset}: expected {expected} of {len} bytes, found the file's end")]
     End {
         /// Where it starts.
         offset: u64,
@@ -173,7 +173,7 @@ pub enum TraceDatError {
         len: u64,
     },
     /// What is compressed cannot be unpacked.
-    #[error("trace.dat: byte {offset}: cannot unpack: {error}")]
+    #[error("byte {offset}: cannot unpack: {error}")]
     Compressed {
         /// Where it starts.
         offset: u64,
@@ -184,7 +184,7 @@ pub enum TraceDatError {
     #[error(transparent)]
     Header(#[from] HeaderError),
     /// The system cannot read the file.
-    #[error("trace.dat: byte {offset}: {error}")]
+    #[error("byte {offset}: {error}")]
     Io {
         /// Where.
         offset: u64,

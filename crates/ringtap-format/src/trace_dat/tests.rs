@@ -45,13 +45,13 @@ fn a_file_without_events() {
 #[test]
 fn other_files_are_refused_with_the_place() {
     let said = |bytes: &[u8]| TraceDat::open(&bytes).unwrap_err().to_string();
-    assert_eq!(said(b"hello"), "trace.dat: byte 0: expected the magic bytes of trace.dat");
-    assert_eq!(said(b"\x17\x08\x44tracing8\0"), "trace.dat: byte 10: expected version 6 or 7");
+    assert_eq!(said(b"hello"), "byte 0: expected the magic bytes of trace.dat");
+    assert_eq!(said(b"\x17\x08\x44tracing8\0"), "byte 10: expected version 6 or 7");
     let mut file = start();
     file.extend_from_slice(&[1, 0, 0, 0, 200]);
     assert!(said(&file).contains("found the file's end"));
     let lzma = b"\x17\x08\x44tracing7\0\0\x08\x00\x10\x00\x00lzma\x001\0";
-    assert_eq!(said(lzma), "trace.dat: byte 18: expected a compression: none, zstd or zlib");
+    assert_eq!(said(lzma), "byte 18: expected a compression: none, zstd or zlib");
 }
 
 #[test]
@@ -177,10 +177,25 @@ impl Recorder {
 
 fn records(image: &[u8]) -> (Vec<(usize, u32, u64, u64)>, usize) {
     let Ok(file) = TraceDat::open(&image) else { return (Vec::new(), 1) };
-    let (mut records, mut damaged) = (Vec::new(), file.complaints.len());
     let mut timeline = Timeline::new();
     timeline.push_file(0, &file, &image);
-    while let Some(timed) = timeline.next() {
+    let (records, damaged) = walked(&file, &mut timeline, Timeline::next);
+    timeline.restart();
+    let (mut unordered, damaged_unordered) = walked(&file, &mut timeline, Timeline::next_of_any);
+    unordered.sort_by_key(|&(buffer, cpu, time, _)| (time, buffer, cpu));
+    let mut sorted = records.clone();
+    sorted.sort_by_key(|&(buffer, cpu, time, _)| (time, buffer, cpu));
+    assert_eq!((unordered, damaged_unordered), (sorted, damaged));
+    (records, damaged + file.complaints.len())
+}
+
+fn walked<'t>(
+    file: &TraceDat,
+    timeline: &mut Timeline<&'t [u8]>,
+    next: fn(&mut Timeline<&'t [u8]>) -> Option<Timed<'_>>,
+) -> (Vec<(usize, u32, u64, u64)>, usize) {
+    let (mut records, mut damaged) = (Vec::new(), 0);
+    while let Some(timed) = next(timeline) {
         match timed.step {
             Item::Record(record) => {
                 let task = file.layout.target.uint(record.bytes, 4, 4).unwrap();

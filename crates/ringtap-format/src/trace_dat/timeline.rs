@@ -161,6 +161,16 @@ impl<R: ReadAt> Timeline<R> {
         };
         self.lanes.get_mut(place)?.take(place)
     }
+
+    /// The next item of whatever lane, for who does not need them in the order of time: each lane's in its own order, one
+    /// lane after the other. Begins at the start, or where [`restart`](Self::restart) was called.
+    pub fn next_of_any(&mut self) -> Option<Timed<'_>> {
+        while self.lanes.get_mut(self.begun)?.next_time().is_none() {
+            self.begun = self.begun.saturating_add(1);
+        }
+        let place = self.begun;
+        self.lanes.get_mut(place)?.take(place)
+    }
 }
 
 /// One CPU's steps.

@@ -74,6 +74,11 @@ pub struct Written {
     pub rows: u64,
 }
 
+/// Rows of a page, where its columns are so narrow.
+const PAGE_ROWS: usize = 1 << 16;
+/// Integers that are smaller as differences: because rows seldom have the same, or because neighbours mostly do.
+const DIFFERENT: [&str; 4] = ["common_flags", "common_preempt_count", "depth", "duration_ns"];
+
 /// The encodings: times as differences; all else by dictionary where there are few values, else integers as differences.
 fn properties(
     options: &Options,
@@ -92,19 +97,26 @@ fn properties(
         .set_compression(Compression::ZSTD(level))
         // Row groups end where their slice does.
         .set_max_row_group_row_count(None)
+        // A file has hundreds of columns, which are null in most of its rows.
+        .set_data_page_row_count_limit(PAGE_ROWS)
         .set_statistics_enabled(EnabledStatistics::Chunk)
         .set_sorting_columns(
             Some(sorted_by.iter().filter_map(sorted).collect()).filter(|by: &Vec<_>| !by.is_empty()),
         );
     for (path, data_type) in leaves(schema) {
-        if data_type.is_integer() || matches!(data_type, DataType::Timestamp(..)) {
+        let is_time = matches!(data_type, DataType::Timestamp(..));
+        let is_different = path.parts().last().is_some_and(|name| DIFFERENT.contains(&name.as_str()));
+        if is_time || is_different {
+            builder = builder.set_column_dictionary_enabled(path.clone(), false);
+        }
+        if is_time || data_type.is_integer() {
             builder = builder.set_column_encoding(path, Encoding::DELTA_BINARY_PACKED);
         }
     }
     for name in sorted_by {
         builder = builder.set_column_statistics_enabled(ColumnPath::from(*name), EnabledStatistics::Page);
     }
-    Ok(builder.set_column_dictionary_enabled(ColumnPath::from("time"), false).build())
+    Ok(builder.build())
 }
 
 /// The columns that hold plain values, structs' members among them.

@@ -10,8 +10,11 @@
 use super::{Options, WriteError, Written, properties};
 use crate::rows::{Lost, Row};
 use crate::spans::Span;
-use crate::table::{COMMON, Places, Table, Words, common_fields, dictionary};
-use arrow_array::{ArrayRef, RecordBatch, StructArray, new_null_array};
+use crate::table::{COMMON, Places, Table, common_fields, dictionary};
+use arrow_array::types::Int32Type;
+use arrow_array::{
+    ArrayRef, DictionaryArray, Int32Array, RecordBatch, StringArray, StructArray, new_null_array,
+};
 use arrow_schema::{DataType, Field, Schema, SchemaRef};
 use parquet::arrow::ArrowWriter;
 use ringtap_format::Event;
@@ -86,6 +89,8 @@ pub struct Wide<W: Write + Send> {
     schema: SchemaRef,
     /// For each struct of the schema so many nulls as a chunk has rows.
     nulls: Vec<ArrayRef>,
+    /// And so many zeros.
+    zeros: Int32Array,
     writer: ArrowWriter<W>,
     slice_rows: usize,
     gathered: usize,
@@ -119,6 +124,7 @@ impl<W: Write + Send> Wide<W> {
             order,
             schema,
             nulls,
+            zeros: vec![0; CHUNK].into(),
             writer,
             slice_rows,
             gathered: 0,
@@ -204,9 +210,9 @@ impl<W: Write + Send> Wide<W> {
         let (common, fields) = rows.columns().split_at(COMMON);
         let mut columns = common.to_vec();
         for name in [table.system(), table.name()] {
-            let mut words = Words::default();
-            (0..rows.num_rows()).for_each(|_| words.push(Some(name)));
-            columns.push(words.take());
+            let word = Arc::new(StringArray::from_iter_values([name]));
+            let keys = self.zeros.slice(0, rows.num_rows());
+            columns.push(Arc::new(DictionaryArray::<Int32Type>::try_new(keys, word)?));
         }
         for (place, nulls) in self.nulls.iter().enumerate() {
             columns.push(match own == Some(place) {

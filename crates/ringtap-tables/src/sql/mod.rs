@@ -235,15 +235,23 @@ impl Database {
         })
     }
 
+    /// System and name of all events, of traces and files.
+    fn events(&self) -> BTreeSet<(&str, &str)> {
+        let described = self.described.iter().map(|(system, name)| (system.as_str(), name.as_str()));
+        described.chain(self.files.events()).collect()
+    }
+
     /// Every table that there is.
     fn all(&self) -> Vec<TableReference> {
-        let described = self.described.iter().map(|(system, name)| (system.as_str(), name.as_str()));
-        let events: BTreeSet<_> = described.chain(self.files.events()).collect();
         let named = |(system, name): (&str, &str)| {
             TableReference::partial(system.to_lowercase(), name.to_lowercase())
         };
         let ours = ALWAYS.iter().filter(|name| **name != "spans" || self.have_spans());
-        events.into_iter().map(named).chain(ours.map(|name| TableReference::partial(OURS, *name))).collect()
+        self.events()
+            .into_iter()
+            .map(named)
+            .chain(ours.map(|name| TableReference::partial(OURS, *name)))
+            .collect()
     }
 
     /// Makes the table that a name means, of all that have a part of it.
@@ -315,9 +323,7 @@ impl Database {
 
     /// What there is instead.
     fn no_table(&self, named: &TableReference) -> Kind {
-        let described = self.described.iter().map(|(system, name)| (system.as_str(), name.as_str()));
-        let events: BTreeSet<_> = described.chain(self.files.events()).collect();
-        let qualified = events.iter().map(|(system, name)| typed(system, name));
+        let qualified = self.events().into_iter().map(|(system, name)| typed(system, name));
         let names: Vec<String> = ALWAYS
             .iter()
             .map(|name| (*name).to_owned())

@@ -14,13 +14,13 @@ mod trigger;
 use crate::child;
 use crate::command::held;
 use crate::command::stream::kernel::KernelPlan;
-use crate::command::stream::{ApplicationPlan, AttachPlan, Filter, write_command};
+use crate::command::stream::{ApplicationPlan, AttachPlan, Filter, other_host, write_command};
 use crate::misuse;
 use crate::outcome::Outcome;
 use crate::output::Output;
 use crate::preload::{self, Preload};
 use crate::probes;
-use crate::remote::{self, default_socket};
+use crate::remote;
 use anyhow::Result;
 use recent::Last;
 use ringtap::clock::{self, ClockId};
@@ -208,12 +208,8 @@ impl Plan {
             None => args.buffer_size,
         };
         let filter = Filter::new(&args.events)?;
-        // Without any source it is this user's host.
-        let is_default = args.attach.is_none() && !args.kernel && args.command.is_empty();
-        let attach = args.attach.clone().map(Ok).or_else(|| is_default.then(default_socket)).transpose()?;
-        if args.instance.is_some() && attach.is_none() {
-            misuse!("-B names an instance of a host: name its socket with --attach");
-        }
+        let has_other = args.kernel || !args.command.is_empty();
+        let attach = other_host(args.attach.as_deref(), args.instance.as_deref(), has_other)?;
         let has_application = attach.is_some() || !args.command.is_empty();
         let follow = !args.command.is_empty() && !args.all;
         let plan = || KernelPlan::new(&filter, buffer_kib, has_application, follow);

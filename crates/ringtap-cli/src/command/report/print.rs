@@ -82,9 +82,7 @@ impl Shared {
         let mut damages = Damages::default();
         for file in &self.inputs.files {
             for complaint in &file.complaints {
-                let complaint_text = complaint.to_string();
-                let what = complaint_text.trim_start_matches("trace.dat: ");
-                group::warn(format_args!("{}: {what}", file.path.display()));
+                group::warn(format_args!("{}: {complaint}", file.path.display()));
                 match complaint {
                     TraceDatError::Missing { len, .. } => {
                         damages.missing = damages.missing.saturating_add(*len);

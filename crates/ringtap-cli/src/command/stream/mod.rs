@@ -19,7 +19,7 @@ use ringtap::tracefs::EventName;
 use std::ffi::OsString;
 use std::fmt;
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -188,6 +188,26 @@ impl Filter {
     }
 }
 
+/// The socket of another process's host, where one is read: of the one that is named; of this user's, where there is no
+/// other source.
+///
+/// # Errors
+/// There is no place for a socket; or an instance is named, but no host.
+pub(super) fn other_host(
+    attach: Option<&Path>,
+    instance: Option<&str>,
+    has_other_source: bool,
+) -> Result<Option<PathBuf>> {
+    match attach {
+        Some(socket) => Ok(Some(socket.to_owned())),
+        None if !has_other_source => default_socket().map(Some),
+        None if instance.is_some() => {
+            misuse!("-B names an instance of a host: name its socket with --attach")
+        }
+        None => Ok(None),
+    }
+}
+
 impl Plan {
     /// Finds all mistakes that can be found without changing anything.
     ///
@@ -195,12 +215,8 @@ impl Plan {
     /// No usable tracefs, a kernel that is too old, or an unknown event.
     pub fn new(args: &Args) -> Result<Self> {
         let filter = Filter::new(&args.events)?;
-        // Without any source it is this user's host.
-        let is_default = args.attach.is_none() && !args.kernel && args.command.is_empty();
-        let attach = args.attach.clone().map(Ok).or_else(|| is_default.then(default_socket)).transpose()?;
-        if args.instance.is_some() && attach.is_none() {
-            misuse!("-B names an instance of a host: name its socket with --attach");
-        }
+        let has_other = args.kernel || !args.command.is_empty();
+        let attach = other_host(args.attach.as_deref(), args.instance.as_deref(), has_other)?;
         let may_be_applications = attach.is_some() || !args.command.is_empty();
         let follow = !args.command.is_empty() && !args.all;
         let plan = || KernelPlan::new(&filter, args.buffer_size, may_be_applications, follow);
