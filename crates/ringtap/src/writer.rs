@@ -314,20 +314,63 @@ impl Writer {
         since: Since,
         spot: *const (),
     ) -> Result<(), Refused> {
-        const { assert!(write::is_plain(N)) };
-        if route.word == TOP && since.clock == ClockId::Cycles && !self.is_off_here() {
-            let words = in_registers_since(payload, since.ticks, since.mult);
-            // SAFETY: 1. As the caller says. 2. They are this payload's.
-            match unsafe { self.write_plain::<N, true>(spot.cast(), words) } {
-                Plain::Committed => return Ok(()),
-                Plain::CommittedForSleepers => {
-                    self.wake_sleepers();
-                    return Ok(());
-                }
-                Plain::Not => {}
-            }
+        // SAFETY: 1. As the caller says.
+        if unsafe { self.try_since_to_by(route, payload, since, spot) } {
+            return Ok(());
         }
         self.write_since_again(route, payload, since)
+    }
+
+    /// The hot path of [`write_since_to_by`](Self::write_since_to_by) alone: `false` where there is none now, and nothing was
+    /// written.
+    ///
+    /// # Safety
+    /// 1. The spot is the calling thread's.
+    #[doc(hidden)]
+    #[inline(always)]
+    pub unsafe fn try_since_to_by<const N: usize>(
+        &self,
+        route: Route,
+        payload: &[u8; N],
+        since: Since,
+        spot: *const (),
+    ) -> bool {
+        const { assert!(write::is_plain(N)) };
+        if route.word != TOP || since.clock != ClockId::Cycles || self.is_off_here() {
+            return false;
+        }
+        let words = in_registers_since(payload, since.ticks, since.mult);
+        // SAFETY: 1. As the caller says. 2. They are this payload's.
+        self.is_written(unsafe { self.write_plain::<N, true>(spot.cast(), words) })
+    }
+
+    /// The hot path of [`write_array_to_by`](Self::write_array_to_by) alone, as above.
+    ///
+    /// # Safety
+    /// 1. The spot is the calling thread's.
+    #[doc(hidden)]
+    #[inline(always)]
+    pub unsafe fn try_array_to_by<const N: usize>(
+        &self,
+        route: Route,
+        payload: &[u8; N],
+        spot: *const (),
+    ) -> bool {
+        const { assert!(write::is_plain(N)) };
+        if route.word != TOP || self.is_off_here() {
+            return false;
+        }
+        // SAFETY: 1. As the caller says. 2. They are this payload's.
+        self.is_written(unsafe { self.write_plain::<N, false>(spot.cast(), in_registers(payload)) })
+    }
+
+    /// Whether the hot path has written; wakes those who sleep until something is.
+    #[inline(always)]
+    fn is_written(&self, plain: Plain) -> bool {
+        if matches!(plain, Plain::CommittedForSleepers) {
+            self.wake_sleepers();
+        }
+        !matches!(plain, Plain::Not)
     }
 
     /// As [`write_since_to`](Self::write_since_to), where the hot path is none.
