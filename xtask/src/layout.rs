@@ -53,7 +53,7 @@ fn text() -> Result<String> {
     fields!(text, Header { kind, cpu, value });
     fields!(text, Head { magic, version, generation, host_id, formats_len, settings, new_events });
     fields!(text, Entry { epoch, name_len, name, buffer_percent, lineage });
-    fields!(text, CpuWords { unheard, newest, made });
+    fields!(text, CpuWords { unheard, newest, made, told });
     fields!(text, Task { ids, comm });
     fields!(text, FormatHead { len, id });
     writeln!(text, "\nswitchboard ({} bytes, version {})", switchboard::LEN, switchboard::VERSION)?;

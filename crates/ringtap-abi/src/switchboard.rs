@@ -146,11 +146,12 @@ pub struct CpuWords {
     /// Events that were refused because their process knew no buffer that takes them, or that are lost with a buffer that
     /// no host has any more.
     pub unheard: AtomicU64,
-    /// A [`crate::meta::Mention`] of the buffer that is written, or was a moment ago.
+    /// [`crate::meta::Rank::ordinal`] of the buffer that is written, or was a moment ago.
     pub newest: AtomicU64,
-    /// The greatest [`crate::meta::Rank::ordinal`] that a buffer was ever made with.
+    /// The greatest ordinal that a buffer was ever made with.
     pub made: AtomicU64,
-    reserved: AtomicU64,
+    /// The greatest ordinal of a buffer that the host ever gave to a writer of another process. Raised before it does.
+    pub told: AtomicU64,
 }
 
 /// One thread.

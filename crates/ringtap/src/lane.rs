@@ -10,7 +10,7 @@
 //! The consuming reader has the oldest that is not read empty, and is led from one to the next. A buffer that was given
 //! up (by a second resize before it was read) counts what was left on it as overwritten.
 //!
-//! A host that takes over finds the same in the buffers themselves: each says how many followed each other before it, and
+//! A host that takes over finds the same in the buffers themselves: each names what follows it, and
 //! the oldest that is not spent says so, and what was counted before it ([`ChainWords`]).
 
 use crate::host::{Buffer, HostError};
@@ -184,7 +184,6 @@ impl Chain {
 
     /// Says what is about to take the newest one's place.
     pub(crate) fn set_pending(&mut self, buffer: Arc<Buffer>) {
-        // First, so that it is noted there who was told.
         self.newest.set_next(&buffer);
         self.pending = Some(buffer);
     }
@@ -192,10 +191,6 @@ impl Chain {
     /// Nothing is about to take the newest one's place.
     pub(crate) fn forget_pending(&mut self) {
         self.pending = None;
-    }
-
-    pub(crate) fn is_pending(&self, buffer: &Arc<Buffer>) -> bool {
-        self.pending.as_ref().is_some_and(|pending| Arc::ptr_eq(pending, buffer))
     }
 
     /// The buffer behind the file of the inode `known`, what is about to follow the newest included; that one itself where
@@ -219,7 +214,7 @@ impl Chain {
         chain.read.store(self.past.read_events, Relaxed);
         chain.dropped.store(self.past.dropped_events, Relaxed);
         chain.refused.store(self.past.commit_overrun, Relaxed);
-        // S6: pairs with the Acquire in `Remains`. Who finds the mark finds the counters.
+        // S6: pairs with the Acquire in `Said::by`. Who finds the mark finds the counters.
         chain.is_first.store(1, Release);
     }
 

@@ -104,10 +104,9 @@ impl Host {
 
     /// Whether nothing is written to the buffers any more.
     pub(crate) fn check_ended(&self) -> Result<(), HostError> {
-        let is_ended = |buffer: &Arc<Buffer>| retire::is_retired(&buffer.mapping().ring()) == Ok(true);
         self.buffers()
             .iter()
-            .find(|buffer| !is_ended(buffer))
+            .find(|buffer| !buffer.is_retired())
             .map_or(Ok(()), |buffer| Err(HostError::Busy(buffer.cpu())))
     }
 
@@ -147,7 +146,7 @@ impl Host {
             if done.is_ok() {
                 done = old.hand_over_to(&new);
             }
-            if done.is_err() {
+            if done.is_err() && !old.is_retired() {
                 // Nobody writes there, and whoever was told of it goes on to what follows it.
                 chain.forget_pending();
                 let _ = new.retire().or_else(|_| new.retire_unwritten());
@@ -155,7 +154,8 @@ impl Host {
             }
             self.set_newest(&new);
             let has_consumer = lane.consumer.load(Relaxed) != 0;
-            done = chain.replace(new, has_consumer).map_err(|Corrupt| old.damaged());
+            // Also where it fails behind the mark: the writers are in the new one.
+            done = done.and(chain.replace(new, has_consumer).map_err(|Corrupt| old.damaged()));
             drop(chain);
             // Sleepers find out that it is over.
             wake::send_away(&old.mapping().ring());
@@ -206,6 +206,10 @@ fn is_online(cpu: u32) -> bool {
 impl Buffer {
     fn kind(&self) -> WriterKind {
         kind(&self.mapping().ring())
+    }
+
+    fn is_retired(&self) -> bool {
+        retire::is_retired(&self.mapping().ring()) == Ok(true)
     }
 
     /// Ends writing here, and lets `new` begin where this buffer ends.
@@ -291,12 +295,12 @@ pub(crate) fn retire(mapping: &Mapping) -> Result<(), HostError> {
     Err(HostError::Busy(cpu))
 }
 
-/// Ends writing to a buffer that no host has any more: its writers go on to the one that is written, which is younger than all that
-/// dead hosts announced. What is lost with it is counted once, whoever comes first.
-pub(crate) fn pass_over(mapping: &Mapping, words: &CpuWords) {
+/// Ends writing to a buffer that no host has any more: its writers go on to the one that is written, or to one behind it. What is
+/// lost with it is counted once, whoever comes first.
+pub(crate) fn give_up(mapping: &Mapping, words: &CpuWords) {
     let ring = mapping.ring();
     let meta = ring.meta();
-    // Relaxed: as in `Buffer::set_next`.
+    // Relaxed: as in `Buffer::set_next`; whoever else comes stores the same, or what is newer.
     meta.chain.next.store(words.newest.load(Relaxed), Relaxed);
     // Where it cannot be ended, its writers go on there. What is damaged is not written either.
     let (Ok(()), Ok(written)) = (retire(mapping), ring.written()) else { return };

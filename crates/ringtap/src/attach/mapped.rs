@@ -2,7 +2,6 @@
 //!
 //! A resize is announced before it is done: the link adds what follows to the lanes of this process's writers, who go on
 //! to it once they find the old ring retired (see [`resize`](crate::resize)).
-
 //!
 //! What was replaced is kept until it is read, so that it can be offered to a host in this one's place.
 
@@ -128,13 +127,15 @@ impl Line {
     ) -> Result<(), AttachError> {
         // Where the host does not know the last one, it may know one before it. Writers may be in those behind: they are kept until
         // there is where to send those.
-        let mut asked = self.0.len() - 1;
+        let (mut asked, mut forgotten) = (self.0.len() - 1, Vec::new());
         for _ in 0..STEPS {
             let descriptor = connection.descriptor_after(bit, cpu, self.0[asked].file().inode())?;
             let file = File::of(descriptor.as_fd()).map_err(|source| AttachError::Map { cpu, source })?;
             if file == self.0[asked].file() {
-                // It is written, and what is behind it never was.
+                // It is written, and what is behind it never was. Nor has the host what else is open: a forked child's link may not
+                // know all that its writers do, and what was to be given up may not have been possible.
                 self.0.truncate(asked + 1);
+                lane.give_up(&forgotten, |file| self.0.iter().any(|held| held.file() == file));
                 return Ok(());
             }
             if self.0[..asked].iter().any(|held| held.file() == file) {
@@ -150,9 +151,8 @@ impl Line {
                 continue;
             }
             lane.add(Arc::clone(&held.mapping));
-            for forgotten in self.0.drain(line::known(&said, asked, given)..) {
-                lane.pass_over(&forgotten.mapping);
-            }
+            let gone = self.0.drain(line::known(&said, asked, given)..);
+            forgotten.extend(gone.map(|held| Arc::clone(&held.mapping)));
             self.0.push(held);
             asked = self.0.len() - 1;
         }

@@ -10,9 +10,9 @@ use crate::ring::swap::Reader as Swapper;
 use crate::ring::{Corrupt, recover, renumber, reset};
 use crate::rseq::{self, Area, lock, portable::Pinned};
 use ringtap_abi::Geometry;
-use ringtap_abi::meta::{Mention, Rank, WriterKind, state};
+use ringtap_abi::meta::{Rank, WriterKind, state};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::Ordering::{Relaxed, Release};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 #[derive(Debug)]
@@ -159,16 +159,15 @@ impl Buffer {
         self.mapping.ring().meta().chain.rank.store(rank.pack(), Relaxed);
     }
 
-    /// Which buffer is to follow this one.
-    pub(crate) fn next(&self) -> Mention {
-        Mention::unpack(self.mapping.ring().meta().chain.next.load(Relaxed))
+    /// The ordinal of the buffer that is to follow this one.
+    pub(crate) fn next(&self) -> u64 {
+        self.mapping.ring().meta().chain.next.load(Relaxed)
     }
 
-    /// Says which buffer is to follow this one, of which nobody was told yet.
+    /// Says which buffer is to follow this one.
     pub(crate) fn set_next(&self, next: &Self) {
-        let mention = Mention { ordinal: next.rank().ordinal, is_told: false };
-        // Relaxed: writers look here once they have seen the mark in the tail, which comes later (E2).
-        self.mapping.ring().meta().chain.next.store(mention.pack(), Relaxed);
+        // Writers look here once they have seen the mark in the tail, which comes later (E2). Release: as in `set_newest`.
+        self.mapping.ring().meta().chain.next.store(next.rank().ordinal.into(), Release);
     }
 
     /// What the consuming reader holds. A panic of another thread changes nothing about what it says.

@@ -24,12 +24,12 @@ use crate::writer::{self, OnBoard, Writer};
 use crate::{cpus, snapshot, wake};
 use ringtap_abi::Geometry;
 use ringtap_abi::control::request::{NEWEST, OLDEST};
-use ringtap_abi::meta::{Mention, Rank, WriterKind, state};
+use ringtap_abi::meta::{Rank, WriterKind, state};
 use ringtap_abi::switchboard::{CpuWords, TOP};
 use rustix::fd::OwnedFd;
 use std::path::Path;
 use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64};
+use std::sync::atomic::{AtomicBool, AtomicU8};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -149,13 +149,17 @@ impl Host {
             ..Instance::of(lanes, clock, calibrated, common, config.buffer_percent)
         };
         let host = Self { instance: Arc::new(instance) };
-        for buffer in host.buffers() {
-            buffer.set_rank(Rank { lineage: 0, ordinal: host.new_ordinal(&buffer) });
-        }
-        // Whoever was here before had its own count.
-        host.cpus().into_iter().for_each(|cpu| host.forget_unheard(cpu));
+        host.begin();
         host.keep_events().map_err(MapError::events)?;
         Ok(host)
+    }
+
+    /// Puts the buffers on the switchboard, where others may have been before.
+    fn begin(&self) {
+        for buffer in self.buffers() {
+            buffer.set_rank(Rank { lineage: 0, ordinal: self.new_ordinal(&buffer) });
+            self.forget_unheard(buffer.cpu());
+        }
     }
 
     /// The same instance with other buffers: a snapshot of it.
@@ -205,6 +209,7 @@ impl Host {
         mut fds: Vec<(u32, OwnedFd)>,
         common: &Arc<Common>,
         buffer_percent: u8,
+        bit: usize,
     ) -> Result<Self, HostError> {
         fds.sort_by_key(|&(cpu, _)| cpu);
         let last = last_cpu()?;
@@ -216,7 +221,9 @@ impl Host {
             Ok(Lane::new(Arc::new(Buffer::adopt(cpu, fd, mapping)?)))
         };
         let lanes = fds.into_iter().map(lane).collect::<Result<_, HostError>>()?;
-        Self::inherit(lanes, common, buffer_percent, None, None)
+        let host = Self::inherit(lanes, common, buffer_percent, Some(bit), None)?;
+        host.begin();
+        Ok(host)
     }
 
     /// Goes on with a dead host's buffers, as lanes; the index is the CPU.
@@ -416,41 +423,40 @@ impl Host {
         Ok(Stats { dropped_events: stats.dropped_events.wrapping_add(unheard), ..stats })
     }
 
-    /// What the switchboard says of a CPU's buffers.
+    /// What the switchboard says of a CPU's buffers; `None` where these are not an instance's, or no more.
     fn words(&self, cpu: u32) -> Option<&CpuWords> {
-        self.instance.common.board().cpu(self.instance.bit?, cpu)
+        let ring = self.instance.writers.get(cpu as usize)?;
+        let is_replaced = ring.is_replaced();
+        self.instance.bit.filter(|_| !is_replaced).and_then(|bit| self.instance.common.board().cpu(bit, cpu))
     }
 
     fn forget_unheard(&self, cpu: u32) {
         self.words(cpu).into_iter().for_each(|words| words.unheard.store(0, Relaxed));
     }
 
-    /// A number for a buffer that is to follow this one, or for the first: no other of its CPU ever had it.
+    /// An ordinal for a buffer that is to follow this one, or for the first.
     pub(crate) fn new_ordinal(&self, buffer: &Buffer) -> u32 {
         match self.words(buffer.cpu()) {
-            Some(words) => new_ordinal(words),
+            Some(words) => new_ordinal(words, buffer.rank()),
             // Nobody else makes buffers here.
             None => buffer.rank().ordinal.wrapping_add(1),
         }
     }
 
-    /// Says on the switchboard which buffers are written, in the place of an instance.
-    pub(crate) fn publish_newest(&self, instance: usize) {
-        let is_noted = self.instance.bit == Some(instance);
-        for buffer in self.buffers() {
-            let Some(words) = self.instance.common.board().cpu(instance, buffer.cpu()) else { continue };
-            let ordinal = buffer.rank().ordinal;
-            // Else it may have been told already.
-            if Mention::unpack(words.newest.load(Relaxed)).ordinal != ordinal {
-                words.newest.store(Mention { ordinal, is_told: !is_noted }.pack(), Relaxed);
-            }
+    /// Says on the switchboard which buffers are written.
+    pub(crate) fn publish_newest(&self) {
+        for lane in &self.instance.lanes {
+            // No resize comes between.
+            let chain = lane.chain();
+            self.set_newest(chain.newest());
         }
     }
 
     /// Says on the switchboard that this buffer is written from now on.
     pub(crate) fn set_newest(&self, buffer: &Buffer) {
-        let mention = Mention { ordinal: buffer.rank().ordinal, is_told: false };
-        self.words(buffer.cpu()).into_iter().for_each(|words| words.newest.store(mention.pack(), Relaxed));
+        if let Some(words) = self.words(buffer.cpu()) {
+            set_newest(words, buffer);
+        }
     }
 
     /// Switches recording on or off, for all writers at once.
@@ -577,11 +583,9 @@ impl Host {
     pub(crate) fn read_write(&self, cpu: u32, known: u64) -> Result<Arc<OwnedFd>, HostError> {
         let chain = self.lane(cpu)?.chain();
         let buffer = chain.for_writer(known);
-        // Before anybody has it: a successor that is not offered it knows whether somebody may have it.
-        if Arc::ptr_eq(buffer, chain.newest()) {
-            self.words(cpu).into_iter().for_each(|words| note_told(&words.newest));
-        } else if chain.is_pending(buffer) {
-            note_told(&chain.newest().mapping().ring().meta().chain.next);
+        if let Some(words) = self.words(cpu) {
+            // Before it is given away: a successor that is not offered it knows that somebody may have it.
+            words.told.fetch_max(buffer.rank().ordinal.into(), Release);
         }
         Ok(buffer.writable())
     }
@@ -616,7 +620,7 @@ impl Host {
 
     /// The buffer's memory.
     pub(crate) fn mapping(&self, cpu: u32) -> Result<Arc<Mapping>, HostError> {
-        Ok(Arc::clone(&self.lane(cpu)?.front().mapping()))
+        Ok(Arc::clone(self.lane(cpu)?.front().mapping()))
     }
 
     /// Where the buffers' list is: two handles of the same say the same.
@@ -675,15 +679,18 @@ fn lanes(buffers: Vec<Arc<Buffer>>, on_board: &OnBoard) -> (Vec<Lane>, Arc<[writ
     (buffers.into_iter().map(Lane::new).collect(), writer::lanes(mappings, Some(on_board)))
 }
 
-/// A number that no buffer of this CPU ever had.
-#[expect(clippy::cast_possible_truncation, reason = "nobody resizes a buffer four thousand million times")]
-pub(crate) fn new_ordinal(words: &CpuWords) -> u32 {
-    words.made.fetch_add(1, Relaxed).wrapping_add(1) as u32
+/// An ordinal that no buffer of this CPU ever had, for one that is to follow one of this rank.
+pub(crate) fn new_ordinal(words: &CpuWords, after: Rank) -> u32 {
+    words.made.fetch_max(after.ordinal.into(), Relaxed);
+    let last = words.made.fetch_add(1, Relaxed);
+    // Nobody resizes a buffer four thousand million times.
+    u32::try_from(last.wrapping_add(1)).unwrap_or(u32::MAX)
 }
 
-/// Notes in a [`Mention`] that what it names was given to another process.
-fn note_told(mention: &AtomicU64) {
-    mention.fetch_or(Mention::TOLD, Relaxed);
+/// Says on the switchboard that this buffer is written from now on.
+pub(crate) fn set_newest(words: &CpuWords, buffer: &Buffer) {
+    // Release: a host may be killed behind each store, and its successor finds none of a later one without this.
+    words.newest.store(buffer.rank().ordinal.into(), Release);
 }
 
 fn on_board(common: &Common, instance: usize) -> OnBoard {

@@ -148,7 +148,7 @@ impl Instances {
     }
 
     fn of(common: Arc<Common>, config: Config, top: Host) -> Self {
-        top.publish_newest(0);
+        top.publish_newest();
         common.board().entry(0).epoch.fetch_max(1, Release);
         let top = Named::new(String::new(), 0, config.clone(), top, &common);
         let table = Mutex::new(vec![Some(Arc::new(top))]);
@@ -183,23 +183,22 @@ impl Instances {
     /// # Errors
     /// [`InstanceError`].
     pub fn create_with(&self, name: &str, config: &Config) -> Result<Instance, InstanceError> {
-        self.add(name, config, |common, bit| Host::with(config, common, None, bit))
+        self.add(name, Some(config), |common, bit| Host::with(config, common, None, bit))
     }
 
     /// Makes an instance of buffers that a process wrote before it had a host. Nobody writes them any more.
     pub(crate) fn take_in(&self, name: &str, fds: Vec<(u32, OwnedFd)>) -> Result<Instance, InstanceError> {
-        let common = &self.inner.common;
         let percent = self.inner.config.buffer_percent;
-        check_name(name)?;
-        let host = Host::adopt(fds, common, percent)?;
-        host.check_ended()?;
-        self.add(name, &host.stated_config(), |_, _| Ok(host))
+        self.add(name, None, |common, bit| {
+            let host = Host::adopt(fds, common, percent, bit)?;
+            host.check_ended().map(|()| host)
+        })
     }
 
     fn add(
         &self,
         name: &str,
-        config: &Config,
+        config: Option<&Config>,
         make: impl FnOnce(&Arc<Common>, usize) -> Result<Host, HostError>,
     ) -> Result<Instance, InstanceError> {
         check_name(name)?;
@@ -214,7 +213,8 @@ impl Instances {
         }
         let host = make(common, free)?;
         common.targets().set(free, Some(host.writer()), common.board());
-        let named = Arc::new(Named::new(name.to_owned(), free, config.clone(), host, common));
+        let config = config.cloned().unwrap_or_else(|| host.stated_config());
+        let named = Arc::new(Named::new(name.to_owned(), free, config, host, common));
         if free == table.len() {
             table.push(None);
         }

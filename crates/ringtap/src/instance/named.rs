@@ -90,7 +90,7 @@ impl Named {
         host.set_lineage(next as u32);
         lineage.store(next, Relaxed);
         // Behind that: a successor that finds the present set incomplete does not look for these in the one before.
-        host.publish_newest(self.bit);
+        host.publish_newest();
         self.announce_more();
     }
 

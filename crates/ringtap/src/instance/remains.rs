@@ -18,15 +18,18 @@ use super::{Inner, Instances, check_name};
 use crate::board::Board;
 use crate::host::{self, Buffer, Config, Host, HostError};
 use crate::lane::{Lane, past_of};
-use crate::line::{self, Said, Whole};
+use crate::line::{self, Noted, Said, Whole};
 use crate::map::{self, Access, File, Mapping};
 use crate::resize;
-use ringtap_abi::meta::{Mention, Rank, state};
+use ringtap_abi::meta::{Rank, state};
 use ringtap_abi::switchboard::{CpuWords, MAX_INSTANCES};
 use rustix::fd::{AsFd, OwnedFd};
 use std::collections::VecDeque;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use std::sync::{Arc, Mutex};
+
+/// Most buffers of a CPU that are looked at: a host has three for a moment, and each that died left one that it announced.
+const MOST: usize = 64;
 
 /// A dead host's memory, as far as it was offered.
 #[derive(Debug)]
@@ -71,7 +74,8 @@ impl Remains {
     /// Takes a buffer, unless it is there already. It is an allegation, and whoever offers what is none is not listened to.
     pub(crate) fn add(&mut self, instance: usize, cpu: u32, fd: OwnedFd) -> Result<(), HostError> {
         let file = File::of(fd.as_fd())?;
-        if self.found.iter().any(|known| known.mapping.file() == file) {
+        let of_cpu = self.found.iter().filter(|known| (known.instance, known.cpu) == (instance, cpu)).count();
+        if of_cpu >= MOST || self.found.iter().any(|known| known.mapping.file() == file) {
             return Ok(());
         }
         let mapping = Arc::new(map::open(&fd, Access::Write)?);
@@ -118,8 +122,8 @@ impl Remains {
 
     fn is_whole(&self, bit: usize, cpu: u32) -> bool {
         let said: Vec<_> = self.line(bit, cpu, self.lineage(bit)).into_iter().map(Found::said).collect();
-        let newest = self.board.cpu(bit, cpu).map(newest).unwrap_or_default();
-        line::is_whole(&said, newest) != Whole::No
+        let noted = self.board.cpu(bit, cpu).map(Noted::by).unwrap_or_default();
+        line::is_whole(&said, noted) != Whole::No
     }
 
     /// Goes on with them. Named instances of which nothing is left are removed.
@@ -205,32 +209,38 @@ impl Remains {
     }
 }
 
-/// The buffer that is written, as the switchboard says it.
-fn newest(words: &CpuWords) -> Mention {
-    Mention::unpack(words.newest.load(Relaxed))
-}
-
-/// Goes on with a CPU's buffers, in their order. `is_retired`: they are those of the set before the present one, and the dead
-/// host had told writers to leave them.
-fn lane(line: Vec<Found>, words: &CpuWords, is_retired: bool) -> Result<Lane, HostError> {
+/// Goes on with a CPU's buffers. `is_before`: they are those of the set before the present one, and the dead host had told writers to
+/// leave them.
+fn lane(mut line: Vec<Found>, words: &CpuWords, is_before: bool) -> Result<Lane, HostError> {
     let said: Vec<_> = line.iter().map(Found::said).collect();
-    let is_real = line::are_real(&said, if is_retired { Mention::default() } else { newest(words) });
-    let (real, never): (Vec<_>, Vec<_>) = line.into_iter().zip(is_real).partition(|(_, is_real)| *is_real);
-    let mut line: Vec<_> = real.into_iter().map(|(found, _)| found).collect();
-    let is_written = line.last().is_some_and(|last| !last.said().is_retired);
-    let first = line.iter().rposition(|found| found.said().is_first);
-    let behind = line.split_off(first.unwrap_or(0));
+    let noted = if is_before { Noted::default() } else { Noted::by(words) };
+    let way = line::way(&said, noted);
+    let is_written =
+        way.last().is_some_and(|&last| !said[last].is_retired && said[last].ordinal >= noted.newest);
+    let oldest = way.first().map_or(0, |&first| said[first].ordinal);
+    let (mut behind, mut spent, mut never) = (Vec::new(), Vec::new(), Vec::new());
+    for (at, found) in line.drain(..).enumerate() {
+        if way.contains(&at) {
+            behind.push(found);
+        } else if said[at].is_retired && said[at].ordinal < oldest {
+            spent.push(found);
+        } else {
+            never.push(found);
+        }
+    }
+    behind.sort_by_key(|found| found.rank);
+    let is_first = behind.first().is_some_and(|first| first.said().is_first);
     // The host may have died before it did.
-    line.iter().for_each(|spent| spent.mapping.give_back(spent.fd.as_fd()));
+    spent.iter().for_each(|spent| spent.mapping.give_back(spent.fd.as_fd()));
     let of_first = |first: &Found| {
         let chain = &first.mapping.ring().meta().chain;
         // What came before was read or not: nobody knows. It is not here.
         chain.overrun.store(first.mapping.ring().meta().host.origin.load(Relaxed), Relaxed);
     };
-    if first.is_none() {
+    if !is_first {
         behind.first().into_iter().for_each(of_first);
     }
-    if is_retired {
+    if is_before {
         for found in &behind {
             let state = &found.mapping.ring().meta().switches.state;
             state.fetch_and(!(state::RETIRED | state::OFF), Relaxed);
@@ -243,18 +253,22 @@ fn lane(line: Vec<Found>, words: &CpuWords, is_retired: bool) -> Result<Lane, Ho
         past.overrun = past.overrun.wrapping_add(join(&buffers[at - 1], &buffers[at])?);
     }
     if !is_written && let Some(last) = buffers.back() {
-        let next = last.following(last.mapping().geometry(), host::new_ordinal(words))?;
+        let next = last.following(last.mapping().geometry(), host::new_ordinal(words, last.rank()))?;
         let state = last.mapping().ring().meta().switches.state.load(Relaxed);
         next.mapping().ring().meta().switches.state.store(state & !state::GONE, Relaxed);
+        // In this order, whoever is killed in between: the one after that takes what is missing for lost.
+        host::set_newest(words, &next);
         last.set_next(&next);
-        last.precede(&next)?;
-        buffers.push_back(next);
+        // It may be open: then its successors are lost, to which other processes had gone on. Where it cannot be ended, it goes on.
+        if last.retire().is_ok() {
+            last.precede(&next)?;
+            buffers.push_back(next);
+        }
     }
     let newest = buffers.pop_back().ok_or(HostError::Damaged(0))?;
-    let ordinal = newest.rank().ordinal;
-    words.newest.store(Mention { ordinal, is_told: is_written }.pack(), Relaxed);
-    for (never, _) in &never {
-        resize::pass_over(&never.mapping, words);
+    host::set_newest(words, &newest);
+    for never in &never {
+        resize::give_up(&never.mapping, words);
     }
     let older = buffers.into_iter().map(Arc::new).collect();
     Ok(Lane::inherited(past, older, Arc::new(newest)))
@@ -262,7 +276,7 @@ fn lane(line: Vec<Found>, words: &CpuWords, is_retired: bool) -> Result<Lane, Ho
 
 /// Lets one buffer follow another, which is retired; how many events were written in between, to buffers that are gone.
 fn join(old: &Buffer, new: &Buffer) -> Result<u64, HostError> {
-    if old.next().ordinal == new.rank().ordinal {
+    if old.next() == new.rank().ordinal.into() {
         // The host may have died before it said so.
         return old.precede(new).map(|()| 0);
     }

@@ -20,10 +20,14 @@ enum Event {
     Fail,
     /// A reader is through with the oldest buffer.
     Read,
-    /// The host is killed. Who is named by a bit of `late` offers only once another one has begun.
+    /// A process forks while its link is told: the child's writers know what its link does not.
+    Fork(usize),
+    /// The host is killed. Who is named by a bit of `late` offers only once another one has begun. With `again`, that one
+    /// is killed while it begins.
     Die {
         first: usize,
         late: u8,
+        again: Option<u8>,
     },
 }
 
@@ -36,7 +40,9 @@ fn events() -> impl Strategy<Value = Vec<Event>> {
         12 => Just(Event::Resize),
         1 => Just(Event::Fail),
         2 => Just(Event::Read),
-        3 => ((0usize..8), any::<u8>()).prop_map(|(first, late)| Event::Die { first, late }),
+        1 => (0usize..8).prop_map(Event::Fork),
+        3 => ((0usize..8), any::<u8>(), prop::option::weighted(0.2, any::<u8>()))
+            .prop_map(|(first, late, again)| Event::Die { first, late, again }),
     ];
     prop::collection::vec(event, 1..80)
 }
@@ -62,8 +68,8 @@ struct Host {
 #[derive(Clone, Debug)]
 struct World {
     buffers: Vec<Said>,
-    /// The switchboard's word.
-    newest: Mention,
+    /// The switchboard's words.
+    noted: Noted,
     processes: Vec<Process>,
     host: Host,
     /// Buffers that were written, and that no host has: nobody offered them in time.
@@ -74,26 +80,21 @@ impl World {
     fn new() -> Self {
         let mut world = Self {
             buffers: Vec::new(),
-            newest: Mention::default(),
+            noted: Noted::default(),
             processes: Vec::new(),
             host: Host { older: Vec::new(), newest: 0, pending: None },
             lost: BTreeSet::new(),
         };
         world.make();
-        world.newest = world.mention(0);
+        world.noted.newest = 1;
         world.buffers[0].is_first = true;
         world
     }
 
     fn make(&mut self) -> usize {
-        let ordinal = u32::try_from(self.buffers.len()).unwrap() + 1;
-        let next = Mention::default();
-        self.buffers.push(Said { ordinal, next, is_retired: false, is_first: false, is_given_up: false });
+        let ordinal = self.buffers.len() as u64 + 1;
+        self.buffers.push(Said { ordinal, next: 0, is_retired: false, is_first: false, is_given_up: false });
         self.buffers.len() - 1
-    }
-
-    fn mention(&self, buffer: usize) -> Mention {
-        Mention { ordinal: self.buffers[buffer].ordinal, is_told: false }
     }
 
     /// Where the writers are who know all that there is.
@@ -112,11 +113,7 @@ impl World {
             self.host.older.iter().copied().chain([self.host.newest]).chain(self.host.pending).collect();
         let at = known.and_then(|known| all.iter().position(|&each| each == known));
         let given = at.map_or(self.front(), |at| all.get(at + 1).copied().unwrap_or(all[at]));
-        if given == self.host.newest {
-            self.newest.is_told = true;
-        } else if Some(given) == self.host.pending {
-            self.buffers[self.host.newest].next.is_told = true;
-        }
+        self.noted.told = self.noted.told.max(self.buffers[given].ordinal);
         given
     }
 
@@ -126,7 +123,7 @@ impl World {
             let oldest = self.give(None);
             self.processes[process] = Process { chain: vec![oldest], present: 0, held: vec![oldest] };
         }
-        let mut asked = self.processes[process].held.len() - 1;
+        let (mut asked, mut forgotten) = (self.processes[process].held.len() - 1, Vec::new());
         loop {
             let given = self.give(Some(self.processes[process].held[asked]));
             let held = &mut self.processes[process].held;
@@ -134,20 +131,27 @@ impl World {
                 held.truncate(asked + 1);
                 break;
             }
+            assert!(held.len() < 64, "no end");
             let said: Vec<_> = held.iter().map(|&at| self.buffers[at]).collect();
             let ordinal = self.buffers[given].ordinal;
             if held[..asked].contains(&given) || asked > 0 && ordinal < said[asked].ordinal {
                 asked -= 1;
                 continue;
             }
-            let forgotten: Vec<_> = held.drain(known(&said, asked, ordinal)..).collect();
+            forgotten.extend(held.drain(known(&said, asked, ordinal)..));
             held.push(given);
             asked = held.len() - 1;
             self.processes[process].chain.push(given);
-            for buffer in forgotten {
-                assert!(buffer != self.written(), "a living buffer is given up");
-                self.pass_over(buffer);
-            }
+        }
+        let Process { chain, held, .. } = &self.processes[process];
+        forgotten
+            .extend(chain.iter().filter(|&&each| !self.buffers[each].is_retired && !held.contains(&each)));
+        for buffer in forgotten {
+            let host = &self.host;
+            let is_hosts =
+                buffer == host.newest || host.older.contains(&buffer) || host.pending == Some(buffer);
+            assert!(!is_hosts, "a living buffer is given up");
+            self.give_up(buffer);
         }
         // As `Line::forget_what_is_read`.
         let held = &mut self.processes[process].held;
@@ -156,11 +160,10 @@ impl World {
         assert_eq!(self.write(process), Some(self.written()), "who was told writes where the others do");
     }
 
-    /// As `resize::pass_over`.
-    fn pass_over(&mut self, buffer: usize) {
-        let ordinal = self.newest.ordinal;
+    /// As `resize::give_up`.
+    fn give_up(&mut self, buffer: usize) {
         let said = &mut self.buffers[buffer];
-        (said.next, said.is_retired, said.is_given_up) = (Mention { ordinal, is_told: true }, true, true);
+        (said.next, said.is_retired, said.is_given_up) = (self.noted.newest, true, true);
     }
 
     /// As `Lane::move_on`: the buffer that takes an event, unless that is counted as refused.
@@ -181,14 +184,14 @@ impl World {
         let newest = self.host.newest;
         let Some(pending) = self.host.pending else {
             let new = self.make();
-            self.buffers[newest].next = self.mention(new);
+            self.buffers[newest].next = self.buffers[new].ordinal;
             self.host.pending = Some(new);
             return;
         };
         if !self.buffers[newest].is_retired {
             self.buffers[newest].is_retired = true;
-        } else if self.newest.ordinal != self.buffers[pending].ordinal {
-            self.newest = self.mention(pending);
+        } else if self.noted.newest != self.buffers[pending].ordinal {
+            self.noted.newest = self.buffers[pending].ordinal;
         } else {
             self.host.pending = None;
             self.host.older.push(newest);
@@ -219,7 +222,7 @@ impl World {
     }
 
     /// Another host in a dead one's place. `false` where it begins anew.
-    fn succeed(&mut self, first: usize, late: u8) -> bool {
+    fn succeed(&mut self, first: usize, late: u8, again: Option<u8>) -> bool {
         let written = self.written();
         let count = self.processes.len();
         let in_time: Vec<_> =
@@ -229,21 +232,20 @@ impl World {
         for process in in_time {
             offered.extend(self.processes[process].held.iter().copied());
             let said: Vec<_> = offered.iter().map(|&at| self.buffers[at]).collect();
-            whole = if said.is_empty() { Whole::No } else { is_whole(&said, self.newest) };
+            whole = is_whole(&said, self.noted);
             if whole != Whole::No {
                 break;
             }
         }
+        let offered: Vec<_> = offered.into_iter().collect();
         let said: Vec<_> = offered.iter().map(|&at| self.buffers[at]).collect();
-        let is_real = are_real(&said, self.newest);
-        let split = |wanted: bool| {
-            let pairs = offered.iter().zip(&is_real);
-            pairs.filter(|&(_, &is)| is == wanted).map(|(&at, _)| at).collect::<Vec<_>>()
-        };
-        let (mut real, never) = (split(true), split(false));
-        assert!(!never.contains(&written), "the buffer that is written is given up");
-        let Some(&last) = real.last() else {
-            assert_eq!(whole, Whole::No);
+        let mut way: Vec<_> = way(&said, self.noted).into_iter().map(|at| offered[at]).collect();
+        assert!(way.is_sorted());
+        let Some(&last) = way.last() else {
+            assert!(
+                offered.iter().all(|&at| self.buffers[at].is_given_up),
+                "there is something to go on with"
+            );
             return false;
         };
         let is_open = !self.buffers[last].is_retired;
@@ -253,23 +255,39 @@ impl World {
             Whole::AsFarAsCanBe => assert!(!is_open && !is_had, "nobody can have what is missing"),
             Whole::No => {}
         }
-        assert_eq!(is_open, last == written, "an open buffer is gone on with that is not written");
-        let first = real.iter().rposition(|&at| self.buffers[at].is_first).unwrap_or(0);
-        real.drain(..first);
-        if !is_open {
-            if is_had {
-                self.lost.insert(written);
-            }
+        if self.lost.is_empty() {
+            assert_eq!(is_open, last == written, "an open buffer is gone on with that is not written");
+        }
+        let is_missing = |each: &usize| self.buffers[*each].ordinal <= self.noted.told && !way.contains(each);
+        let unread_is_missing = self.host.older.iter().chain([&self.host.newest]).any(is_missing);
+        assert!(whole == Whole::No || !unread_is_missing, "what is not read is missing");
+        if last != written && is_had {
+            self.lost.insert(written);
+        }
+        let is_written = is_open && self.buffers[last].ordinal >= self.noted.newest;
+        if !is_written {
             let new = self.make();
-            self.buffers[last].next = self.mention(new);
-            real.push(new);
+            self.noted.newest = self.buffers[new].ordinal;
+            if let Some(late) = again {
+                // It is killed before it names it. The one before that is where the writers are, if anywhere.
+                return self.succeed(first, late, None);
+            }
+            self.buffers[last].next = self.buffers[new].ordinal;
+            self.buffers[last].is_retired = true;
+            way.push(new);
         }
-        let newest = real.pop().expect("there is one");
-        self.newest = Mention { is_told: is_open, ..self.mention(newest) };
-        for never in never {
-            self.pass_over(never);
+        // Where it was lost, it is found again.
+        self.lost.remove(&last);
+        let newest = way.pop().expect("there is one");
+        self.noted.newest = self.buffers[newest].ordinal;
+        let oldest = way.first().copied().unwrap_or(newest);
+        for never in offered {
+            let is_spent = self.buffers[never].is_retired && never < oldest;
+            if never != newest && !way.contains(&never) && !is_spent {
+                self.give_up(never);
+            }
         }
-        self.host = Host { older: real, newest, pending: None };
+        self.host = Host { older: way, newest, pending: None };
         let front = self.front();
         self.buffers[front].is_first = true;
         true
@@ -296,10 +314,17 @@ impl World {
             Event::Resize => self.resize(),
             Event::Fail => self.fail(),
             Event::Read => self.read(),
-            Event::Die { first, late } => {
-                return !self.processes.is_empty() && self.succeed(first % count, late);
+            Event::Fork(parent) if !self.processes.is_empty() => {
+                let mut child = self.processes[parent % count].clone();
+                if child.held.len() > 1 {
+                    child.held.pop();
+                }
+                self.processes.push(child);
             }
-            Event::Follow(_) | Event::Write(_) | Event::Kill(_) => {}
+            Event::Die { first, late, again } => {
+                return !self.processes.is_empty() && self.succeed(first % count, late, again);
+            }
+            Event::Follow(_) | Event::Write(_) | Event::Kill(_) | Event::Fork(_) => {}
         }
         true
     }

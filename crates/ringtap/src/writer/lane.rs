@@ -4,7 +4,7 @@ use super::LOCKED_ROUNDS;
 use crate::board::Board;
 use crate::clock::Ticker;
 use crate::line::Said;
-use crate::map::Mapping;
+use crate::map::{File, Mapping};
 use crate::ring::write::{self, Refused, Step};
 use crate::ring::{Ring, retire};
 use crate::rseq::{self, lock};
@@ -57,9 +57,17 @@ impl Lane {
         its.board.cpu(its.instance, self.cpu)
     }
 
-    /// See [`resize::pass_over`].
-    pub(crate) fn pass_over(&self, mapping: &Mapping) {
-        self.words().into_iter().for_each(|words| resize::pass_over(mapping, words));
+    /// Gives up these buffers, which no host has any more ([`resize::give_up`]), and all that are open and not known to the host.
+    pub(crate) fn give_up(&self, forgotten: &[Arc<Mapping>], is_known: impl Fn(File) -> bool) {
+        let Some(words) = self.words() else { return };
+        let left = self.chain().filter(|each| !each.is_retired() && !is_known(each.mapping.file()));
+        let left = left.map(|each| &each.mapping);
+        left.chain(forgotten).for_each(|mapping| resize::give_up(mapping, words));
+    }
+
+    /// Whether an instance has other buffers in the place of all of these.
+    pub(crate) fn is_replaced(&self) -> bool {
+        self.oldest.ring.meta().switches.state.load(Relaxed) & state::RETIRED != 0
     }
 
     pub(super) fn present(&self) -> &Buffer {
@@ -164,7 +172,7 @@ pub(super) struct Buffer {
     pub(super) kind: WriterKind,
     /// Whether the hot path may write here.
     pub(super) is_plain: bool,
-    _mapping: Arc<Mapping>,
+    mapping: Arc<Mapping>,
     /// Where a `counter` clock counts: the first buffer's memory.
     pub(super) counter: Arc<Mapping>,
     /// The buffer that this process was told of next: not always the one that is written once this one is retired.
@@ -185,7 +193,7 @@ impl Buffer {
             ring,
             clock: Ticker::new(clock, &count.meta().writer.counter),
             kind: kind.unwrap_or(WriterKind::Locked),
-            _mapping: mapping,
+            mapping,
             counter,
             next: OnceLock::new(),
         }
