@@ -432,3 +432,57 @@ fn a_listing_tells_what_a_look_up_does() {
     }
     assert_eq!(attributes(&mounted.path("tracing_on")).0 & 0o777, 0o444);
 }
+
+/// What the kernel's tracefs, or ours, answers to calls that no tool makes.
+fn odd_answers(instance: &std::path::Path) -> Vec<(&'static str, Result<usize, Errno>)> {
+    use rustix::fs::{CWD, FileType};
+    let path = |name: &str| instance.join(name);
+    let open = |name: &str, flags| rustix::fs::open(path(name), flags | OFlags::CLOEXEC, Mode::empty());
+    let write = |name: &str, len| {
+        let file = open(name, OFlags::WRONLY)?;
+        rustix::io::write(&file, &vec![b'x'; len])
+    };
+    let make = |kind| rustix::fs::mknodat(CWD, path("new"), kind, Mode::RUSR, 0).map(|()| 0);
+    let seek = |place| {
+        let file = open("tracing_on", OFlags::RDONLY)?;
+        rustix::fs::seek(&file, place).map(|at| usize::try_from(at).unwrap())
+    };
+    vec![
+        ("make a file", make(FileType::RegularFile)),
+        ("make a pipe", make(FileType::Fifo)),
+        ("create", open("new", OFlags::WRONLY | OFlags::CREATE).map(|_| 0)),
+        ("a nameless file", open("", OFlags::RDWR | OFlags::TMPFILE).map(|_| 0)),
+        ("a long name", rustix::fs::stat(path(&"n".repeat(256))).map(|_| 0)),
+        ("the longest name", rustix::fs::stat(path(&"n".repeat(255))).map(|_| 0)),
+        ("a write past the cache", open("tracing_on", OFlags::RDONLY | OFlags::DIRECT).map(|_| 0)),
+        ("extended attributes", rustix::fs::listxattr(path("trace"), &mut [0; 0])),
+        ("extended attributes, read", rustix::fs::listxattr(path("trace"), &mut [0; 64])),
+        ("one of them", rustix::fs::getxattr(path("trace"), "user.x", &mut [0; 8])),
+        ("data", seek(rustix::fs::SeekFrom::Data(0))),
+        ("a hole", seek(rustix::fs::SeekFrom::Hole(0))),
+        ("the end", seek(rustix::fs::SeekFrom::End(0))),
+        ("a long write to the log", write("error_log", 5000)),
+        ("a longer one", write("error_log", 70_000)),
+        ("a long write to the trace", write("trace", 5000)),
+        ("a long name of a clock", write("trace_clock", 5000)),
+        ("a rename", rustix::fs::rename(path("trace"), path("new")).map(|()| 0)),
+        ("a link", rustix::fs::link(path("trace"), path("new")).map(|()| 0)),
+        ("a symbolic link", rustix::fs::symlink("trace", path("new")).map(|()| 0)),
+        ("the removal of a file", rustix::fs::unlink(path("trace")).map(|()| 0)),
+    ]
+}
+
+#[test]
+fn odd_calls_get_the_kernels_answers() {
+    let Some(mounted) = mounted(64) else { return };
+    let theirs = std::path::Path::new("/sys/kernel/tracing/instances")
+        .join(format!("ringtap-mounted-{}", std::process::id()));
+    if let Err(error) = fs::create_dir(&theirs) {
+        return println!("skipped, as the kernel's tracefs makes no instance: {error}");
+    }
+    let answers = std::panic::catch_unwind(|| odd_answers(&theirs));
+    fs::remove_dir(&theirs).unwrap();
+    let ours = mounted.path("instances/odd");
+    fs::create_dir(&ours).unwrap();
+    assert_eq!(odd_answers(&ours), answers.unwrap());
+}

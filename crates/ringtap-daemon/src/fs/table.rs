@@ -121,12 +121,12 @@ pub(super) const INSTANCE: &[File] = &[
                                          Set(|at, bytes| at.instance.write_buffer_subbuf_size_kb(at.control, bytes))),
     file("buffer_total_size_kb",  0o440, Say(|at| Ok(at.instance.buffer_total_size_kb())), No),
     file("current_tracer",        0o640, Say(|_| Ok(b"nop\n".into())),                Set(set_tracer)),
-    file("error_log",             0o640, Say(|at| Ok(at.instance.error_log())),       Set(|_, _| Ok(())))
+    file("error_log",             0o640, Say(|at| Ok(at.instance.error_log())),       Take(ignore))
         .truncated(|at| { at.instance.clear_error_log(); Ok(()) }),
     file("event_rules",           0o640, Say(|at| Ok(at.instance.event_rules_text())),
                                          Take(|at, bytes| at.instance.write_event_rules(at.control, bytes).map(|()| bytes.len())))
         .truncated(|at| at.instance.forget_event_rules(at.control)),
-    file("free_buffer",           0o200, Read::No,                                    Set(|_, _| Ok(())))
+    file("free_buffer",           0o200, Read::No,                                    Take(ignore))
         .closed(|at| at.instance.free(at.control)),
     file("printk_formats",        0o440, Say(|_| Ok(Vec::new())),                     No).top(),
     file("saved_cmdlines",        0o440, Say(saved_cmdlines),                         No).top(),
@@ -143,7 +143,7 @@ pub(super) const INSTANCE: &[File] = &[
         .truncated(|at| at.instance.clear_pids(PidList::Only)),
     file("snapshot",              0o640, Snapshot,                                    Set(snapshot)),
     file("timestamp_mode",        0o440, Say(|at| Ok(at.instance.timestamp_mode())),  No),
-    file("trace",                 0o640, Trace,                                       Set(|_, _| Ok(())))
+    file("trace",                 0o640, Trace,                                       Take(ignore))
         .truncated(|at| at.instance.reset(None)),
     file("trace_clock",           0o640, Say(|at| Ok(at.instance.clock_text())),      Set(|at, bytes| at.instance.write_clock(bytes))),
     file("trace_marker",          0o220, Read::No,                                    Take(|at, bytes| mark(at, bytes, Instance::write_marker))),
@@ -161,7 +161,7 @@ pub(super) const CPU: &[File] = &[
     file("snapshot",              0o640, Snapshot,                                    Set(snapshot)),
     file("snapshot_raw",          0o440, RawSnapshot,                                 No),
     file("stats",                 0o440, Say(|at| at.instance.stats(at.cpu.ok_or(Errno::NODEV)?)), No),
-    file("trace",                 0o640, Trace,                                       Set(|_, _| Ok(())))
+    file("trace",                 0o640, Trace,                                       Take(ignore))
         .truncated(|at| at.instance.reset(at.cpu)),
     file("trace_pipe",            0o440, Pipe,                                        No),
     file("trace_pipe_raw",        0o440, Raw,                                         No),
@@ -256,6 +256,11 @@ fn resize(at: &At<'_>, bytes: &[u8]) -> Result<(), Errno> {
 
 fn snapshot(at: &At<'_>, bytes: &[u8]) -> Result<(), Errno> {
     at.instance.write_snapshot(at.control, at.cpu, bytes)
+}
+
+/// Takes what is written, however long, and does nothing.
+fn ignore(_: &At<'_>, bytes: &[u8]) -> Result<usize, Errno> {
+    Ok(bytes.len())
 }
 
 /// There is one tracer.

@@ -95,7 +95,7 @@ impl Attendant for Shared {
     }
 }
 
-/// Longest name of an instance, in bytes.
+/// Longest name, in bytes.
 const NAME_LEN: usize = 255;
 
 impl Tree {
@@ -126,8 +126,11 @@ impl Tree {
     /// The entry of this name.
     ///
     /// # Errors
-    /// `ENOENT`, `ENOTDIR`.
+    /// `ENOENT`, `ENOTDIR`, `ENAMETOOLONG`.
     pub fn lookup(&self, parent: Node, name: &str) -> Result<Node, Errno> {
+        if name.len() > NAME_LEN {
+            return Err(Errno::NAMETOOLONG);
+        }
         let instance = self.control().instance(parent.instance)?;
         let place = match parent.place {
             Place::Instances => {

@@ -31,6 +31,7 @@ pub(crate) mod opcode {
     pub(crate) const STATFS: u32 = 17;
     pub(crate) const RELEASE: u32 = 18;
     pub(crate) const FSYNC: u32 = 20;
+    pub(crate) const LISTXATTR: u32 = 23;
     pub(crate) const FLUSH: u32 = 25;
     pub(crate) const OPENDIR: u32 = 27;
     pub(crate) const READDIR: u32 = 28;
@@ -44,7 +45,6 @@ pub(crate) mod opcode {
     pub(crate) const READDIRPLUS: u32 = 44;
     pub(crate) const RENAME2: u32 = 45;
     pub(crate) const LSEEK: u32 = 46;
-    pub(crate) const TMPFILE: u32 = 51;
 }
 
 /// What the server tells without being asked; stands where an answer has its error.
@@ -115,6 +115,9 @@ messages! {
     struct ForgetOne { nodeid: u64, nlookup: u64 } 16
     struct BatchForgetIn { count: u32, dummy: u32 } 8
     struct MkdirIn { mode: u32, umask: u32 } 8
+    struct MknodIn { mode: u32, rdev: u32, umask: u32, padding: u32 } 16
+    struct GetxattrIn { size: u32, padding: u32 } 8
+    struct GetxattrOut { size: u32, padding: u32 } 8
     struct SetattrIn {
         valid: u32, padding: u32, fh: u64, size: u64, lock_owner: u64, atime: u64, mtime: u64, ctime: u64,
         atimensec: u32, mtimensec: u32, ctimensec: u32, mode: u32, unused4: u32, uid: u32, gid: u32, unused5: u32,

@@ -219,15 +219,12 @@ impl Server {
                 Vec::new()
             }
             // As tracefs, which has no such operations, says it.
-            opcode::MKNOD | opcode::CREATE => return Err(Errno::ACCESS),
-            opcode::UNLINK
-            | opcode::RENAME
-            | opcode::RENAME2
-            | opcode::LINK
-            | opcode::SYMLINK
-            | opcode::TMPFILE => {
+            opcode::CREATE => return Err(Errno::ACCESS),
+            opcode::MKNOD => return Err(names::no_node(request.arguments::<MknodIn>()?.0.mode)),
+            opcode::UNLINK | opcode::RENAME | opcode::RENAME2 | opcode::LINK | opcode::SYMLINK => {
                 return Err(Errno::PERM);
             }
+            opcode::LISTXATTR => names::no_extended_attributes(&request.arguments()?.0),
             opcode::OPENDIR => self.open_dir(nodeid)?,
             opcode::READDIR => self.read_dir(nodeid, &request.arguments()?.0, Detail::Names)?,
             opcode::READDIRPLUS => self.read_dir(nodeid, &request.arguments()?.0, Detail::Attributes)?,

@@ -210,6 +210,16 @@ fn dirent(ino: u64, next: u64, name: &str, kind: Kind) -> Result<Vec<u8>, Errno>
     Ok(dirent)
 }
 
+/// Why nobody makes a file or a device of this mode.
+pub(super) fn no_node(mode: u32) -> Errno {
+    if mode & libc::S_IFMT == libc::S_IFREG { Errno::ACCESS } else { Errno::PERM }
+}
+
+/// An empty list.
+pub(super) fn no_extended_attributes(list: &GetxattrIn) -> Vec<u8> {
+    if list.size == 0 { GetxattrOut::default().as_bytes().to_vec() } else { Vec::new() }
+}
+
 /// The number of an inode of `trace_pipe_raw`. A client's tables in `/proc` tell it by that alone, so that no other mount
 /// is to have it, of this process or another.
 fn raw_ino() -> u64 {

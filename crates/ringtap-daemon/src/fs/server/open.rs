@@ -73,6 +73,9 @@ impl Server {
             write: mode != OFlags::RDONLY,
             truncate: flags.contains(OFlags::TRUNC),
         };
+        if flags.contains(OFlags::DIRECT) {
+            return Err(Errno::INVAL);
+        }
         let is_raw = nodeid & RAW_INO != 0;
         // Who may write could map the buffer's memory for writing: seals do not hold through the passthrough.
         if is_raw && access.write {
