@@ -616,7 +616,7 @@ impl Host {
 
     /// The buffer's memory.
     pub(crate) fn mapping(&self, cpu: u32) -> Result<Arc<Mapping>, HostError> {
-        Ok(Arc::clone(&self.lane(cpu)?.front().mapping()))
+        Ok(Arc::clone(self.lane(cpu)?.front().mapping()))
     }
 
     /// Where the buffers' list is: two handles of the same say the same.
