@@ -16,8 +16,9 @@ use std::time::Duration;
 const EVENTS_VARIABLE: &str = "RINGTAP_PRELOAD_EVENTS";
 /// Says on the standard error why a process is not traced, where it is set.
 const VERBOSE_VARIABLE: &str = "RINGTAP_PRELOAD_VERBOSE";
-/// How long a host may take to answer: programs wait for it before they begin.
-const TIMEOUT: Duration = Duration::from_secs(1);
+/// How long a host may take to answer: programs wait for it before they begin. On a machine with much to do, a second can pass
+/// before it is its turn, and the program would go untraced.
+const TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Where events go, once that is known; it is never taken back.
 static SESSION: AtomicPtr<Session> = AtomicPtr::new(ptr::null_mut());

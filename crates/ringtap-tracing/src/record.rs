@@ -525,7 +525,7 @@ mod tests {
             let mut value = |_| Stored::ALL.get(usize::try_from(next(12)).expect("small")).copied();
             (0..count).map(&mut value).collect()
         };
-        let metadata = fields[0].callsite();
+        let callsite = fields[0].callsite();
         let is_same =
             |one: &(Key, Vec<u8>, bool), other: &(Key, Vec<u8>, bool)| one.0.is(other.0) && one.1 == other.1;
         let (mut planned, mut others) = (0, 0);
@@ -539,7 +539,7 @@ mod tests {
                 second.extend(values(more as u64));
             }
             let (key, ..) = record(Plan::NONE, 8 * (HEAD + fields.len()), &first, &fields);
-            let plan = Layout::of(metadata.0.metadata(), "", Tells::Event, key).plan;
+            let plan = Layout::of(callsite.0.metadata(), "", Tells::Event, key).plan;
             let plan: &Plan = Box::leak(Box::new(plan));
             for tail_start in [plan.end.next_multiple_of(8), 8 * (HEAD + fields.len())] {
                 let by_plan = record(plan, tail_start, &second, &fields);

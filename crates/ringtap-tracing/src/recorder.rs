@@ -168,8 +168,21 @@ impl Recorder {
             None => self.write_first(buffer, callsite, shapes, head, visit),
         });
         if !is_lent {
-            self.write_first(&mut Buffer::new(), callsite, shapes, head, visit);
+            self.write_aside(callsite, shapes, head, visit);
         }
+    }
+
+    /// As [`write`](Self::write), where the thread's memory for records is in use.
+    #[cold]
+    #[inline(never)]
+    fn write_aside<const HEAD: usize>(
+        &self,
+        callsite: &'static Callsite,
+        shapes: &'static Shapes,
+        head: [u64; HEAD],
+        visit: impl Fn(&mut dyn Visit) + Copy,
+    ) {
+        self.write_first(&mut Buffer::new(), callsite, shapes, head, visit);
     }
 
     /// As [`write`](Self::write), of a callsite of whose records nothing is known.
