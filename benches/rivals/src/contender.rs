@@ -12,6 +12,8 @@ use tracing_subscriber::layer::SubscriberExt;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Contender {
     Nobody,
+    Visitor,
+    Bare,
     Subscriber,
     Layer,
     PerfettoFile,
@@ -20,12 +22,22 @@ pub enum Contender {
 }
 
 impl Contender {
-    pub const ALL: [Self; 6] =
-        [Self::Nobody, Self::Subscriber, Self::Layer, Self::PerfettoFile, Self::Chrome, Self::Appender];
+    pub const ALL: [Self; 8] = [
+        Self::Nobody,
+        Self::Visitor,
+        Self::Bare,
+        Self::Subscriber,
+        Self::Layer,
+        Self::PerfettoFile,
+        Self::Chrome,
+        Self::Appender,
+    ];
 
     pub fn name(self) -> &'static str {
         match self {
             Self::Nobody => "nobody",
+            Self::Visitor => "visitor",
+            Self::Bare => "bare",
             Self::Subscriber => "subscriber",
             Self::Layer => "layer",
             Self::PerfettoFile => "perfetto-file",
@@ -37,12 +49,19 @@ impl Contender {
     pub fn title(self) -> &'static str {
         match self {
             Self::Nobody => "no subscriber",
+            Self::Visitor => "visits values, writes nothing",
+            Self::Bare => "the same, and a bare record",
             Self::Subscriber => "ringtap's Subscriber",
             Self::Layer => "ringtap's Layer on Registry",
             Self::PerfettoFile => "tracing-perfetto-file",
             Self::Chrome => "tracing-chrome",
             Self::Appender => "tracing-appender + fmt",
         }
+    }
+
+    /// Whether there is a trace to read.
+    pub fn writes(self) -> bool {
+        !matches!(self, Self::Nobody | Self::Visitor | Self::Bare)
     }
 
     pub fn named(name: &str) -> Result<Self> {
@@ -63,6 +82,11 @@ impl Contender {
         };
         let (dispatch, guard): (Dispatch, Box<dyn Any>) = match self {
             Self::Nobody => return Ok(Box::new(())),
+            Self::Visitor => (crate::floor::Floor::new(None).into(), Box::new(())),
+            Self::Bare => {
+                let host = ringtap::Host::new(&Config::default())?;
+                (crate::floor::Floor::new(Some(host.writer())).into(), Box::new(host))
+            }
             Self::Subscriber => {
                 let (subscriber, session) = ringtap().subscriber()?;
                 (subscriber.into(), Box::new(session))

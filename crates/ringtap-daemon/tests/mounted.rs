@@ -384,3 +384,51 @@ fn a_tree_of_2000_events_is_read_through() {
     // A watchdog: what is claimed is two seconds, on an idle machine.
     assert!(took < std::time::Duration::from_secs(60), "{took:?}");
 }
+
+#[test]
+fn an_instance_that_was_made_anew_is_seen_at_once() {
+    let Some(mounted) = mounted(64) else { return };
+    let percent = mounted.path("instances/again/buffer_percent");
+    // Not through the mount, so that the kernel does not know.
+    let tree = mounted.tree.clone();
+    let instances = tree.resolve("instances").unwrap();
+    for round in 0..20 {
+        tree.make_dir(instances, "again").unwrap();
+        assert_eq!(fs::read_to_string(&percent).unwrap(), "50\n", "round {round}");
+        fs::write(&percent, "7").unwrap();
+        let names = fs::read_dir(mounted.path("instances")).unwrap();
+        assert_eq!(names.map(|entry| entry.unwrap().file_name()).collect::<Vec<_>>(), ["again"]);
+        // What was written or read is closed in the kernel's own time.
+        while let Err(errno) = tree.remove_dir(instances, "again") {
+            assert_eq!(errno, Errno::BUSY);
+            std::thread::yield_now();
+        }
+        assert_eq!(fs::read(&percent).unwrap_err().kind(), std::io::ErrorKind::NotFound);
+    }
+}
+
+#[test]
+fn a_listing_tells_what_a_look_up_does() {
+    use std::os::unix::fs::{MetadataExt, PermissionsExt};
+    let Some(mounted) = mounted(64) else { return };
+    let attributes = |path: &std::path::Path| {
+        let metadata = fs::symlink_metadata(path).unwrap();
+        (metadata.mode(), metadata.nlink(), metadata.uid(), metadata.size())
+    };
+    fs::set_permissions(mounted.path("tracing_on"), fs::Permissions::from_mode(0o444)).unwrap();
+    for directory in ["", "per_cpu/cpu0", "events", "options"] {
+        let looked_up = |name: &std::ffi::OsStr| attributes(&mounted.path(directory).join(name));
+        let names: Vec<_> =
+            fs::read_dir(mounted.path(directory)).unwrap().map(|entry| entry.unwrap()).collect();
+        for entry in names {
+            let metadata = entry.metadata().unwrap();
+            let listed = (metadata.mode(), metadata.nlink(), metadata.uid(), metadata.size());
+            let place =
+                mounted.tree.resolve(&format!("{directory}/{}", entry.file_name().display())).unwrap();
+            let said = mounted.tree.attributes(place).unwrap();
+            assert_eq!(listed, looked_up(&entry.file_name()));
+            assert_eq!((listed.0 & 0o7777, listed.1), (said.mode.into(), said.links.into()), "{entry:?}");
+        }
+    }
+    assert_eq!(attributes(&mounted.path("tracing_on")).0 & 0o777, 0o444);
+}

@@ -68,7 +68,7 @@ macro_rules! allocations {
                 // As the event has them: words, in the order of its fields. The last four bytes are to come.
                 let words = [0, $(Word::word($arg),)* ptr.word(), 0];
                 let since = session.since(began);
-                keeping_errno(|| write_since::<WORDS, { 8 * WORDS - 4 }>(session, $event::declared(), words, since));
+                write_since::<WORDS, { 8 * WORDS - 4 }>(session, $event::declared(), words, since);
                 ptr
             }
             /// The payload's, its common fields' and the time's included.
@@ -134,13 +134,27 @@ fn write_since<const WORDS: usize, const LEN: usize>(
     if let Some(route) = event.route() {
         let (id, spot) = thread();
         words[0] = common(route, id);
-        let mut bytes = words.map(u64::to_le_bytes);
-        let Some(payload) = bytes.as_flattened_mut().first_chunk_mut::<LEN>() else { return };
+        let bytes = words.map(u64::to_le_bytes);
+        let Some(payload) = bytes.as_flattened().first_chunk::<LEN>() else { return };
         // SAFETY: 1. It was just asked for.
-        let written = unsafe { session.writer().write_since_to_by(route, payload, since, spot) };
-        // What the buffers refuse is counted there.
-        let _ = written;
+        if !unsafe { session.writer().try_since_to_by(route, payload, since, spot) } {
+            write_since_slowly(session, route, *payload, since);
+        }
     }
+}
+
+/// Where the hot path is none. What the buffers refuse is counted there.
+#[cold]
+#[inline(never)]
+fn write_since_slowly<const LEN: usize>(
+    session: &Session,
+    route: Route,
+    mut payload: [u8; LEN],
+    since: Since,
+) {
+    keeping_errno(|| {
+        let _ = session.writer().write_since_to(route, &mut payload, since);
+    });
 }
 
 /// The first word of a payload.
@@ -149,7 +163,7 @@ fn common(route: Route, pid: u32) -> u64 {
     Common { id: route.id(), flags: 0, preempt_count: 0, pid }.word()
 }
 
-/// Does what may change `errno`, and puts it back.
+/// Does what may change `errno`, and puts it back. The hot path calls nobody, and so never does.
 #[inline(always)]
 fn keeping_errno(work: impl FnOnce()) {
     let place = errno_place();
@@ -171,12 +185,21 @@ next! { fn free(memory: *mut c_void) -> (); }
 fn write_free(session: &Session, memory: *mut c_void) {
     if let Some(route) = Free::declared().route() {
         let (id, spot) = thread();
-        let payload = (u128::from(memory.word()) << 64 | u128::from(common(route, id))).to_le_bytes();
+        let words = u128::from(memory.word()) << 64 | u128::from(common(route, id));
         // SAFETY: 1. It was just asked for.
-        let written = unsafe { session.writer().write_array_to_by(route, &payload, spot) };
-        // What the buffers refuse is counted there.
-        let _ = written;
+        if !unsafe { session.writer().try_array_to_by(route, &words.to_le_bytes(), spot) } {
+            write_free_slowly(session, route, words);
+        }
     }
+}
+
+/// Where the hot path is none. What the buffers refuse is counted there.
+#[cold]
+#[inline(never)]
+fn write_free_slowly(session: &Session, route: Route, words: u128) {
+    keeping_errno(|| {
+        let _ = session.writer().write_array_to(route, &words.to_le_bytes());
+    });
 }
 
 #[cfg_attr(not(test), unsafe(no_mangle))]
@@ -185,7 +208,7 @@ unsafe extern "C-unwind" fn free(memory: *mut c_void) {
     #[inline(never)]
     unsafe fn traced(memory: *mut c_void) {
         if let Some(session) = Session::get() {
-            keeping_errno(|| write_free(session, memory));
+            write_free(session, memory);
         }
         // SAFETY: as the caller says.
         unsafe { free::call(memory) }

@@ -5,7 +5,7 @@
 //! fields and types that was seen is a ringtap event of its own, nearly always exactly one.
 
 use crate::names::{self, Names};
-use crate::record::{Key, MAX_FIELDS, Stored};
+use crate::record::{Key, MAX_FIELDS, Place, Plan, Stored};
 use ringtap::event::{Arg, Count, Declared, Field, Kind, Print, Shown, Value};
 use std::sync::OnceLock;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
@@ -136,6 +136,8 @@ impl Callsite {
 pub(crate) struct Shape {
     pub(crate) key: Key,
     pub(crate) declared: &'static Declared,
+    /// Where its fields go.
+    pub(crate) plan: Plan,
 }
 
 /// The shapes of a callsite's records, in the order in which they were seen.
@@ -145,7 +147,7 @@ pub(crate) struct Shapes {
     first: OnceLock<Shape>,
     /// Filled from the front.
     more: OnceLock<Box<[OnceLock<Shape>]>>,
-    /// Where texts start in a record: behind the fixed fields of any shape seen.
+    /// Where texts start in a record: behind the fixed fields of any shape seen, at `bound` as long as there is none.
     tail_start: AtomicUsize,
     /// Where they start at the latest.
     bound: usize,
@@ -158,20 +160,20 @@ const MAX_SHAPES: usize = 256;
 impl Shapes {
     fn new(tells: Tells, fields: usize) -> Self {
         let bound = 8 * (tells.head_words() + fields.min(MAX_FIELDS));
-        Self { tells, first: OnceLock::new(), more: OnceLock::new(), tail_start: 0.into(), bound }
+        Self { tells, first: OnceLock::new(), more: OnceLock::new(), tail_start: bound.into(), bound }
     }
 
     fn is_empty(&self) -> bool {
         self.first.get().is_none()
     }
 
+    /// The shape that nearly all records have.
     #[inline(always)]
-    pub(crate) fn find(&self, key: Key) -> Option<&Shape> {
-        self.first.get().filter(|first| first.key.is(key)).or_else(|| self.find_more(key))
+    pub(crate) fn first(&self) -> Option<&Shape> {
+        self.first.get()
     }
 
-    #[cold]
-    fn find_more(&self, key: Key) -> Option<&Shape> {
+    pub(crate) fn find(&self, key: Key) -> Option<&Shape> {
         self.iter().find(|shape| shape.key.is(key))
     }
 
@@ -181,25 +183,23 @@ impl Shapes {
     }
 
     /// Adds a shape; one thread at a time does. `None` where there are too many.
-    pub(crate) fn add(&self, shape: Shape, fixed_end: usize) -> Option<&Shape> {
-        let key = shape.key;
+    pub(crate) fn add(&self, shape: Shape) -> Option<&Shape> {
+        let (key, tail_start) = (shape.key, shape.plan.end.next_multiple_of(8));
         if self.first.get().is_none() {
             self.first.set(shape).ok()?;
+            // Relaxed, here and below: a record that starts its texts earlier or later is right, too.
+            self.tail_start.store(tail_start, Relaxed);
         } else {
             let more = self.more.get_or_init(|| (2..=MAX_SHAPES).map(|_| OnceLock::new()).collect());
             more.iter().find(|place| place.get().is_none())?.set(shape).ok()?;
         }
-        // Release: pairs with nothing that matters; a record that still starts its texts earlier is built again.
-        self.tail_start.fetch_max(fixed_end, Release);
+        self.tail_start.fetch_max(tail_start, Relaxed);
         self.find(key)
     }
 
     #[inline(always)]
     pub(crate) fn tail_start(&self) -> usize {
-        match self.tail_start.load(Relaxed) {
-            0 => self.bound,
-            start => start,
-        }
+        self.tail_start.load(Relaxed)
     }
 
     pub(crate) fn bound(&self) -> usize {
@@ -207,12 +207,12 @@ impl Shapes {
     }
 }
 
-/// The description of a record's layout: its fields, how they are printed, and where the fixed ones end. It lives as
+/// The description of a record's layout: its fields, how they are printed, and where the fixed ones go. It lives as
 /// long as the process, since decoders may ask for it at any time; there is one for each shape.
 pub(crate) struct Layout {
     fields: &'static [Field],
     print: Print,
-    pub(crate) fixed_end: usize,
+    pub(crate) plan: Plan,
 }
 
 impl Layout {
@@ -221,7 +221,7 @@ impl Layout {
         let mut message = None;
         for field in metadata.fields().iter().take(MAX_FIELDS) {
             if let Some(stored) = key.get(field.index()) {
-                let name = layout.add(field.name(), stored);
+                let name = layout.add(&field, stored);
                 if field.name() == "message" && stored == Stored::Text {
                     message = Some(name);
                 }
@@ -243,6 +243,8 @@ fn keep(text: &str) -> &'static str {
 
 struct Builder {
     fields: Vec<Field>,
+    /// Of those that the callsite has, not the head.
+    places: Vec<Place>,
     conversions: Vec<&'static str>,
     taken: Vec<&'static str>,
     end: usize,
@@ -251,8 +253,14 @@ struct Builder {
 
 impl Builder {
     fn new(tells: Tells) -> Self {
-        let mut builder =
-            Self { fields: Vec::new(), conversions: Vec::new(), taken: Vec::new(), end: 8, head_len: 0 };
+        let mut builder = Self {
+            fields: Vec::new(),
+            places: Vec::new(),
+            conversions: Vec::new(),
+            taken: Vec::new(),
+            end: 8,
+            head_len: 0,
+        };
         for name in tells.head() {
             builder.push((*name).to_owned(), <u64 as Value>::KIND, 8, "0x%llx");
         }
@@ -260,7 +268,7 @@ impl Builder {
         builder
     }
 
-    fn add(&mut self, name: &str, stored: Stored) -> &'static str {
+    fn add(&mut self, field: &tracing_core::Field, stored: Stored) -> &'static str {
         let bytes = Kind::number("u8", 1, false, Shown::Decimal).many(Count::Dynamic);
         let (kind, conversion) = match stored {
             Stored::U64 => (<u64 as Value>::KIND, "%llu"),
@@ -270,7 +278,8 @@ impl Builder {
             Stored::Text => (<&str as Value>::KIND, "%s"),
             Stored::Bytes => (bytes, "%s"),
         };
-        self.push(names::field(name, &self.taken), kind, stored.size(), conversion)
+        self.places.push(Place::new(field.index(), stored, self.end.next_multiple_of(stored.size())));
+        self.push(names::field(field.name(), &self.taken), kind, stored.size(), conversion)
     }
 
     fn push(&mut self, name: String, kind: Kind, size: usize, conversion: &'static str) -> &'static str {
@@ -311,7 +320,7 @@ impl Builder {
         Layout {
             fields: Box::leak(self.fields.into()),
             print: Print { format: keep(&format), args: Box::leak(args.into()) },
-            fixed_end: self.end,
+            plan: Plan { places: Box::leak(self.places.into()), end: self.end },
         }
     }
 }
@@ -319,8 +328,10 @@ impl Builder {
 /// A lock-free table from metadata to callsites, and from their numbers.
 #[derive(Debug)]
 pub(crate) struct Callsites {
+    /// Nearly all callsites are here, where their hash says.
+    first: Box<[Entry; FIRST_LEVEL]>,
     /// Each level is four times as large as the one before; a callsite is in the first that had room near its hash.
-    levels: [OnceLock<Box<[Entry]>>; LEVELS],
+    more: [OnceLock<Box<[Entry]>>; LEVELS - 1],
     /// By number, in blocks of 256.
     numbered: Box<[OnceLock<Block>]>,
 }
@@ -344,21 +355,27 @@ struct Entry {
 impl Callsites {
     pub(crate) fn new() -> Self {
         let blocks = (0..=usize::from(u16::MAX) / BLOCK).map(|_| OnceLock::new());
-        let callsites = Self { levels: Default::default(), numbered: blocks.collect() };
-        callsites.level(0);
-        callsites
-    }
-
-    fn level(&self, level: usize) -> &[Entry] {
-        let len = FIRST_LEVEL << (2 * level);
-        self.levels[level].get_or_init(|| (0..len).map(|_| Entry::default()).collect())
+        let first: Box<[Entry]> = (0..FIRST_LEVEL).map(|_| Entry::default()).collect();
+        let first = first.try_into().expect("it has that many");
+        Self { first, more: Default::default(), numbered: blocks.collect() }
     }
 
     #[inline(always)]
     pub(crate) fn find(&self, metadata: &'static Metadata<'static>) -> Option<&'static Callsite> {
         let address = address(metadata);
-        for level in &self.levels {
-            let entries = level.get()?;
+        let entry = &self.first[place(address, 0, FIRST_LEVEL)];
+        // Acquire: pairs with the Release of `add`.
+        if entry.address.load(Acquire) == address {
+            return entry.callsite.get().copied();
+        }
+        self.find_elsewhere(address)
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn find_elsewhere(&self, address: usize) -> Option<&'static Callsite> {
+        let more = self.more.iter().map_while(OnceLock::get);
+        for entries in std::iter::once(&self.first[..]).chain(more.map(|entries| &**entries)) {
             for step in 0..WINDOW {
                 let entry = &entries[place(address, step, entries.len())];
                 match entry.address.load(Acquire) {
@@ -369,6 +386,13 @@ impl Callsites {
             }
         }
         None
+    }
+
+    /// A level, made now if it is new.
+    fn level(&self, level: usize) -> &[Entry] {
+        let Some(beyond) = level.checked_sub(1) else { return &*self.first };
+        let len = FIRST_LEVEL << (2 * level);
+        self.more[beyond].get_or_init(|| (0..len).map(|_| Entry::default()).collect())
     }
 
     pub(crate) fn numbered(&self, number: u16) -> Option<&'static Callsite> {

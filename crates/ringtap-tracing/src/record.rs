@@ -6,11 +6,19 @@
 //! ```
 //!
 //! Each fixed field has a place that follows from the fields before it, and the [`Key`] tells which fields came with
-//! which types: the layout follows from the key alone. Texts go behind `tail_start`, which the callsite chooses; where
-//! the fixed fields would run into it, the record is built again with as much room as they can need.
+//! which types: the layout follows from the key alone. Nearly always a callsite's records are alike, so a record is built
+//! by a [`Plan`]: each value that comes as planned goes where the plan says, and nothing is computed. From the
+//! first one on that does not, places and key are.
+//!
+//! Texts go behind `tail_start`, which the callsite chooses; where the fixed fields would run into it, the record is built
+//! again with as much room as they can need.
+//!
+//! Words of four bytes are stored as halves of eight: the ring is given words of eight, and a load across two stores
+//! would wait until both have reached the cache. So there is nothing to clear where a half stays empty, either.
 
 use std::cell::RefCell;
 use std::fmt;
+use std::slice;
 use tracing_core::field::{Field, Visit};
 
 /// Largest record, in bytes. What does not fit is cut off the texts, the last ones first.
@@ -81,77 +89,189 @@ impl Key {
     }
 }
 
+/// A fixed field of records that are laid out alike.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Place {
+    /// The field's index in its callsite, and how it is stored: one word, so that one comparison tells.
+    what: u16,
+    at: At,
+}
+
+/// A place in a record: a word of eight bytes, or a half of one. A record has no more words than a byte can count.
+#[derive(Clone, Copy, Debug)]
+struct At {
+    word: u8,
+    is_upper: bool,
+}
+
+const _: () = assert!(CAPACITY / 8 == u8::MAX as usize + 1);
+
+impl At {
+    /// `offset` is a multiple of four, in a record.
+    #[expect(clippy::cast_possible_truncation, reason = "CAPACITY has no more words")]
+    const fn new(offset: usize) -> Self {
+        debug_assert!(offset < CAPACITY && offset.is_multiple_of(4));
+        Self { word: (offset / 8) as u8, is_upper: !offset.is_multiple_of(8) }
+    }
+
+    const fn offset(self) -> usize {
+        self.word as usize * 8 + self.is_upper as usize * 4
+    }
+}
+
+impl Place {
+    /// # Panics
+    /// Where the record does not have that offset, or the field that index.
+    pub(crate) fn new(index: usize, stored: Stored, offset: usize) -> Self {
+        let is_there = offset + stored.size() <= CAPACITY && offset.is_multiple_of(stored.size());
+        assert!(is_there && index < MAX_FIELDS, "field {index} at {offset}");
+        Self { what: Self::what(index, stored), at: At::new(offset) }
+    }
+
+    #[expect(clippy::cast_possible_truncation, reason = "an index that a place can have is small")]
+    fn what(index: usize, stored: Stored) -> u16 {
+        (index as u16) << 8 | stored as u16
+    }
+
+    #[inline(always)]
+    fn is_of(self, index: usize, stored: Stored) -> bool {
+        usize::from(self.what) == index << 8 | stored as usize
+    }
+
+    fn index(self) -> usize {
+        usize::from(self.what >> 8)
+    }
+
+    fn stored(self) -> Stored {
+        let is_it = |stored: &Stored| *stored as u16 == self.what & 0xff;
+        Stored::ALL.into_iter().find(is_it).expect("made of one")
+    }
+}
+
+/// Where the fixed fields of records go that are laid out alike, in the order in which they come.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Plan {
+    pub(crate) places: &'static [Place],
+    /// Where they end.
+    pub(crate) end: usize,
+}
+
+impl Plan {
+    /// Of records of which nothing is known.
+    pub(crate) const NONE: &Self = &Self { places: &[], end: 0 };
+}
+
 /// The memory that records are built in.
 #[repr(align(64))]
-struct Buffer([u8; CAPACITY]);
+pub(crate) struct Buffer([u8; CAPACITY]);
 
 thread_local! {
     /// Kept, so that it need not be filled with zeros for each record. No destructor, so that signal handlers may use it.
     static BUFFER: RefCell<Buffer> = const { RefCell::new(Buffer([0; CAPACITY])) };
 }
 
-/// Builds a record behind `HEAD` words of its own and lends it to `then`. `tail_start` is where texts begin: at most
-/// `bound`, which must leave room for all fields that can come.
-#[inline(always)]
-pub(crate) fn build<const HEAD: usize>(
-    tail_start: usize,
-    bound: usize,
-    visit: impl Fn(&mut dyn Visit),
-    then: impl FnOnce(Record<'_, HEAD>),
-) {
-    BUFFER.with(|kept| {
-        let (mut borrowed, mut spare);
-        let buffer = match kept.try_borrow_mut() {
-            Ok(buffer) => {
-                borrowed = buffer;
-                &mut *borrowed
-            }
-            // A signal handler, or a field's `Debug` that traces, came in between.
-            Err(_) => {
-                spare = Buffer([0; CAPACITY]);
-                &mut spare
-            }
-        };
-        let mut record = Record::new(buffer, tail_start);
-        visit(&mut record);
-        if record.is_narrow {
-            record = Record::new(buffer, bound);
-            visit(&mut record);
-        }
-        then(record);
-    });
+impl Buffer {
+    pub(crate) fn new() -> Self {
+        Self([0; CAPACITY])
+    }
+
+    /// Lends the thread's to `use_it`. `false` where a signal handler, or a field's `Debug` that traces, came in between.
+    #[inline(always)]
+    pub(crate) fn lend(use_it: impl FnOnce(&mut Self)) -> bool {
+        BUFFER.with(|kept| {
+            let borrowed = kept.try_borrow_mut();
+            borrowed.map(|mut buffer| use_it(&mut buffer)).is_ok()
+        })
+    }
 }
 
-/// A record that is being built: a visitor that stores what it is shown.
+/// A record that is being built behind `HEAD` words of its own: a visitor that stores what it is shown.
+///
+/// It stays where it is made: its words were stored one by one, and would be moved by two.
 pub(crate) struct Record<'b, const HEAD: usize> {
     bytes: &'b mut [u8; CAPACITY],
+    /// The fields to come, as long as all is as planned.
+    planned: slice::Iter<'static, Place>,
+    plan: &'static Plan,
+    tail_start: usize,
+    /// Where the texts end.
+    tail: usize,
+    /// Once something else came than was planned.
+    unplanned: Option<Unplanned>,
+}
+
+/// What is computed of a record that is not as planned.
+#[derive(Clone, Copy)]
+struct Unplanned {
     key: Key,
     /// The first field that may still come: they come in the order of the callsite's.
     next_index: usize,
     /// Where the fixed fields end.
     fixed: usize,
-    tail_start: usize,
-    /// Where the texts end.
-    tail: usize,
-    /// The fixed fields needed more room than there was before the texts.
+    /// They needed more room than there was before the texts.
     is_narrow: bool,
 }
 
+impl Unplanned {
+    /// Nothing came; the first field goes at this offset.
+    fn at(fixed: usize) -> Self {
+        Self { key: Key::default(), next_index: 0, fixed, is_narrow: false }
+    }
+
+    /// A field went there.
+    fn take(&mut self, index: usize, stored: Stored, at: usize) {
+        self.key.add(index, stored);
+        self.next_index = index + 1;
+        self.fixed = at + stored.size();
+    }
+}
+
 impl<'b, const HEAD: usize> Record<'b, HEAD> {
-    fn new(buffer: &'b mut Buffer, tail_start: usize) -> Self {
-        Self {
-            bytes: &mut buffer.0,
-            key: Key::default(),
-            next_index: 0,
-            fixed: HEAD * 8,
-            tail_start,
-            tail: tail_start,
-            is_narrow: false,
+    /// `tail_start` is where texts begin: a multiple of eight, and not before the plan's end.
+    #[inline(always)]
+    pub(crate) fn new(buffer: &'b mut Buffer, plan: &'static Plan, tail_start: usize) -> Self {
+        let planned = plan.places.iter();
+        Self { bytes: &mut buffer.0, planned, plan, tail_start, tail: tail_start, unplanned: None }
+    }
+
+    /// Shows it what it is made of. `bound` is a `tail_start` that leaves room for all fields that can come.
+    #[inline(always)]
+    pub(crate) fn build(&mut self, bound: usize, visit: impl Fn(&mut dyn Visit)) {
+        visit(self);
+        if self.unplanned.is_some_and(|unplanned| unplanned.is_narrow) {
+            self.build_again(bound, &visit);
         }
     }
 
-    pub(crate) fn key(&self) -> Key {
-        self.key
+    #[cold]
+    #[inline(never)]
+    fn build_again(&mut self, bound: usize, visit: &dyn Fn(&mut dyn Visit)) {
+        (self.tail_start, self.tail) = (bound, bound);
+        self.unplanned = Some(Unplanned::at(HEAD * 8));
+        visit(self);
+    }
+
+    /// Whether it is laid out as planned.
+    #[inline(always)]
+    pub(crate) fn is_as_planned(&self) -> bool {
+        self.unplanned.is_none() && self.planned.as_slice().is_empty()
+    }
+
+    pub(crate) fn key(&mut self) -> Key {
+        self.drop_plan().key
+    }
+
+    /// From now on places are computed.
+    fn drop_plan(&mut self) -> &mut Unplanned {
+        let left = std::mem::take(&mut self.planned).len();
+        let places = self.plan.places;
+        self.unplanned.get_or_insert_with(|| {
+            let mut unplanned = Unplanned::at(HEAD * 8);
+            for place in &places[..places.len() - left] {
+                unplanned.take(place.index(), place.stored(), place.at.offset());
+            }
+            unplanned
+        })
     }
 
     /// The record's bytes, with these words before the fields.
@@ -160,49 +280,86 @@ impl<'b, const HEAD: usize> Record<'b, HEAD> {
         for (place, word) in self.bytes.as_chunks_mut::<8>().0.iter_mut().zip(head) {
             *place = word.to_le_bytes();
         }
+        let fixed = self.unplanned.map_or(self.plan.end, |unplanned| unplanned.fixed);
         if self.tail == self.tail_start {
-            return &self.bytes[..self.fixed];
+            return &self.bytes[..fixed];
         }
-        self.bytes[self.fixed..self.tail_start].fill(0);
-        let end = self.tail.next_multiple_of(4);
-        self.bytes[self.tail..end].fill(0);
-        &self.bytes[..end]
+        if fixed.next_multiple_of(8) < self.tail_start {
+            self.bytes[fixed.next_multiple_of(8)..self.tail_start].fill(0);
+        }
+        // There is always that much room, and a known length is no call.
+        self.bytes[self.tail..self.tail + 4].fill(0);
+        &self.bytes[..self.tail.next_multiple_of(4)]
+    }
+
+    /// The place of a field's value, where it is the next one that is planned.
+    #[inline(always)]
+    fn planned_place(&mut self, field: &Field, stored: Stored) -> Option<At> {
+        let mut planned = self.planned.clone();
+        let place = planned.next().filter(|place| place.is_of(field.index(), stored))?;
+        self.planned = planned;
+        Some(place.at)
     }
 
     /// The place of a field's value among the fixed ones; `None` where it cannot be taken.
-    #[inline(always)]
-    fn place(&mut self, field: &Field, stored: Stored) -> Option<usize> {
-        let (index, size) = (field.index(), stored.size());
-        let at = self.fixed.next_multiple_of(size);
+    #[cold]
+    #[inline(never)]
+    fn compute_place(&mut self, index: usize, stored: Stored) -> Option<At> {
+        let tail_start = self.tail_start;
+        let unplanned = self.drop_plan();
+        let at = unplanned.fixed.next_multiple_of(stored.size());
         // Nobody hands fields over twice or in another order, but anybody could.
-        if index < self.next_index || index >= MAX_FIELDS {
+        if index < unplanned.next_index || index >= MAX_FIELDS {
             return None;
         }
-        if at + size > self.tail_start {
-            self.is_narrow = true;
+        if at + stored.size() > tail_start {
+            unplanned.is_narrow = true;
             return None;
         }
-        if at > self.fixed {
-            // A hole is as large as what stands before it: a word of four bytes.
-            self.bytes[self.fixed..][..4].fill(0);
-        }
-        self.next_index = index + 1;
-        self.key.add(index, stored);
-        self.fixed = at + size;
-        Some(at)
+        unplanned.take(index, stored, at);
+        Some(At::new(at))
+    }
+
+    /// A word of the record.
+    #[inline(always)]
+    fn word(&mut self, at: At) -> &mut [u8; 8] {
+        &mut self.bytes.as_chunks_mut::<8>().0[usize::from(at.word)]
     }
 
     #[inline(always)]
     fn number(&mut self, field: &Field, stored: Stored, bits: u64) {
-        if let Some(at) = self.place(field, stored) {
-            self.bytes[at..at + 8].copy_from_slice(&bits.to_le_bytes());
+        match self.planned_place(field, stored) {
+            Some(at) => *self.word(at) = bits.to_le_bytes(),
+            None => self.other_number(field.index(), stored, bits),
         }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn other_number(&mut self, index: usize, stored: Stored, bits: u64) {
+        if let Some(at) = self.compute_place(index, stored) {
+            *self.word(at) = bits.to_le_bytes();
+        }
+    }
+
+    /// Stores half a word: the lower one with zeros above, where the next one finds its place. No text begins in the same word.
+    #[inline(always)]
+    fn half(&mut self, at: At, bits: u32) {
+        let word = self.word(at);
+        let bits = match at.is_upper {
+            false => bits.into(),
+            true => {
+                u64::from(bits) << 32 | u64::from(u32::from_le_bytes([word[0], word[1], word[2], word[3]]))
+            }
+        };
+        *word = bits.to_le_bytes();
     }
 
     /// Takes what `write` puts behind the texts so far.
     #[inline(always)]
     fn dynamic(&mut self, field: &Field, stored: Stored, write: impl FnOnce(&mut Tail<'_>)) {
-        let Some(at) = self.place(field, stored) else { return };
+        let place = self.planned_place(field, stored).or_else(|| self.compute_place(field.index(), stored));
+        let Some(at) = place else { return };
         let start = self.tail;
         let limit = (CAPACITY - RESERVE).max(start);
         let mut tail = Tail { bytes: self.bytes, end: start, limit };
@@ -213,7 +370,7 @@ impl<'b, const HEAD: usize> Record<'b, HEAD> {
             end += 1;
         }
         self.tail = end;
-        self.bytes[at..at + 4].copy_from_slice(&data_loc(start, end - start).to_le_bytes());
+        self.half(at, data_loc(start, end - start));
     }
 }
 
@@ -238,8 +395,9 @@ impl<const HEAD: usize> Visit for Record<'_, HEAD> {
     }
 
     fn record_bool(&mut self, field: &Field, value: bool) {
-        if let Some(at) = self.place(field, Stored::Bool) {
-            self.bytes[at..at + 4].copy_from_slice(&u32::from(value).to_le_bytes());
+        let place = self.planned_place(field, Stored::Bool);
+        if let Some(at) = place.or_else(|| self.compute_place(field.index(), Stored::Bool)) {
+            self.half(at, value.into());
         }
     }
 
@@ -299,5 +457,99 @@ impl fmt::Write for Tail<'_> {
     fn write_str(&mut self, text: &str) -> fmt::Result {
         self.push(text);
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::callsite::{Layout, Tells};
+    use tracing_core::Callsite;
+
+    const HEAD: usize = 2;
+
+    fn fields() -> Vec<Field> {
+        let callsite = tracing::callsite! {
+            name: "many",
+            kind: tracing::metadata::Kind::EVENT,
+            fields: a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p, q, r
+        };
+        callsite.metadata().fields().iter().collect()
+    }
+
+    /// What a callsite hands over: for each field nothing, or a value of that type.
+    type Values = Vec<Option<Stored>>;
+
+    fn show(values: &Values, fields: &[Field], visitor: &mut dyn Visit) {
+        for (field, stored) in fields.iter().zip(values) {
+            let number = 0x1111_1111_1111_1111 * (field.index() as u64 % 14 + 1);
+            match stored {
+                Some(Stored::U64) => visitor.record_u64(field, number),
+                Some(Stored::I64) => visitor.record_i64(field, -number.cast_signed()),
+                Some(Stored::F64) => visitor.record_f64(field, f64::from_bits(number)),
+                Some(Stored::Bool) => visitor.record_bool(field, true),
+                Some(Stored::Text) => visitor.record_str(field, &"a text"[..field.index() % 7]),
+                Some(Stored::Bytes) => visitor.record_bytes(field, &[7, 8, 9]),
+                None => {}
+            }
+        }
+    }
+
+    /// The record's key, bytes, and whether it came as planned, in memory that others left full.
+    fn record(
+        plan: &'static Plan,
+        tail_start: usize,
+        values: &Values,
+        fields: &[Field],
+    ) -> (Key, Vec<u8>, bool) {
+        let mut buffer = Buffer([0xaa; CAPACITY]);
+        let mut record = Record::<HEAD>::new(&mut buffer, plan, tail_start);
+        record.build(8 * (HEAD + fields.len()), |visitor| show(values, fields, visitor));
+        let is_as_planned = plan.end > 0 && record.is_as_planned();
+        if !is_as_planned {
+            let _ = record.key();
+        }
+        let bytes = record.finish([1, 2]).to_vec();
+        (record.key(), bytes, is_as_planned)
+    }
+
+    #[test]
+    fn planned_records_are_those_that_are_computed() {
+        let fields = fields();
+        let mut random = 0x9e37_79b9_7f4a_7c15_u64;
+        let mut next = |below: u64| {
+            random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            (random >> 33) % below
+        };
+        let mut values = |count: u64| -> Values {
+            let mut value = |_| Stored::ALL.get(usize::try_from(next(12)).expect("small")).copied();
+            (0..count).map(&mut value).collect()
+        };
+        let metadata = fields[0].callsite();
+        let is_same =
+            |one: &(Key, Vec<u8>, bool), other: &(Key, Vec<u8>, bool)| one.0.is(other.0) && one.1 == other.1;
+        let (mut planned, mut others) = (0, 0);
+        for round in 0..4000_u64 {
+            let first = values(round % 19);
+            // Of every two the same, of the others some that begin alike.
+            let mut second = first.clone();
+            if round % 2 == 1 {
+                second.truncate(usize::try_from(round / 2).expect("small") % 19);
+                let more = fields.len() - second.len();
+                second.extend(values(more as u64));
+            }
+            let (key, ..) = record(Plan::NONE, 8 * (HEAD + fields.len()), &first, &fields);
+            let plan = Layout::of(metadata.0.metadata(), "", Tells::Event, key).plan;
+            let plan: &Plan = Box::leak(Box::new(plan));
+            for tail_start in [plan.end.next_multiple_of(8), 8 * (HEAD + fields.len())] {
+                let by_plan = record(plan, tail_start, &second, &fields);
+                let computed = record(Plan::NONE, tail_start, &second, &fields);
+                assert!(is_same(&by_plan, &computed), "{first:?} {second:?} {by_plan:x?} {computed:x?}");
+                assert_eq!((by_plan.2, computed.2), (by_plan.0.is(key), false), "{first:?} {second:?}");
+                planned += u32::from(by_plan.2);
+                others += u32::from(!by_plan.2);
+            }
+        }
+        assert!(planned > 1000 && others > 1000, "{planned} {others}");
     }
 }

@@ -3,12 +3,12 @@
 
 use crate::callsite::{Callsite, Callsites, Layout, Shape, Shapes, Steps, Tells};
 use crate::names::Names;
-use crate::record::{self, Key};
+use crate::record::{Buffer, Key, Plan, Record};
 use crate::source::{self, Registering, Source};
 use crate::spans::{self, Handles};
 use ringtap::Writer;
 use ringtap::event::{Common, Declared};
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use tracing_core::field::Visit;
 use tracing_core::span::Attributes;
 use tracing_core::subscriber::Interest;
@@ -29,7 +29,7 @@ pub(crate) struct Recorder {
     callsites: Callsites,
     pub(crate) handles: Handles,
     /// Tells its spans from those of other recorders on a thread's stack.
-    number: u32,
+    number: u64,
     max_level: LevelFilter,
     /// Whether a span's close is written even where it is the last thing that happened to it.
     every_close: bool,
@@ -39,7 +39,7 @@ pub(crate) struct Recorder {
 
 impl Recorder {
     pub(crate) fn new(writer: Writer, source: Source, options: Options) -> Self {
-        static NUMBERS: AtomicU32 = AtomicU32::new(1);
+        static NUMBERS: AtomicU64 = AtomicU64::new(1);
         Self {
             writer,
             source,
@@ -108,8 +108,6 @@ impl Recorder {
     }
 
     /// A shape that was not seen before: from now on it is known.
-    #[cold]
-    #[inline(never)]
     fn learn(
         &self,
         callsite: &'static Callsite,
@@ -121,8 +119,8 @@ impl Recorder {
             return Some(shape);
         }
         let (metadata, names) = (callsite.metadata, &callsite.names);
-        let (declared, fixed_end) = declare(&mut registering, metadata, names, shapes.tells, key);
-        let shape = shapes.add(Shape { key, declared }, fixed_end);
+        let (declared, plan) = declare(&mut registering, metadata, names, shapes.tells, key);
+        let shape = shapes.add(Shape { key, declared, plan });
         drop(registering);
         if declared.route().is_none() {
             // What was switched off before it was met is not to be asked again.
@@ -131,45 +129,93 @@ impl Recorder {
         shape
     }
 
+    #[cold]
+    #[inline(never)]
+    fn find_shape(
+        &self,
+        callsite: &'static Callsite,
+        shapes: &'static Shapes,
+        key: Key,
+    ) -> Option<&'static Shape> {
+        shapes.find(key).or_else(|| self.learn(callsite, shapes, key))
+    }
+
+    #[cold]
     fn count_unwritten(&self) {
         self.unwritten.fetch_add(1, Relaxed);
     }
 
-    /// Writes an event that has fields.
+    /// Writes an event that has fields. The first word of `head` is left for the common fields.
     #[inline(always)]
     fn write<const HEAD: usize>(
         &self,
         callsite: &'static Callsite,
         shapes: &'static Shapes,
-        head: impl FnOnce(u64) -> [u64; HEAD],
-        visit: impl Fn(&mut dyn Visit),
+        head: [u64; HEAD],
+        visit: impl Fn(&mut dyn Visit) + Copy,
     ) {
-        record::build::<HEAD>(shapes.tail_start(), shapes.bound(), visit, |mut record| {
-            let key = record.key();
-            let Some(shape) = shapes.find(key).or_else(|| self.learn(callsite, shapes, key)) else {
-                return self.count_unwritten();
-            };
-            match shape.declared.route() {
-                // What the ring refuses is counted there.
-                Some(route) => {
-                    spans::wrote_exit(0);
-                    let head = head(Common::of_thread(route.id()).word());
-                    let _ = self.writer.write_to(route, record.finish(head));
-                }
-                None if shape.declared.id().is_none() => self.count_unwritten(),
-                None => {}
+        let is_lent = Buffer::lend(|buffer| match shapes.first() {
+            Some(first) => {
+                let mut record = Record::new(buffer, &first.plan, shapes.tail_start());
+                record.build(shapes.bound(), visit);
+                let shape = if record.is_as_planned() {
+                    Some(first)
+                } else {
+                    self.find_shape(callsite, shapes, record.key())
+                };
+                self.write_record(shape, &mut record, head);
             }
+            None => self.write_first(buffer, callsite, shapes, head, visit),
         });
+        if !is_lent {
+            self.write_first(&mut Buffer::new(), callsite, shapes, head, visit);
+        }
+    }
+
+    /// As [`write`](Self::write), of a callsite of whose records nothing is known.
+    #[cold]
+    #[inline(never)]
+    fn write_first<const HEAD: usize>(
+        &self,
+        buffer: &mut Buffer,
+        callsite: &'static Callsite,
+        shapes: &'static Shapes,
+        head: [u64; HEAD],
+        visit: impl Fn(&mut dyn Visit) + Copy,
+    ) {
+        let mut record = Record::new(buffer, Plan::NONE, shapes.tail_start());
+        record.build(shapes.bound(), visit);
+        let shape = self.find_shape(callsite, shapes, record.key());
+        self.write_record(shape, &mut record, head);
+    }
+
+    #[inline(always)]
+    fn write_record<const HEAD: usize>(
+        &self,
+        shape: Option<&'static Shape>,
+        record: &mut Record<'_, HEAD>,
+        mut head: [u64; HEAD],
+    ) {
+        let Some(shape) = shape else { return self.count_unwritten() };
+        match shape.declared.route() {
+            // What the ring refuses is counted there.
+            Some(route) => {
+                spans::wrote_exit(0);
+                head[0] = Common::of_thread(route.id()).word();
+                let _ = self.writer.write_to(route, record.finish(head));
+            }
+            None if shape.declared.id().is_none() => self.count_unwritten(),
+            None => {}
+        }
     }
 
     /// Writes a step of a span's life. Returns whether it was written.
     #[inline(always)]
     fn step(&self, event: &'static Declared, span: u64) -> bool {
-        event.route().is_some_and(|route| {
-            let common = Common::of_thread(route.id()).word();
-            // What the ring refuses is counted there.
-            self.writer.write_array_to(route, &payload(common, span)).is_ok()
-        })
+        let Some(route) = event.route() else { return false };
+        let common = Common::of_thread(route.id()).word();
+        // What the ring refuses is counted there.
+        self.writer.write_array_to(route, &payload(common, span)).is_ok()
     }
 
     /// The thread's current span; 0 for none.
@@ -189,6 +235,8 @@ impl Recorder {
     }
 
     /// The callsite that this recorder gave a span's id from.
+    #[cold]
+    #[inline(never)]
     pub(crate) fn callsite_of(&self, span: u64) -> Option<&'static Callsite> {
         self.callsites.numbered(spans::callsite_of(span))
     }
@@ -197,7 +245,7 @@ impl Recorder {
     #[inline(always)]
     pub(crate) fn event(&self, event: &Event<'_>, span: u64) {
         let Some(callsite) = self.callsite(event.metadata()) else { return self.count_unwritten() };
-        self.write(callsite, &callsite.shapes, |common| [common, span], |visitor| event.record(visitor));
+        self.write(callsite, &callsite.shapes, [0, span], move |visitor| event.record(visitor));
     }
 
     /// A new span in this parent; `name` names it.
@@ -217,16 +265,27 @@ impl Recorder {
         if callsite.is_bare && self.new_bare_span(callsite, span, parent) {
             return span;
         }
-        let head = |common| [common, span, parent];
-        self.write(callsite, &callsite.shapes, head, |visitor| attributes.record(visitor));
+        self.new_span_with_fields(attributes, callsite, span, parent);
         span
+    }
+
+    /// Apart, since spans without fields need none of the room that this does.
+    #[inline(never)]
+    fn new_span_with_fields(
+        &self,
+        attributes: &Attributes<'_>,
+        callsite: &'static Callsite,
+        span: u64,
+        parent: u64,
+    ) {
+        self.write(callsite, &callsite.shapes, [0, span, parent], move |visitor| attributes.record(visitor));
     }
 
     /// A new span of a callsite without fields: nothing is visited, and its record needs no memory. `false` where the
     /// callsite's event is not known yet.
     #[inline(always)]
     fn new_bare_span(&self, callsite: &'static Callsite, span: u64, parent: u64) -> bool {
-        let Some(shape) = callsite.shapes.find(Key::default()) else { return false };
+        let Some(shape) = callsite.shapes.first() else { return false };
         match shape.declared.route() {
             Some(route) => {
                 spans::wrote_exit(0);
@@ -247,7 +306,7 @@ impl Recorder {
         span: u64,
         values: &tracing_core::span::Record<'_>,
     ) {
-        self.write(callsite, &callsite.records, |common| [common, span], |visitor| values.record(visitor));
+        self.write(callsite, &callsite.records, [0, span], move |visitor| values.record(visitor));
     }
 
     pub(crate) fn follows(&self, callsite: &'static Callsite, span: u64, follows: u64) {
@@ -333,7 +392,7 @@ fn bare_payload(common: u64, span: u64, parent: u64) -> [u8; 24] {
     payload
 }
 
-/// Declares an event under the first name that is not another's. Returns where its fixed fields end, too. An event that
+/// Declares an event under the first name that is not another's. Returns where its fixed fields go, too. An event that
 /// nobody registers is never on.
 fn declare(
     registering: &mut Registering<'_>,
@@ -341,7 +400,7 @@ fn declare(
     names: &Names,
     tells: Tells,
     key: Key,
-) -> (&'static Declared, usize) {
+) -> (&'static Declared, Plan) {
     let layout = Layout::of(metadata, &names.place, tells, key);
     let mut declared = None;
     for name in names.candidates(tells.suffix()) {
@@ -358,7 +417,7 @@ fn declare(
             event.set_on(on);
         }
     }
-    (event, layout.fixed_end)
+    (event, layout.plan)
 }
 
 /// Whether a pattern `SYSTEM:NAME` with stars, or one of those alone, names an event.

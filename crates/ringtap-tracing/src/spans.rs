@@ -49,8 +49,8 @@ struct Thread {
 #[derive(Clone, Copy, Debug)]
 struct Known {
     span: u64,
-    /// The recorder that it is of.
-    recorder: u32,
+    /// The recorder that it is of. As wide as the others, which the whole is copied by.
+    recorder: u64,
     callsite: Option<&'static Callsite>,
 }
 
@@ -58,7 +58,7 @@ impl Known {
     const NONE: Self = Self { span: 0, recorder: 0, callsite: None };
 
     #[inline(always)]
-    fn is(&self, recorder: u32, span: u64) -> bool {
+    fn is(&self, recorder: u64, span: u64) -> bool {
         self.span == span && self.recorder == recorder
     }
 }
@@ -122,7 +122,7 @@ pub(crate) fn callsite_of(span: u64) -> u16 {
 
 /// The span of this recorder that the thread is in; 0 for none.
 #[inline(always)]
-pub(crate) fn current(recorder: u32) -> u64 {
+pub(crate) fn current(recorder: u64) -> u64 {
     THREAD.with(|thread| match thread.depth.get() {
         0 => 0,
         depth => {
@@ -148,13 +148,13 @@ pub(crate) fn has_just_left(span: u64) -> bool {
 
 /// Notes that a span was made.
 #[inline(always)]
-pub(crate) fn made(recorder: u32, span: u64, callsite: &'static Callsite) {
+pub(crate) fn made(recorder: u64, span: u64, callsite: &'static Callsite) {
     THREAD.with(|thread| thread.last.set(Known { span, recorder, callsite: Some(callsite) }));
 }
 
 /// The callsite of a span that was made or left last by this thread.
 #[inline(always)]
-pub(crate) fn last(recorder: u32, span: u64) -> Option<&'static Callsite> {
+pub(crate) fn last(recorder: u64, span: u64) -> Option<&'static Callsite> {
     let last = THREAD.with(|thread| thread.last.get());
     last.callsite.filter(|_| last.is(recorder, span))
 }
@@ -162,7 +162,7 @@ pub(crate) fn last(recorder: u32, span: u64) -> Option<&'static Callsite> {
 /// Enters a span. Returns its callsite, found by `find` where it is not at hand.
 #[inline(always)]
 pub(crate) fn enter(
-    recorder: u32,
+    recorder: u64,
     span: u64,
     find: impl FnOnce() -> Option<&'static Callsite>,
 ) -> Option<&'static Callsite> {
@@ -182,7 +182,7 @@ pub(crate) fn enter(
 /// Leaves a span. Returns its callsite as [`enter`] does.
 #[inline(always)]
 pub(crate) fn exit(
-    recorder: u32,
+    recorder: u64,
     span: u64,
     find: impl FnOnce() -> Option<&'static Callsite>,
 ) -> Option<&'static Callsite> {
@@ -193,10 +193,13 @@ pub(crate) fn exit(
             thread.exit_below(recorder, span);
             return find();
         };
-        let known = place.replace(Known::NONE);
+        let known = place.get();
+        place.set(Known::NONE);
         compiler_fence(SeqCst);
         thread.depth.set(depth - 1);
-        thread.last.set(known);
+        if !thread.last.get().is(recorder, span) {
+            thread.last.set(known);
+        }
         known.callsite.or_else(find)
     })
 }
@@ -204,7 +207,7 @@ pub(crate) fn exit(
 impl Thread {
     /// Leaves a span that is not the last one entered.
     #[cold]
-    fn exit_below(&self, recorder: u32, span: u64) {
+    fn exit_below(&self, recorder: u64, span: u64) {
         let depth = self.depth.get();
         if depth > DEPTH {
             // Nobody knows what is down there.
@@ -311,11 +314,11 @@ mod tests {
         assert_eq!(callsite_of(new_id(u16::MAX)), u16::MAX);
     }
 
-    fn enter(recorder: u32, span: u64) {
+    fn enter(recorder: u64, span: u64) {
         assert!(super::enter(recorder, span, || None).is_none());
     }
 
-    fn exit(recorder: u32, span: u64) {
+    fn exit(recorder: u64, span: u64) {
         assert!(super::exit(recorder, span, || None).is_none());
     }
 

@@ -36,16 +36,18 @@ pub mod instance;
 #[cfg(not(loom))]
 mod lane;
 mod lent;
+#[cfg(not(loom))]
 mod line;
 #[cfg(not(loom))]
 mod map;
 #[cfg(not(loom))]
 mod merge;
 #[cfg(not(loom))]
+mod pin;
+#[cfg(not(loom))]
 pub mod process;
 #[cfg(not(loom))]
 mod reader;
-#[cfg(not(loom))]
 mod record;
 #[cfg(not(loom))]
 pub mod recover;

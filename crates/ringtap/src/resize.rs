@@ -15,10 +15,10 @@
 use crate::clock::ClockId;
 use crate::host::{Buffer, Host, HostError};
 use crate::map::{MapError, Mapping};
+use crate::pin::Pin;
 use crate::ring::{Corrupt, Ring, retire};
 use crate::rseq::lock;
 use crate::wake;
-use crate::writer::Pin;
 use ringtap_abi::Geometry;
 use ringtap_abi::geometry::{MIN_RING_SUBBUFS, MIN_SUBBUF_SIZE};
 use ringtap_abi::meta::{Rank, WriterKind, state};

@@ -3,7 +3,7 @@
 #![forbid(unsafe_code)]
 
 use super::fuse::device::Device;
-use super::server::Server;
+use super::server::{Burst, Server};
 use super::tree::Tree;
 use crate::limits::SLOW_THREADS;
 use rustix::event::EventfdFlags;
@@ -101,7 +101,8 @@ impl Mount {
             stop: Arc::new(stop),
             threads: Vec::new(),
         };
-        mount.spawn("ringtap-fuse", |server, stop| server.serve(stop.as_fd()))?;
+        let burst = Burst::default();
+        mount.spawn("ringtap-fuse", move |server, stop| server.serve(stop.as_fd(), burst))?;
         mount.spawn("ringtap-fuse-wait", |server, _| server.wait_for_others())?;
         for _ in 0..SLOW_THREADS {
             mount.spawn("ringtap-fuse-slow", |server, _| server.serve_slowly())?;

@@ -50,6 +50,11 @@ impl Node {
     /// The tree's root.
     pub const ROOT: Self = Self { instance: 0, place: Place::Root };
 
+    /// Whether it is a named instance's directory.
+    pub(super) fn is_instance(self) -> bool {
+        self.instance != 0 && self.place == Place::Root
+    }
+
     /// The file's number: 1 for the root, never 0; the top bit is never set.
     #[must_use]
     pub fn ino(self) -> u64 {

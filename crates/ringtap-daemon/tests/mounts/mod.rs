@@ -21,6 +21,7 @@ use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 pub(crate) struct Mounted {
     pub(crate) mount: Option<Mount>,
     pub(crate) instances: Instances,
+    pub(crate) tree: Tree,
     directory: PathBuf,
 }
 
@@ -39,7 +40,7 @@ pub(crate) fn mounted(buffer_kib: u64) -> Option<Mounted> {
         assert!(matches!(error, MountError::NoFuse(_) | MountError::NotPermitted { .. }), "{error}");
         println!("skipped, as a FUSE cannot be mounted: {error}");
     });
-    let mounted = Mounted { mount: mount.ok(), instances, directory };
+    let mounted = Mounted { mount: mount.ok(), instances, tree, directory };
     let can_map = mounted.mount.as_ref()?.can_map();
     if !can_map {
         println!("skipped, as there is no FUSE passthrough");

@@ -154,7 +154,7 @@ mod tests {
             for step in 0.. {
                 let host = Host::new(&Config { ring_subbufs: 4, ..Config::default() }).expect("memory");
                 let writer = host.writer();
-                let pin = crate::writer::Pin::to(0).expect("there is a CPU 0");
+                let pin = crate::pin::Pin::to(0).expect("there is a CPU 0");
                 let write =
                     |count| (0..count).for_each(|_| writer.write(&[7; 60]).expect("it is overwritten"));
                 write(before);

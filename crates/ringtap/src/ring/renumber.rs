@@ -389,7 +389,7 @@ mod tests {
 
     #[test]
     fn with_nothing_to_read_the_next_page_is_1_whatever_was_read_before() {
-        let _pin = crate::writer::Pin::to(0).expect("there is a CPU 0");
+        let _pin = crate::pin::Pin::to(0).expect("there is a CPU 0");
         for ring_subbufs in [2, 3, 17] {
             let mut trial = Trial::new(ring_subbufs, Mode::Overwrite);
             for round in 0..40 {
@@ -406,7 +406,7 @@ mod tests {
 
     #[test]
     fn no_event_is_lost_or_seen_twice() {
-        let _pin = crate::writer::Pin::to(0).expect("there is a CPU 0");
+        let _pin = crate::pin::Pin::to(0).expect("there is a CPU 0");
         for mode in [Mode::Overwrite, Mode::Discard] {
             for ring_subbufs in [2, 3, 5, 17] {
                 let mut trial = Trial::new(ring_subbufs, mode);
@@ -435,7 +435,7 @@ mod tests {
         std::thread::scope(|scope| {
             for _ in 0..2 {
                 scope.spawn(|| {
-                    let _pin = crate::writer::Pin::to(0).expect("there is a CPU 0");
+                    let _pin = crate::pin::Pin::to(0).expect("there is a CPU 0");
                     let writer = host.writer();
                     while !stop.load(Relaxed) {
                         match writer.write(&[7; 100]) {
@@ -462,7 +462,7 @@ mod tests {
     /// count as overwritten.
     #[test]
     fn a_host_that_dies_at_any_step_leaves_a_ring_that_is_sound() {
-        let _pin = crate::writer::Pin::to(0).expect("there is a CPU 0");
+        let _pin = crate::pin::Pin::to(0).expect("there is a CPU 0");
         for (before, handed, between) in [(0, 0, 5), (30, 100, 0), (30, 100, 3), (25, 1, 30), (100, 2, 4)] {
             for step in 0.. {
                 let mut trial = Trial::new(4, Mode::Overwrite);

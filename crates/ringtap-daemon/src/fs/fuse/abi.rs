@@ -41,6 +41,7 @@ pub(crate) mod opcode {
     pub(crate) const IOCTL: u32 = 39;
     pub(crate) const POLL: u32 = 40;
     pub(crate) const BATCH_FORGET: u32 = 42;
+    pub(crate) const READDIRPLUS: u32 = 44;
     pub(crate) const RENAME2: u32 = 45;
     pub(crate) const LSEEK: u32 = 46;
     pub(crate) const TMPFILE: u32 = 51;
@@ -57,6 +58,8 @@ pub(crate) mod notify {
 pub(crate) mod init {
     pub(crate) const ATOMIC_O_TRUNC: u64 = 1 << 3;
     pub(crate) const BIG_WRITES: u64 = 1 << 5;
+    pub(crate) const DO_READDIRPLUS: u64 = 1 << 13;
+    pub(crate) const READDIRPLUS_AUTO: u64 = 1 << 14;
     pub(crate) const PARALLEL_DIROPS: u64 = 1 << 18;
     pub(crate) const MAX_PAGES: u64 = 1 << 22;
     pub(crate) const INIT_EXT: u64 = 1 << 30;
@@ -67,6 +70,7 @@ pub(crate) mod init {
 pub(crate) mod fopen {
     pub(crate) const DIRECT_IO: u32 = 1;
     pub(crate) const NONSEEKABLE: u32 = 1 << 2;
+    pub(crate) const NOFLUSH: u32 = 1 << 5;
     pub(crate) const PASSTHROUGH: u32 = 1 << 7;
 }
 

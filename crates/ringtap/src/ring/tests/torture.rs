@@ -460,7 +460,7 @@ fn check_cursors(host: &Host, cpus: &[u32], seen: &mut [Seen], sums: &mut Sums) 
     let writer = host.writer();
     let numbers = RefCell::new(0);
     for (&cpu, seen) in cpus.iter().zip(seen) {
-        let Some(_pin) = crate::writer::Pin::to(cpu) else { continue };
+        let Some(_pin) = crate::pin::Pin::to(cpu) else { continue };
         let mut payload = [0; 24];
         fill(&mut payload, u32::MAX, numbers.replace_with(|&mut number| number + 1));
         writer.write(&payload).expect("the ring was read empty");

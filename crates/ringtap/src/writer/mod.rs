@@ -1,33 +1,35 @@
 //! Writing events: the application's side of an instance.
 
-use crate::board::Board;
-use crate::clock::{Since, Ticker};
+mod lane;
+mod reservation;
+
+use lane::Buffer;
+pub(crate) use lane::{Lane, OnBoard, lanes, lanes_of};
+pub use reservation::Reservation;
+
+use crate::clock::Since;
 use crate::event::{Home, Route};
 use crate::instance::targets::Targets;
-use crate::line::Said;
 use crate::map::{self, Access, MapError, Mapping};
+use crate::pin::{Pin, current_cpu};
 use crate::ring::write::{self, Refused, Step};
-use crate::ring::{Ring, retire};
+use crate::rseq::portable::{Exclusive, Pinned};
 use crate::rseq::{
     self, Area, IN_REGISTERS, Outcome, Plain, from_registers, in_registers, in_registers_since,
 };
-use crate::rseq::{
-    lock,
-    portable::{Exclusive, Pinned},
-};
 use crate::spot::{self, Spot};
-use crate::{resize, thread, wake};
+use crate::{thread, wake};
 use ringtap_abi::clock::{ClockId, Conversion};
 use ringtap_abi::event::max_payload;
 use ringtap_abi::meta::{Switches, WriterKind, state};
-use ringtap_abi::switchboard::{CpuWords, TOP};
+use ringtap_abi::switchboard::TOP;
 use ringtap_abi::words::{Commit, Place};
 use rustix::fd::BorrowedFd;
 use std::mem::MaybeUninit;
 use std::ptr;
-use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, SeqCst};
-use std::sync::atomic::{AtomicPtr, AtomicU64};
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 
 /// Sections of one event that the kernel may abort before the event takes the lock instead: a debugger that
 /// steps through them aborts each.
@@ -60,160 +62,6 @@ pub struct Writer {
 
 /// The number of all writers behind the process's first four thousand million. No spot has it.
 const NUMBERLESS: u64 = 1 << 63;
-
-/// One CPU's buffers: the one that is written, and those that it replaced, which stay mapped because threads may still
-/// look at them.
-#[derive(Debug)]
-pub(crate) struct Lane {
-    cpu: u32,
-    oldest: Arc<Buffer>,
-    /// Where events are counted that no buffer takes that is known here; `None`: in the last one that is.
-    on_board: Option<OnBoard>,
-    /// The last buffer of the chain that begins with `oldest` whose predecessor was found retired, and to lead there.
-    present: AtomicPtr<Buffer>,
-}
-
-/// An instance's place on a switchboard.
-#[derive(Clone, Debug)]
-pub(crate) struct OnBoard {
-    pub(crate) board: Arc<Board>,
-    pub(crate) instance: usize,
-}
-
-impl Lane {
-    fn new(cpu: u32, buffer: Buffer, on_board: Option<OnBoard>) -> Self {
-        let oldest = Arc::new(buffer);
-        let present = AtomicPtr::new(ptr::from_ref(&*oldest).cast_mut());
-        Self { cpu, oldest, on_board, present }
-    }
-
-    /// Counts an event that no buffer known here takes any more.
-    #[cold]
-    fn drop_event(&self, buffer: &Buffer) -> Result<(), Refused> {
-        let unheard = self.words().map(|words| &words.unheard);
-        unheard.unwrap_or(&buffer.ring.meta().writer.dropped).fetch_add(1, Relaxed);
-        Err(Refused::Retired)
-    }
-
-    /// What the switchboard says of this CPU's buffers.
-    fn words(&self) -> Option<&CpuWords> {
-        let its = self.on_board.as_ref()?;
-        its.board.cpu(its.instance, self.cpu)
-    }
-
-    /// See [`resize::pass_over`].
-    pub(crate) fn pass_over(&self, mapping: &Mapping) {
-        self.words().into_iter().for_each(|words| resize::pass_over(mapping, words));
-    }
-
-    fn present(&self) -> &Buffer {
-        // SAFETY: a buffer of the chain, which is only dropped with the lane. Acquire: made before it was stored here.
-        unsafe { &*self.present.load(Acquire) }
-    }
-
-    /// As [`present`](Self::present), once it has gone on as far as is known.
-    fn find_present(&self) -> &Buffer {
-        let mut buffer = self.present();
-        while buffer.is_retired() && self.move_on(buffer) {
-            buffer = self.present();
-        }
-        buffer
-    }
-
-    /// All buffers' switches, those of the replaced ones included: writers made at any time look at one of them.
-    fn switches(&self) -> impl Iterator<Item = &Switches> {
-        self.chain().map(|buffer| &buffer.ring.meta().switches)
-    }
-
-    /// Switches recording on or off: in the newest buffer, which decides where they differ (see `Writer::catch_up`), and
-    /// wherever else writers may look.
-    ///
-    /// The newest comes first, so that who finds it otherwise finds it decided; and last once more, since a resize may
-    /// have copied to it what stood in the one before.
-    pub(crate) fn switch_recording(&self, on: bool) {
-        let set = |switches: &Switches| {
-            let _ = if on {
-                switches.state.fetch_and(!state::OFF, SeqCst)
-            } else {
-                switches.state.fetch_or(state::OFF, SeqCst)
-            };
-        };
-        self.switches().last().into_iter().for_each(set);
-        self.switches().for_each(set);
-        self.switches().last().into_iter().for_each(set);
-    }
-
-    /// Sends this process's writers, and all who began with the same buffers, to those in these ones' place.
-    pub(crate) fn retire_all(&self) {
-        for switches in self.switches() {
-            switches.state.fetch_or(state::RETIRED | state::OFF, Relaxed);
-        }
-    }
-
-    fn chain(&self) -> impl Iterator<Item = &Buffer> {
-        self.oldest.and_behind()
-    }
-
-    /// Goes on to the buffer that replaced `retired`; `false` where that is not known.
-    ///
-    /// That is the one that `retired` names, or where this process was not told of it in time, the first behind it. What was
-    /// announced by a host that died, and never used, comes before.
-    fn move_on(&self, retired: &Buffer) -> bool {
-        let said = Said::by(&retired.ring);
-        let is_it = |buffer: &&Buffer| said.leads_to(Said::by(&buffer.ring).ordinal);
-        let Some(next) = retired.and_behind().skip(1).find(is_it) else { return false };
-        let (old, new) = (ptr::from_ref(retired).cast_mut(), ptr::from_ref(next).cast_mut());
-        // Somebody else may have gone on before, and further.
-        let _ = self.present.compare_exchange(old, new, AcqRel, Relaxed);
-        true
-    }
-
-    /// Adds a buffer that may be written once the present one is retired.
-    pub(crate) fn add(&self, mapping: Arc<Mapping>) {
-        let mut last = &*self.oldest;
-        let mut buffer = Arc::new(Buffer::new(mapping, Arc::clone(&last.counter)));
-        loop {
-            match last.next.set(buffer) {
-                Ok(()) => return,
-                Err(back) => buffer = back,
-            }
-            last = last.next.get().expect("it was just found there");
-        }
-    }
-}
-
-/// Lanes for these buffers; the index is the CPU.
-pub(crate) fn lanes(mappings: Vec<Arc<Mapping>>, on_board: Option<&OnBoard>) -> Arc<[Lane]> {
-    let first = Arc::clone(mappings.first().expect("an instance has a CPU"));
-    let lane = |(cpu, mapping)| Lane::new(cpu, Buffer::new(mapping, Arc::clone(&first)), on_board.cloned());
-    (0..).zip(mappings).map(lane).collect()
-}
-
-/// Lanes for buffers that follow each other, the oldest first; the index is the CPU.
-pub(crate) fn lanes_of(mappings: Vec<Vec<Arc<Mapping>>>, on_board: Option<&OnBoard>) -> Arc<[Lane]> {
-    let oldest = mappings.iter().map(|all| Arc::clone(all.first().expect("a CPU has a buffer")));
-    let lanes = lanes(oldest.collect(), on_board);
-    for (lane, all) in lanes.iter().zip(mappings) {
-        all.into_iter().skip(1).for_each(|mapping| lane.add(mapping));
-    }
-    lanes
-}
-
-/// One CPU's buffer, mapped for writing, with what each event needs at hand.
-#[derive(Debug)]
-struct Buffer {
-    /// Borrows from `mapping`, which is never moved out and dropped after it.
-    ring: Ring<'static>,
-    clock: Ticker<'static>,
-    kind: WriterKind,
-    /// Whether the hot path may write here.
-    is_plain: bool,
-    _mapping: Arc<Mapping>,
-    /// Where a `counter` clock counts: the first buffer's memory.
-    counter: Arc<Mapping>,
-    /// The buffer that this process was told of next: not always the one that is written once this one is retired.
-    next: OnceLock<Arc<Buffer>>,
-}
 
 impl Writer {
     /// Where the hot path's assembly finds the number.
@@ -314,20 +162,63 @@ impl Writer {
         since: Since,
         spot: *const (),
     ) -> Result<(), Refused> {
-        const { assert!(write::is_plain(N)) };
-        if route.word == TOP && since.clock == ClockId::Cycles && !self.is_off_here() {
-            let words = in_registers_since(payload, since.ticks, since.mult);
-            // SAFETY: 1. As the caller says. 2. They are this payload's.
-            match unsafe { self.write_plain::<N, true>(spot.cast(), words) } {
-                Plain::Committed => return Ok(()),
-                Plain::CommittedForSleepers => {
-                    self.wake_sleepers();
-                    return Ok(());
-                }
-                Plain::Not => {}
-            }
+        // SAFETY: 1. As the caller says.
+        if unsafe { self.try_since_to_by(route, payload, since, spot) } {
+            return Ok(());
         }
         self.write_since_again(route, payload, since)
+    }
+
+    /// The hot path of [`write_since_to_by`](Self::write_since_to_by) alone: `false` where there is none now, and nothing was
+    /// written.
+    ///
+    /// # Safety
+    /// 1. The spot is the calling thread's.
+    #[doc(hidden)]
+    #[inline(always)]
+    pub unsafe fn try_since_to_by<const N: usize>(
+        &self,
+        route: Route,
+        payload: &[u8; N],
+        since: Since,
+        spot: *const (),
+    ) -> bool {
+        const { assert!(write::is_plain(N)) };
+        if route.word != TOP || since.clock != ClockId::Cycles || self.is_off_here() {
+            return false;
+        }
+        let words = in_registers_since(payload, since.ticks, since.mult);
+        // SAFETY: 1. As the caller says. 2. They are this payload's.
+        self.is_written(unsafe { self.write_plain::<N, true>(spot.cast(), words) })
+    }
+
+    /// The hot path of [`write_array_to_by`](Self::write_array_to_by) alone, as above.
+    ///
+    /// # Safety
+    /// 1. The spot is the calling thread's.
+    #[doc(hidden)]
+    #[inline(always)]
+    pub unsafe fn try_array_to_by<const N: usize>(
+        &self,
+        route: Route,
+        payload: &[u8; N],
+        spot: *const (),
+    ) -> bool {
+        const { assert!(write::is_plain(N)) };
+        if route.word != TOP || self.is_off_here() {
+            return false;
+        }
+        // SAFETY: 1. As the caller says. 2. They are this payload's.
+        self.is_written(unsafe { self.write_plain::<N, false>(spot.cast(), in_registers(payload)) })
+    }
+
+    /// Whether the hot path has written; wakes those who sleep until something is.
+    #[inline(always)]
+    fn is_written(&self, plain: Plain) -> bool {
+        if matches!(plain, Plain::CommittedForSleepers) {
+            self.wake_sleepers();
+        }
+        !matches!(plain, Plain::Not)
     }
 
     /// As [`write_since_to`](Self::write_since_to), where the hot path is none.
@@ -772,145 +663,4 @@ impl Writer {
         lane.add(Arc::new(mapping));
         Ok(())
     }
-}
-
-impl Buffer {
-    fn new(mapping: Arc<Mapping>, counter: Arc<Mapping>) -> Self {
-        // SAFETY: the memory stays mapped as long as the `Arc` beside this borrow, which is private here.
-        let ring = unsafe { extend(mapping.ring()) };
-        // SAFETY: as above.
-        let count = unsafe { extend(counter.ring()) };
-        let clock = ClockId::from_number(ring.meta().clock.id.load(Relaxed)).unwrap_or(ClockId::Mono);
-        let absolute = ring.meta().switches.state.load(Relaxed) & state::ABSOLUTE != 0;
-        let kind = WriterKind::from_number(ring.meta().identity.writer_kind.load(Relaxed));
-        Self {
-            is_plain: clock == ClockId::Cycles && kind == Some(WriterKind::Rseq) && !absolute,
-            ring,
-            clock: Ticker::new(clock, &count.meta().writer.counter),
-            kind: kind.unwrap_or(WriterKind::Locked),
-            _mapping: mapping,
-            counter,
-            next: OnceLock::new(),
-        }
-    }
-
-    /// All rounds of one event, under the lock.
-    fn append_locked(&self, steps: &impl rseq::Sections, cpu: u32, payload: &[u8]) -> Result<(), Refused> {
-        let Some(_held) = lock::acquire(&self.ring.meta().writer.lock) else { return self.refuse() };
-        for _ in 0..LOCKED_ROUNDS {
-            if let Step::Written = self.append(steps, cpu, payload)? {
-                return Ok(());
-            }
-        }
-        self.refuse()
-    }
-
-    /// This one, and those that were added behind it.
-    fn and_behind(&self) -> impl Iterator<Item = &Self> {
-        std::iter::successors(Some(self), |buffer| buffer.next.get().map(|next| &**next))
-    }
-
-    fn is_retired(&self) -> bool {
-        retire::is_retired(&self.ring) == Ok(true)
-    }
-
-    fn is_recording(&self) -> bool {
-        // SeqCst: see `Writer::catch_up`. No hot path asks here.
-        self.ring.meta().switches.state.load(SeqCst) & state::OFF == 0
-    }
-
-    /// One round; wakes whom it concerns.
-    fn append(&self, sections: &impl rseq::Sections, cpu: u32, payload: &[u8]) -> Result<Step, Refused> {
-        if !self.is_recording() {
-            return Err(if self.is_retired() { Refused::Retired } else { Refused::Off });
-        }
-        let step = write::append(&self.ring, sections, cpu, &self.clock, payload);
-        wake::look(&self.ring, step);
-        if step == Err(Refused::Full) {
-            self.ring.meta().writer.dropped.fetch_add(1, Relaxed);
-        }
-        step
-    }
-
-    /// Counts an event that could not wait for the lock.
-    fn refuse(&self) -> Result<(), Refused> {
-        self.ring.meta().writer.refused.fetch_add(1, Relaxed);
-        Err(Refused::Busy)
-    }
-}
-
-/// Forgets how long a ring is borrowed.
-///
-/// # Safety
-/// The mapping outlives every use of the result.
-unsafe fn extend(ring: Ring<'_>) -> Ring<'static> {
-    // SAFETY: only the lifetime changes, and the caller answers for it.
-    unsafe { std::mem::transmute::<Ring<'_>, Ring<'static>>(ring) }
-}
-
-/// Where the calling thread ran a moment ago.
-fn current_cpu() -> u32 {
-    u32::try_from(rustix::thread::sched_getcpu()).unwrap_or(u32::MAX)
-}
-
-/// Keeps the calling thread on one CPU, and gives it its freedom back.
-#[derive(Debug)]
-pub(crate) struct Pin {
-    before: rustix::thread::CpuSet,
-}
-
-impl Pin {
-    /// `None` where the thread may not run there, or the kernel does not let it choose.
-    pub(crate) fn to(cpu: u32) -> Option<Self> {
-        let before = rustix::thread::sched_getaffinity(None).ok()?;
-        let mut only = rustix::thread::CpuSet::new();
-        only.set(cpu as usize);
-        rustix::thread::sched_setaffinity(None, &only).ok()?;
-        let pin = Self { before };
-        (thread::cpu() == cpu).then_some(pin)
-    }
-}
-
-impl Drop for Pin {
-    fn drop(&mut self) {
-        // If its CPUs are gone meanwhile, the kernel has already chosen others.
-        let _ = rustix::thread::sched_setaffinity(None, &self.before);
-    }
-}
-
-/// An event being built: zeros at first. [`commit`](Self::commit) writes it; dropped, it never was.
-#[derive(Debug)]
-#[must_use = "an event that is not committed never was"]
-pub struct Reservation<'w, const CAPACITY: usize> {
-    writer: &'w Writer,
-    len: usize,
-    /// The first `len` are initialised.
-    bytes: [MaybeUninit<u8>; CAPACITY],
-}
-
-impl<const CAPACITY: usize> Reservation<'_, CAPACITY> {
-    /// The event's bytes.
-    #[must_use]
-    pub fn bytes(&mut self) -> &mut [u8] {
-        // SAFETY: `reserve` initialised the first `len`, and `truncate` only makes it less.
-        unsafe { self.bytes[..self.len].assume_init_mut() }
-    }
-
-    /// Makes the event shorter, when it turned out so.
-    pub fn truncate(&mut self, len: usize) {
-        self.len = self.len.min(len);
-    }
-
-    /// Writes the event.
-    ///
-    /// # Errors
-    /// As [`Writer::write`].
-    #[inline]
-    pub fn commit(self) -> Result<(), Refused> {
-        // SAFETY: as in `bytes`.
-        self.writer.write(unsafe { self.bytes[..self.len].assume_init_ref() })
-    }
-
-    /// Drops the event, as not committing it does.
-    pub fn discard(self) {}
 }

@@ -3,126 +3,35 @@
 //! An application that traces itself needs nothing but a `Host`: no socket, no other process. To let others
 //! attach, it [serves](crate::serve) a Unix socket.
 
-use crate::clock::{self, ClockId, Conversion, Pair};
+mod buffer;
+mod config;
+mod error;
+
+pub(crate) use buffer::Buffer;
+pub use config::{Config, Mode};
+pub use error::HostError;
+
+use crate::clock::{self, ClockId, Pair};
 use crate::event::registry::{Event, RegisterError};
 use crate::files::Files;
 use crate::instance::common::Common;
 use crate::lane::Lane;
 use crate::map::{self, Access, MapError, Mapping};
-use crate::ring::snapshot::Copying;
-use crate::ring::swap::{Handed, Reader as Swapper};
-use crate::ring::{Corrupt, recover, renumber, reset, retire, watermark};
-use crate::rseq::{self, Area, lock, portable::Pinned};
+use crate::ring::swap::Handed;
+use crate::ring::{Corrupt, retire, watermark};
 use crate::stats::Stats;
-use crate::writer::{self, OnBoard, Pin, Writer};
+use crate::writer::{self, OnBoard, Writer};
 use crate::{cpus, snapshot, wake};
 use ringtap_abi::Geometry;
 use ringtap_abi::control::request::{NEWEST, OLDEST};
 use ringtap_abi::meta::{Mention, Rank, WriterKind, state};
-use ringtap_abi::switchboard::CpuWords;
-use ringtap_abi::switchboard::TOP;
-use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::{Path, PathBuf};
+use ringtap_abi::switchboard::{CpuWords, TOP};
+use rustix::fd::OwnedFd;
+use std::path::Path;
 use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
-
-/// What happens when a ring is full.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Mode {
-    /// The oldest events are overwritten: a flight recorder.
-    #[default]
-    Overwrite,
-    /// New events are refused and counted as dropped (the kernel's `overwrite=0`).
-    Discard,
-}
-
-/// How an instance's buffers are made.
-#[derive(Clone, Debug)]
-pub struct Config {
-    /// Bytes of a sub-buffer: a power of two from 4 KiB to 512 KiB.
-    pub subbuf_size: u32,
-    /// Sub-buffers in each CPU's ring, the reader page not counted: 2 to 65,535.
-    pub ring_subbufs: u32,
-    /// What happens when a ring is full.
-    pub mode: Mode,
-    /// The clock that stamps events; `None`: the cheapest that converts to `CLOCK_MONOTONIC`.
-    pub clock: Option<ClockId>,
-    /// Puts an absolute time before each event, as the kernel's `timestamp_mode` absolute does.
-    pub absolute_stamps: bool,
-    /// How writers exclude each other; `None`: restartable sequences where this process has them.
-    pub writer: Option<WriterKind>,
-    /// How full a buffer is when readers are woken, in percent; 0: at any event.
-    pub buffer_percent: u8,
-    /// Starts with recording off.
-    pub off: bool,
-    /// Where the buffers are kept as files, which outlive the host, all its writers and, where the file system is in
-    /// memory that does (or on a disk that was synced), the machine's reset: see [`recover`](crate::recover). What the last
-    /// host left there moves to the folder `last` in it. `None`: in memory alone. Such buffers cannot be resized.
-    pub directory: Option<PathBuf>,
-}
-
-impl Default for Config {
-    /// As the kernel's: 1,408 KiB for each CPU in pages of 4 KiB, overwriting, readers woken at half.
-    fn default() -> Self {
-        Self {
-            subbuf_size: 4096,
-            ring_subbufs: 354,
-            mode: Mode::default(),
-            clock: None,
-            absolute_stamps: false,
-            writer: None,
-            buffer_percent: 50,
-            off: false,
-            directory: None,
-        }
-    }
-}
-
-/// Why the host could not do what it was asked.
-#[derive(Debug, thiserror::Error)]
-pub enum HostError {
-    /// The memory could not be made.
-    #[error(transparent)]
-    Map(#[from] MapError),
-    /// The CPUs of this machine are not known.
-    #[error("failed to find this machine's CPUs (is /sys mounted?)")]
-    Cpus(#[source] std::io::Error),
-    /// There is no buffer for this CPU.
-    #[error("there is no buffer for CPU {0}: see /sys/devices/system/cpu/possible")]
-    NoSuchCpu(u32),
-    /// A percentage above 100.
-    #[error("a buffer cannot be {0} percent full: use 0 to 100")]
-    Percent(u64),
-    /// A word in shared memory cannot be true.
-    #[error("the memory of CPU {0}'s buffer is damaged: a writer has scribbled on it; restart the host")]
-    Damaged(u32),
-    /// Writers kept a buffer so busy that it could not be emptied.
-    #[error("failed to reset the buffer of CPU {0}: its writers leave no chance; switch recording off first")]
-    Busy(u32),
-    /// The buffer's CPU is not for this process, so that nothing can be done there between its writers' events.
-    #[error(
-        "this process may not run on CPU {0}, and so cannot resize its buffer: resize it from outside the cpuset"
-    )]
-    Unreachable(u32),
-    /// The buffers are files.
-    #[error("persistent buffers cannot be resized: start a new host with other sizes")]
-    Persistent,
-    /// The clock counts events in the buffers' memory.
-    #[error("buffers with the clock `counter` cannot be resized: set another clock first")]
-    Counter,
-    /// Another reader consumes the buffer.
-    #[error(
-        "the buffer of CPU {cpu} is being consumed by process {pid}: end it, or follow without consuming, as `ringtap stream --attach` does"
-    )]
-    Claimed {
-        /// The buffer's CPU.
-        cpu: u32,
-        /// The process that reads it.
-        pid: u32,
-    },
-}
 
 /// How a wait ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -162,15 +71,6 @@ struct Instance {
     /// Where persistent buffers are.
     files: Option<Files>,
     resizing: Mutex<()>,
-}
-
-#[derive(Debug)]
-pub(crate) struct Buffer {
-    cpu: u32,
-    fd: Arc<OwnedFd>,
-    read_only: Arc<OwnedFd>,
-    mapping: Arc<Mapping>,
-    reader: Mutex<Swapper>,
 }
 
 /// The right to consume a CPU's buffer, which one reader at a time has. Dropped, it is given back.
@@ -329,7 +229,7 @@ impl Host {
     ) -> Result<Self, HostError> {
         let writers = lanes.iter().map(Lane::mappings).collect();
         let newest: Vec<_> = lanes.iter().map(Lane::newest).collect();
-        let first = newest.first().map(|buffer| buffer.mapping.ring().meta().clock.id.load(Relaxed));
+        let first = newest.first().map(|buffer| buffer.mapping().ring().meta().clock.id.load(Relaxed));
         let clock = first.and_then(ClockId::from_number).ok_or(HostError::Damaged(0))?;
         let calibrated = Some((Pair::now(clock), Instant::now()));
         let places: Vec<_> = newest.iter().map(|buffer| buffer.file()).collect();
@@ -352,7 +252,7 @@ impl Host {
     /// How buffers like these are made.
     pub(crate) fn stated_config(&self) -> Config {
         let buffers = self.buffers();
-        let ring = buffers[0].mapping.ring();
+        let ring = buffers[0].mapping().ring();
         let bits = ring.meta().switches.state.load(Relaxed);
         Config {
             subbuf_size: ring.geometry().subbuf_size(),
@@ -381,7 +281,7 @@ impl Host {
 
     #[cfg(test)]
     pub(crate) fn mappings(&self) -> Vec<Arc<Mapping>> {
-        self.buffers().iter().map(|buffer| Arc::clone(&buffer.mapping)).collect()
+        self.buffers().iter().map(|buffer| Arc::clone(buffer.mapping())).collect()
     }
 
     pub(crate) fn common(&self) -> &Arc<Common> {
@@ -390,7 +290,7 @@ impl Host {
 
     /// Sub-buffers of each CPU's ring.
     pub(crate) fn ring_sizes(&self) -> Vec<u32> {
-        self.buffers().iter().map(|buffer| buffer.mapping.geometry().ring_subbufs()).collect()
+        self.buffers().iter().map(|buffer| buffer.mapping().geometry().ring_subbufs()).collect()
     }
 
     /// A process that consumes one of the buffers.
@@ -404,7 +304,7 @@ impl Host {
         for (lane, writers) in self.instance.lanes.iter().zip(self.instance.writers.iter()) {
             writers.retire_all();
             for buffer in [lane.front(), lane.newest()] {
-                wake::send_away(&buffer.mapping.ring());
+                wake::send_away(&buffer.mapping().ring());
             }
         }
     }
@@ -412,7 +312,7 @@ impl Host {
     /// The CPUs that have a buffer.
     #[must_use]
     pub fn cpus(&self) -> Vec<u32> {
-        self.buffers().iter().map(|buffer| buffer.cpu).collect()
+        self.buffers().iter().map(|buffer| buffer.cpu()).collect()
     }
 
     /// The clock that stamps events.
@@ -441,7 +341,7 @@ impl Host {
         for lane in &self.instance.lanes {
             // No resize copies the old state meanwhile.
             let chain = lane.chain();
-            let ring = chain.newest().mapping.ring();
+            let ring = chain.newest().mapping().ring();
             let state = &ring.meta().switches.state;
             // Relaxed: the writer that turns a page just now may follow either.
             match mode {
@@ -472,7 +372,7 @@ impl Host {
     /// [`HostError::NoSuchCpu`], [`HostError::Percent`], [`HostError::Damaged`].
     pub fn wait(&self, cpu: u32, percent: u8, timeout: Option<Duration>) -> Result<Waited, HostError> {
         let buffer = self.lane(cpu)?.front();
-        let ring = buffer.mapping.ring();
+        let ring = buffer.mapping().ring();
         wake::wait(&ring, timeout, || self.arm(cpu, percent))
     }
 
@@ -482,7 +382,7 @@ impl Host {
             return Err(HostError::Percent(percent.into()));
         }
         let buffer = self.lane(cpu)?.front();
-        let (ring, reader) = (buffer.mapping.ring(), buffer.reader());
+        let (ring, reader) = (buffer.mapping().ring(), buffer.reader());
         let armed = || {
             // Of a buffer that was replaced, the end is news, too.
             if retire::is_retired(&ring)? || watermark::is_reached(&ring, &reader, percent)? {
@@ -500,7 +400,7 @@ impl Host {
     /// [`HostError::NoSuchCpu`].
     pub fn wake_all(&self, cpu: u32) -> Result<(), HostError> {
         let buffer = self.lane(cpu)?.front();
-        wake::send_away(&buffer.mapping.ring());
+        wake::send_away(&buffer.mapping().ring());
         Ok(())
     }
 
@@ -527,7 +427,7 @@ impl Host {
 
     /// A number for a buffer that is to follow this one, or for the first: no other of its CPU ever had it.
     pub(crate) fn new_ordinal(&self, buffer: &Buffer) -> u32 {
-        match self.words(buffer.cpu) {
+        match self.words(buffer.cpu()) {
             Some(words) => new_ordinal(words),
             // Nobody else makes buffers here.
             None => buffer.rank().ordinal.wrapping_add(1),
@@ -538,7 +438,7 @@ impl Host {
     pub(crate) fn publish_newest(&self, instance: usize) {
         let is_noted = self.instance.bit == Some(instance);
         for buffer in self.buffers() {
-            let Some(words) = self.instance.common.board().cpu(instance, buffer.cpu) else { continue };
+            let Some(words) = self.instance.common.board().cpu(instance, buffer.cpu()) else { continue };
             let ordinal = buffer.rank().ordinal;
             // Else it may have been told already.
             if Mention::unpack(words.newest.load(Relaxed)).ordinal != ordinal {
@@ -550,7 +450,7 @@ impl Host {
     /// Says on the switchboard that this buffer is written from now on.
     pub(crate) fn set_newest(&self, buffer: &Buffer) {
         let mention = Mention { ordinal: buffer.rank().ordinal, is_told: false };
-        self.words(buffer.cpu).into_iter().for_each(|words| words.newest.store(mention.pack(), Relaxed));
+        self.words(buffer.cpu()).into_iter().for_each(|words| words.newest.store(mention.pack(), Relaxed));
     }
 
     /// Switches recording on or off, for all writers at once.
@@ -561,7 +461,7 @@ impl Host {
             writers.switch_recording(on);
             if !on {
                 // As in the kernel: nothing more will come, so nobody waits for it.
-                wake::send_away(&chain.front().mapping.ring());
+                wake::send_away(&chain.front().mapping().ring());
             }
         }
     }
@@ -570,7 +470,7 @@ impl Host {
     #[must_use]
     pub fn is_recording(&self) -> bool {
         let off = |buffer: &Arc<Buffer>| {
-            buffer.mapping.ring().meta().switches.state.load(Relaxed) & state::OFF != 0
+            buffer.mapping().ring().meta().switches.state.load(Relaxed) & state::OFF != 0
         };
         !self.buffers().iter().any(off)
     }
@@ -664,12 +564,12 @@ impl Host {
 
     /// A descriptor of the buffer that is read, which can be mapped read-only and nothing else.
     pub(crate) fn read_only(&self, cpu: u32) -> Result<Arc<OwnedFd>, HostError> {
-        Ok(Arc::clone(&self.lane(cpu)?.front().read_only))
+        Ok(self.lane(cpu)?.front().memory())
     }
 
     /// As [`read_only`](Self::read_only), for the consuming reader.
     pub(crate) fn memory_for_consumer(&self, cpu: u32) -> Result<Arc<OwnedFd>, HostError> {
-        Ok(Arc::clone(&self.lane(cpu)?.chain().tell().read_only))
+        Ok(self.lane(cpu)?.chain().tell().memory())
     }
 
     /// A descriptor of the buffer that is written, which can be mapped read-write; or of the one that is about to follow
@@ -681,9 +581,9 @@ impl Host {
         if Arc::ptr_eq(buffer, chain.newest()) {
             self.words(cpu).into_iter().for_each(|words| note_told(&words.newest));
         } else if chain.is_pending(buffer) {
-            note_told(&chain.newest().mapping.ring().meta().chain.next);
+            note_told(&chain.newest().mapping().ring().meta().chain.next);
         }
-        Ok(Arc::clone(&buffer.fd))
+        Ok(buffer.writable())
     }
 
     /// A descriptor as [`read_only`](Self::read_only)'s of the buffer behind the one of this inode, or of the same where
@@ -695,7 +595,7 @@ impl Host {
             NEWEST => chain.newest(),
             known => chain.after(known),
         };
-        Ok(Arc::clone(&buffer.read_only))
+        Ok(buffer.memory())
     }
 
     /// Draws the line from ticks to nanoseconds anew where the last one is old.
@@ -708,7 +608,7 @@ impl Host {
         let now = Pair::now(self.instance.clock);
         if let Some(line) = now.line_from(before) {
             for buffer in self.buffers() {
-                buffer.mapping.ring().meta().clock.store(line);
+                buffer.mapping().ring().meta().clock.store(line);
             }
         }
         *calibrated = Some((now, Instant::now()));
@@ -716,7 +616,7 @@ impl Host {
 
     /// The buffer's memory.
     pub(crate) fn mapping(&self, cpu: u32) -> Result<Arc<Mapping>, HostError> {
-        Ok(Arc::clone(&self.lane(cpu)?.front().mapping))
+        Ok(Arc::clone(&self.lane(cpu)?.front().mapping()))
     }
 
     /// Where the buffers' list is: two handles of the same say the same.
@@ -771,7 +671,7 @@ fn keep_tasks(files: Option<&Files>, common: &Common) -> Result<(), HostError> {
 
 /// Lanes that begin with these buffers.
 fn lanes(buffers: Vec<Arc<Buffer>>, on_board: &OnBoard) -> (Vec<Lane>, Arc<[writer::Lane]>) {
-    let mappings = buffers.iter().map(|buffer| Arc::clone(&buffer.mapping)).collect();
+    let mappings = buffers.iter().map(|buffer| Arc::clone(buffer.mapping())).collect();
     (buffers.into_iter().map(Lane::new).collect(), writer::lanes(mappings, Some(on_board)))
 }
 
@@ -788,205 +688,4 @@ fn note_told(mention: &AtomicU64) {
 
 fn on_board(common: &Common, instance: usize) -> OnBoard {
     OnBoard { board: Arc::clone(common.board()), instance }
-}
-
-impl Buffer {
-    fn new(
-        geometry: Geometry,
-        cpu: u32,
-        files: Option<&Files>,
-        config: &Config,
-        clock: ClockId,
-        conversion: Conversion,
-    ) -> Result<Self, HostError> {
-        let (fd, mapping) = match files {
-            Some(files) => map::create_file(&files.buffer(cpu), geometry, cpu)?,
-            None => map::create(geometry, cpu)?,
-        };
-        let ring = mapping.ring();
-        let default = if rseq::available() { WriterKind::Rseq } else { WriterKind::Locked };
-        ring.meta().identity.writer_kind.store(config.writer.unwrap_or(default) as u32, Relaxed);
-        ring.meta().clock.id.store(clock as u32, Relaxed);
-        ring.meta().clock.store(conversion);
-        let mut bits = 0;
-        bits |= if config.off { state::OFF } else { 0 };
-        bits |= if config.mode == Mode::Discard { state::DISCARD } else { 0 };
-        bits |= if config.absolute_stamps { state::ABSOLUTE } else { 0 };
-        ring.meta().switches.state.store(bits, Relaxed);
-        let reader = Swapper::new(&ring);
-        Self::with_reader(cpu, fd, mapping, reader)
-    }
-
-    /// The CPU whose ring this is.
-    pub(crate) fn cpu(&self) -> u32 {
-        self.cpu
-    }
-
-    pub(crate) fn mapping(&self) -> &Arc<Mapping> {
-        &self.mapping
-    }
-
-    /// A descriptor that can be mapped read-only and nothing else.
-    pub(crate) fn memory(&self) -> Arc<OwnedFd> {
-        Arc::clone(&self.read_only)
-    }
-
-    pub(crate) fn descriptor(&self) -> BorrowedFd<'_> {
-        self.fd.as_fd()
-    }
-
-    pub(crate) fn file(&self) -> map::File {
-        self.mapping.file()
-    }
-
-    /// See [`Mapping::give_back`].
-    pub(crate) fn give_back(&self) {
-        self.mapping.give_back(self.fd.as_fd());
-    }
-
-    /// Memory of the same kind, empty and switched off.
-    fn blank(&self, geometry: Geometry) -> Result<(OwnedFd, Mapping), HostError> {
-        let (fd, mapping) = map::create(geometry, self.cpu)?;
-        let (from, ring) = (self.mapping.ring(), mapping.ring());
-        let (from, to) = (from.meta(), ring.meta());
-        to.identity.writer_kind.store(from.identity.writer_kind.load(Relaxed), Relaxed);
-        to.clock.id.store(from.clock.id.load(Relaxed), Relaxed);
-        if let Some(conversion) = from.clock.load() {
-            to.clock.store(conversion);
-        }
-        to.switches.state.store(from.switches.state.load(Relaxed) | state::OFF, Relaxed);
-        Ok((fd, mapping))
-    }
-
-    fn with_reader(
-        cpu: u32,
-        fd: OwnedFd,
-        mapping: impl Into<Arc<Mapping>>,
-        reader: Swapper,
-    ) -> Result<Self, HostError> {
-        let read_only = map::read_only(fd.as_fd())?;
-        let (mapping, reader) = (mapping.into(), Mutex::new(reader));
-        Ok(Self { cpu, fd: Arc::new(fd), read_only: Arc::new(read_only), mapping, reader })
-    }
-
-    /// An empty buffer of the same sizes, switched off.
-    pub(crate) fn emptied(&self) -> Result<Self, HostError> {
-        self.empty(self.mapping.geometry())
-    }
-
-    /// An empty buffer of these sizes, switched off.
-    pub(crate) fn empty(&self, geometry: Geometry) -> Result<Self, HostError> {
-        let (fd, mapping) = self.blank(geometry)?;
-        let reader = Swapper::new(&mapping.ring());
-        Self::with_reader(self.cpu, fd, mapping, reader)
-    }
-
-    /// A copy of what the buffer holds now, switched off, and retired where another one is to follow it. `pace` is called
-    /// behind each page.
-    pub(crate) fn copied(
-        &self,
-        is_followed: bool,
-        mut pace: impl FnMut(&Copying<'_, '_>),
-    ) -> Result<Self, HostError> {
-        let (fd, mapping) = self.blank(self.mapping.geometry())?;
-        let ring = self.mapping.ring();
-        let mut copy = || {
-            // While the lock is held nothing is handed out.
-            let mut copying = Copying::begin(ring, &self.reader(), mapping.ring())?;
-            while copying.step()? {
-                pace(&copying);
-            }
-            copying.finish(is_followed)
-        };
-        let reader = copy().map_err(|Corrupt| HostError::Damaged(self.cpu))?;
-        Self::with_reader(self.cpu, fd, mapping, reader)
-    }
-
-    /// A dead host's buffer, with all that its consuming reader had not been given.
-    pub(crate) fn adopt(cpu: u32, fd: OwnedFd, mapping: Arc<Mapping>) -> Result<Self, HostError> {
-        if mapping.ring().meta().identity.cpu.load(Relaxed) != cpu {
-            return Err(HostError::NoSuchCpu(cpu));
-        }
-        let reader = recover::reader(&mapping.ring()).map_err(|Corrupt| HostError::Damaged(cpu))?;
-        Self::with_reader(cpu, fd, mapping, reader)
-    }
-
-    /// Its place among those that followed each other.
-    pub(crate) fn rank(&self) -> Rank {
-        Rank::unpack(self.mapping.ring().meta().chain.rank.load(Relaxed))
-    }
-
-    pub(crate) fn set_rank(&self, rank: Rank) {
-        self.mapping.ring().meta().chain.rank.store(rank.pack(), Relaxed);
-    }
-
-    /// Which buffer is to follow this one.
-    pub(crate) fn next(&self) -> Mention {
-        Mention::unpack(self.mapping.ring().meta().chain.next.load(Relaxed))
-    }
-
-    /// Says which buffer is to follow this one, of which nobody was told yet.
-    pub(crate) fn set_next(&self, next: &Self) {
-        let mention = Mention { ordinal: next.rank().ordinal, is_told: false };
-        // Relaxed: writers look here once they have seen the mark in the tail, which comes later (E2).
-        self.mapping.ring().meta().chain.next.store(mention.pack(), Relaxed);
-    }
-
-    /// What the consuming reader holds. A panic of another thread changes nothing about what it says.
-    pub(crate) fn reader(&self) -> MutexGuard<'_, Swapper> {
-        self.reader.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// See [`Host::renumber`].
-    pub(crate) fn renumber(&self) -> Result<bool, HostError> {
-        let (ring, mut reader) = (self.mapping.ring(), self.reader());
-        let Some(_pin) = Pin::to(self.cpu) else { return Ok(false) };
-        let kind = WriterKind::from_number(ring.meta().identity.writer_kind.load(Relaxed));
-        let done = match (kind, Area::of_thread()) {
-            #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
-            (Some(WriterKind::Rseq), Some(area)) => {
-                renumber::renumber(&ring, &mut reader, &rseq::native::Rseq(area), self.cpu)
-            }
-            _ => {
-                // A writer that stopped has it: it gives no chance to.
-                let Some(held) = lock::acquire(&ring.meta().writer.lock) else { return Ok(false) };
-                let done = renumber::renumber(&ring, &mut reader, &Pinned(self.cpu), self.cpu);
-                drop(held);
-                done
-            }
-        };
-        done.map_err(|Corrupt| HostError::Damaged(self.cpu))
-    }
-
-    pub(crate) fn reset(&self) -> Result<(), HostError> {
-        let (ring, mut reader) = (self.mapping.ring(), self.reader());
-        // Turning a page is the writers' business: it is done as one of them, on their CPU.
-        let Some(_pin) = Pin::to(self.cpu) else {
-            // The CPU is offline, or not for this process.
-            return reset::drain(&ring, &mut reader).map_err(|Corrupt| HostError::Damaged(self.cpu));
-        };
-        let kind = WriterKind::from_number(ring.meta().identity.writer_kind.load(Relaxed));
-        let done = match (kind, Area::of_thread()) {
-            #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
-            (Some(WriterKind::Rseq), Some(area)) => {
-                reset::reset(&ring, &mut reader, &rseq::native::Rseq(area), self.cpu)
-            }
-            _ => Ok(false),
-        };
-        let done = match done {
-            // No sections here; or somebody holds the lock, who may be dead, and then nobody's section commits.
-            Ok(false) => {
-                let held = lock::acquire(&ring.meta().writer.lock).ok_or(HostError::Busy(self.cpu))?;
-                let done = reset::reset(&ring, &mut reader, &Pinned(self.cpu), self.cpu);
-                drop(held);
-                done
-            }
-            done => done,
-        };
-        match done {
-            Ok(true) => Ok(()),
-            Ok(false) => Err(HostError::Busy(self.cpu)),
-            Err(Corrupt) => Err(HostError::Damaged(self.cpu)),
-        }
-    }
 }
