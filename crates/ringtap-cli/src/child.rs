@@ -107,9 +107,9 @@ impl Running {
         let Some(signal) = signals.take().and_then(Signal::from_named_raw) else { return self.explain() };
         match self.asked {
             Some(last) if last.elapsed() < ONE_WISH => return,
-            Some(_) if self.was_asked_by_term => self.send(Signal::KILL),
+            Some(_) if self.was_asked_by_term => self.send_to_all(Signal::KILL),
             Some(_) if signal != Signal::TERM => {
-                self.send(Signal::TERM);
+                self.send_to_all(Signal::TERM);
                 self.was_asked_by_term = true;
             }
             _ => {
@@ -155,6 +155,16 @@ impl Running {
         true
     }
 
+    /// Sends a signal to the command and all that descend from it: who insists does not mean a shell alone.
+    fn send_to_all(&self, signal: Signal) {
+        let descendants = descendants(self.id());
+        self.send(signal);
+        for pid in descendants {
+            // One that ended meanwhile has left its number to nobody yet: numbers go round.
+            let _ = rustix::process::kill_process(pid, signal);
+        }
+    }
+
     fn send(&self, signal: Signal) {
         // Not reaped yet, so the pid is still its own; one that has ended takes no signal, and need not.
         let _ = rustix::process::kill_process(self.pid(), signal);
@@ -164,14 +174,34 @@ impl Running {
 impl Drop for Running {
     fn drop(&mut self) {
         if let Ok(None) = self.ended() {
-            self.send(Signal::TERM);
+            self.send_to_all(Signal::TERM);
             self.send(Signal::CONT);
             if !self.ends() {
-                self.send(Signal::KILL);
+                self.send_to_all(Signal::KILL);
                 let _ = self.child.wait();
             }
         }
     }
+}
+
+/// The processes that descend from one that lives, as far as none in between has ended.
+fn descendants(of: u32) -> Vec<Pid> {
+    let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let pids = processes.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    let parents: Vec<(u32, u32)> = pids.filter_map(|pid| Some((pid, parent(pid)?))).collect();
+    let mut found = vec![of];
+    let mut at = 0;
+    while let Some(&parent) = found.get(at) {
+        found.extend(parents.iter().filter(|(_, its)| *its == parent).map(|(pid, _)| *pid));
+        at += 1;
+    }
+    found.into_iter().skip(1).filter_map(|pid| Pid::from_raw(i32::try_from(pid).ok()?)).collect()
+}
+
+fn parent(pid: u32) -> Option<u32> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // "PID (NAME) STATE PARENT ...": the name may hold anything.
+    stat.rsplit_once(") ")?.1.split(' ').nth(1)?.parse().ok()
 }
 
 /// A process of our group that nothing wakes.
@@ -274,6 +304,25 @@ mod tests {
         rustix::process::kill_process(pid, Signal::STOP).unwrap();
         drop(stopped);
         assert!(rustix::process::test_kill_process(pid).is_err(), "ended and reaped");
+    }
+
+    #[test]
+    fn who_insists_ends_what_a_shell_started_too() {
+        let mut child = Command::new("sh")
+            .args(["-c", "trap '' INT; sleep 600 & echo $!; wait"])
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut said = String::new();
+        let mut lines = io::BufReader::new(child.stdout.take().unwrap());
+        io::BufRead::read_line(&mut lines, &mut said).unwrap();
+        let sleep = Pid::from_raw(said.trim().parse().unwrap()).unwrap();
+        let running = Running::new(child, None);
+        assert_eq!(descendants(running.id()), [sleep]);
+        running.send_to_all(Signal::KILL);
+        drop(running);
+        // It was the other end of the pipe's last owner.
+        assert_eq!(io::Read::read_to_end(&mut lines, &mut Vec::new()).unwrap(), 0);
     }
 
     #[test]

@@ -28,6 +28,15 @@ struct Appended {
     file: File,
     /// The highest id of the events in it.
     last: Option<u16>,
+    /// Whether it outlives a reset of the machine, once its length does.
+    is_dax: bool,
+}
+
+impl Appended {
+    fn new(file: File, last: Option<u16>) -> Self {
+        let is_dax = map::is_dax(&file);
+        Self { file, last, is_dax }
+    }
 }
 
 impl Files {
@@ -52,7 +61,7 @@ impl Files {
         let path = folder.join(EVENTS);
         let file = OpenOptions::new().append(true).create_new(true).mode(0o600).open(&path);
         let file = file.map_err(failed("make the file", &path))?;
-        Ok(Self { folder: folder.to_owned(), _lock: lock, events: Mutex::new(Appended { file, last: None }) })
+        Ok(Self { folder: folder.to_owned(), _lock: lock, events: Mutex::new(Appended::new(file, None)) })
     }
 
     /// Takes the directory of a host that was killed, to go on with the buffers that are in it. `None` where these files
@@ -67,7 +76,7 @@ impl Files {
         file.set_len(whole as u64).ok()?;
         let last = events.iter().map(|event| event.id).max();
         let files =
-            Self { folder: folder.to_owned(), _lock: lock, events: Mutex::new(Appended { file, last }) };
+            Self { folder: folder.to_owned(), _lock: lock, events: Mutex::new(Appended::new(file, last)) };
         let is_there = |(cpu, buffer): (u32, &map::File)| {
             File::open(files.buffer(cpu))
                 .is_ok_and(|file| map::File::of(file.as_fd()).is_ok_and(|it| it == *buffer))
@@ -110,6 +119,9 @@ impl Files {
             if appended.last.is_none_or(|last| event.id > last) {
                 appended.file.write_all(declaration(event).as_bytes())?;
                 appended.last = Some(event.id);
+                if appended.is_dax {
+                    appended.file.sync_data()?;
+                }
             }
         }
         Ok(())

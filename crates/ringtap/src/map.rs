@@ -284,9 +284,24 @@ pub(crate) fn is_of_huge_pages(fd: impl AsFd) -> Result<bool, Errno> {
     Ok(rustix::fs::fstatfs(fd)?.f_type == HUGETLBFS)
 }
 
-/// Makes a file's blocks.
+/// Whether a file is memory that keeps its contents when the machine is reset.
+pub(crate) fn is_dax(fd: impl AsFd) -> bool {
+    use rustix::fs::{AtFlags, StatxAttributes, StatxFlags, statx};
+    statx(fd, "", AtFlags::EMPTY_PATH, StatxFlags::empty())
+        .is_ok_and(|stat| stat.stx_attributes.contains(StatxAttributes::DAX))
+}
+
+/// Makes a file's blocks. In memory that outlives a reset, they are there for good: a block that was only reserved reads
+/// as zeros after the reset, whatever was stored to it, until the file system has noted that it is in use.
 pub(crate) fn reserve(fd: &OwnedFd, path: &Path, bytes: u64) -> Result<(), MapError> {
-    match rustix::fs::fallocate(fd, rustix::fs::FallocateFlags::empty(), 0, bytes) {
+    let done = rustix::fs::fallocate(fd, rustix::fs::FallocateFlags::empty(), 0, bytes).and_then(|()| {
+        if is_dax(fd) {
+            write_zeros(fd, bytes)?;
+            rustix::fs::fsync(fd)?;
+        }
+        Ok(())
+    });
+    match done {
         Ok(()) => Ok(()),
         Err(Errno::NOSPC | Errno::DQUOT | Errno::FBIG) => {
             Err(MapError::DiskFull { path: path.to_owned(), bytes })
@@ -297,6 +312,16 @@ pub(crate) fn reserve(fd: &OwnedFd, path: &Path, bytes: u64) -> Result<(), MapEr
             source: errno.into(),
         }),
     }
+}
+
+fn write_zeros(fd: &OwnedFd, bytes: u64) -> Result<(), Errno> {
+    let zeros = vec![0; 1 << 20];
+    let mut at = 0;
+    while at < bytes {
+        let len = usize::try_from(bytes - at).unwrap_or(usize::MAX).min(zeros.len());
+        at += rustix::io::pwrite(fd, &zeros[..len], at)? as u64;
+    }
+    Ok(())
 }
 
 /// Makes the memory of a buffer in a file that does not exist yet. All of its blocks are there from the start: a full

@@ -2,17 +2,21 @@
 
 use super::catalog::Catalog;
 use super::clocks::Clock;
+use super::entry::Entry;
+use super::errno::instance_errno;
 use super::errors::ErrorLog;
+use super::kept::Rule;
+use super::lane::Left;
 use super::options::{self, bit};
-use super::pipe::Left;
-use super::saved::Saver;
-use super::{Control, event_rules, mask, number, pids, rules, set_event, sizes};
-use ringtap::instance::{InstanceError, Pattern};
-use ringtap::rules::{PidList, RulesError};
-use ringtap::{Host, HostError, Mode, Writer};
+use super::saver::Saver;
+use super::uses::{Use, Uses};
+use super::{mask, number, pids, set_event};
+use ringtap::instance::Pattern;
+use ringtap::rules::PidList;
+use ringtap::{Host, Mode, Writer};
 use rustix::io::Errno;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// An instance.
@@ -26,10 +30,10 @@ pub(crate) struct Instance {
     writer: Mutex<Option<(u32, Writer)>>,
     settings: Mutex<Settings>,
     /// When the buffers were emptied last, by their clock; 0 at first. Times of `latency-format` count from there.
-    emptied: AtomicU64,
-    rules: Mutex<BTreeMap<u16, rules::Entry>>,
+    pub(super) emptied: AtomicU64,
+    rules: Mutex<BTreeMap<u16, Entry>>,
     /// Of events that are yet to be declared, too.
-    kept: Mutex<Vec<event_rules::Rule>>,
+    kept: Mutex<Vec<Rule>>,
     uses: Mutex<Uses>,
     errors: Mutex<ErrorLog>,
     /// What a closed `trace_pipe` had taken from the rings and not handed out.
@@ -46,31 +50,6 @@ struct Settings {
     cpus: BTreeSet<u32>,
 }
 
-/// What is open.
-#[derive(Debug, Default)]
-struct Uses {
-    /// All files.
-    files: usize,
-    /// Open `trace` files, by CPU; `None` is that of all.
-    traces: BTreeMap<Option<u32>, usize>,
-    /// Open `trace_pipe` files, as above; each at most once.
-    pipes: BTreeSet<Option<u32>>,
-    raw_pipes: usize,
-}
-
-/// How a file is used while it is open.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Use {
-    /// As any file: its instance stays.
-    Plain,
-    /// Its buffers are walked, and stay.
-    Trace(Option<u32>),
-    /// Its events are consumed as text.
-    Pipe(Option<u32>),
-    /// Its events are consumed as pages.
-    RawPipe,
-}
-
 /// An open file's hold on its instance; dropped, it ends.
 #[derive(Debug)]
 pub(crate) struct Hold {
@@ -80,55 +59,13 @@ pub(crate) struct Hold {
 
 impl Drop for Hold {
     fn drop(&mut self) {
-        let mut uses = self.instance.uses();
-        uses.files -= 1;
-        match self.kind {
-            Use::Plain => {}
-            Use::Trace(cpu) => {
-                if let Some(count) = uses.traces.get_mut(&cpu) {
-                    *count -= 1;
-                }
-            }
-            Use::Pipe(cpu) => {
-                uses.pipes.remove(&cpu);
-            }
-            Use::RawPipe => uses.raw_pipes -= 1,
-        }
+        self.instance.uses().end(self.kind);
     }
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     // Whatever is behind these locks is changed in one step, so a panic of another thread leaves it whole.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// The errno of a host's error.
-pub(crate) fn errno(error: &HostError) -> Errno {
-    match error {
-        HostError::Map(_) => Errno::NOMEM,
-        HostError::NoSuchCpu(_) => Errno::NODEV,
-        HostError::Percent(_) => Errno::INVAL,
-        HostError::Busy(_) | HostError::Claimed { .. } => Errno::BUSY,
-        HostError::Persistent => Errno::OPNOTSUPP,
-        _ => Errno::IO,
-    }
-}
-
-/// The errno of an instance's error.
-pub(crate) fn instance_errno(error: &InstanceError) -> Errno {
-    match error {
-        InstanceError::Name { .. } => Errno::INVAL,
-        InstanceError::Exists { .. } => Errno::EXIST,
-        InstanceError::NotFound { .. } => Errno::NOENT,
-        InstanceError::TooMany | InstanceError::TooManyAwaited => Errno::NOSPC,
-        InstanceError::Removed { .. } => Errno::NODEV,
-        InstanceError::Rules(RulesError::Program | RulesError::Shape | RulesError::Pid(_)) => Errno::INVAL,
-        InstanceError::Rules(RulesError::Forks(errno)) => *errno,
-        InstanceError::Rules(_) => Errno::NOSPC,
-        InstanceError::InUse { .. } => Errno::BUSY,
-        InstanceError::Host(error) => errno(error),
-        _ => Errno::IO,
-    }
 }
 
 impl Instance {
@@ -184,26 +121,13 @@ impl Instance {
         lock(&self.settings)
     }
 
-    fn uses(&self) -> MutexGuard<'_, Uses> {
+    pub(super) fn uses(&self) -> MutexGuard<'_, Uses> {
         lock(&self.uses)
     }
 
     /// Holds the instance for an open file.
     pub(crate) fn hold(self: &Arc<Self>, kind: Use) -> Result<Hold, Errno> {
-        let mut uses = self.uses();
-        match kind {
-            Use::Plain => {}
-            Use::Trace(cpu) => *uses.traces.entry(cpu).or_default() += 1,
-            Use::Pipe(cpu) => {
-                // One file consumes a CPU's events, and one of all CPUs excludes the others.
-                let taken = if cpu.is_none() { !uses.pipes.is_empty() } else { uses.pipes.contains(&None) };
-                if taken || !uses.pipes.insert(cpu) {
-                    return Err(Errno::BUSY);
-                }
-            }
-            Use::RawPipe => uses.raw_pipes += 1,
-        }
-        uses.files += 1;
+        self.uses().begin(kind)?;
         Ok(Hold { instance: Arc::clone(self), kind })
     }
 
@@ -278,13 +202,7 @@ impl Instance {
 
     /// Whether any file is open.
     pub(super) fn is_used(&self) -> bool {
-        self.uses().files > 0
-    }
-
-    /// Whether a `trace` file that shows this CPU (`None`: any) is open.
-    fn is_walked(&self, cpu: Option<u32>) -> bool {
-        let concerns = |of: &Option<u32>| cpu.is_none() || of.is_none() || *of == cpu;
-        self.uses().traces.iter().any(|(of, count)| *count > 0 && concerns(of))
+        self.uses().is_any()
     }
 
     /// What a closed `trace_pipe` left of a CPU's events; it is the caller's now.
@@ -299,6 +217,12 @@ impl Instance {
         }
     }
 
+    /// Forgets all that was left.
+    pub(super) fn forget_left(&self) {
+        lock(&self.left).clear();
+        lock(&self.left_text).clear();
+    }
+
     /// The text that a closed `trace_pipe` left.
     pub(super) fn left_text(&self, cpu: Option<u32>) -> VecDeque<u8> {
         lock(&self.left_text).remove(&cpu).unwrap_or_default()
@@ -309,157 +233,6 @@ impl Instance {
         if !text.is_empty() {
             lock(&self.left_text).insert(cpu, text);
         }
-    }
-
-    // --- the buffers ---
-
-    pub(crate) fn tracing_on(&self) -> Vec<u8> {
-        line(u8::from(self.is_recording()))
-    }
-
-    pub(crate) fn write_tracing_on(&self, bytes: &[u8]) -> Result<(), Errno> {
-        self.inner.set_recording(number::unsigned(bytes)? != 0);
-        Ok(())
-    }
-
-    pub(crate) fn is_recording(&self) -> bool {
-        self.inner.is_recording()
-    }
-
-    /// Empties the buffers, or one CPU's.
-    pub(crate) fn reset(&self, cpu: Option<u32>) -> Result<(), Errno> {
-        let host = self.host();
-        match cpu {
-            None => {
-                lock(&self.left).clear();
-                lock(&self.left_text).clear();
-                self.note_emptied(&host);
-                host.reset()
-            }
-            Some(cpu) => {
-                lock(&self.left).remove(&cpu);
-                lock(&self.left_text).remove(&Some(cpu));
-                host.reset_cpu(cpu)
-            }
-        }
-        .map_err(|error| errno(&error))
-    }
-
-    fn note_emptied(&self, host: &Host) {
-        let now = host.cpus().first().and_then(|&cpu| host.stats(cpu).ok()).map_or(0, |stats| stats.now_ts);
-        // A number of its own, which orders nothing.
-        self.emptied.store(now, Relaxed);
-    }
-
-    /// When the buffers were emptied last; 0 if they never were.
-    pub(super) fn emptied(&self) -> u64 {
-        self.emptied.load(Relaxed)
-    }
-
-    /// A CPU's size, or that of all; `X` where they differ.
-    pub(crate) fn buffer_size_kb(&self, cpu: Option<u32>) -> Result<Vec<u8>, Errno> {
-        let sizes = self.sizes_kb();
-        match cpu {
-            Some(cpu) => {
-                usize::try_from(cpu).ok().and_then(|cpu| sizes.get(cpu)).map(line).ok_or(Errno::NODEV)
-            }
-            None => match sizes.as_slice() {
-                [first, others @ ..] if others.iter().all(|size| size == first) => Ok(line(first)),
-                _ => Ok(b"X\n".into()),
-            },
-        }
-    }
-
-    pub(crate) fn buffer_total_size_kb(&self) -> Vec<u8> {
-        line(self.sizes_kb().iter().sum::<u64>())
-    }
-
-    fn sizes_kb(&self) -> Vec<u64> {
-        let subbuf_size = self.subbuf_size();
-        let size = |cpu| self.inner.size(cpu).map_or(0, |subbufs| sizes::kb(subbufs, subbuf_size));
-        self.cpus().into_iter().map(size).collect()
-    }
-
-    /// Sets a CPU's size, or that of all.
-    pub(crate) fn write_buffer_size_kb(
-        &self,
-        control: &Control,
-        cpu: Option<u32>,
-        bytes: &[u8],
-    ) -> Result<(), Errno> {
-        let kb = number::unsigned(bytes)?;
-        let subbufs = sizes::ring_subbufs(kb, self.subbuf_size())?;
-        self.resize(control, cpu, subbufs)
-    }
-
-    fn resize(&self, control: &Control, cpu: Option<u32>, subbufs: u32) -> Result<(), Errno> {
-        let cpus = cpu.map_or_else(|| self.cpus(), |cpu| vec![cpu]);
-        if cpu.is_some() && cpus.iter().all(|&cpu| self.inner.size(cpu) == Some(subbufs)) {
-            return Ok(());
-        }
-        if self.is_walked(cpu) || control.is_mapped(self, &cpus) {
-            return Err(Errno::BUSY);
-        }
-        self.inner.set_size(cpu, subbufs).map_err(|error| instance_errno(&error))
-    }
-
-    /// Closing `free_buffer`: as small as can be, and perhaps off. Nobody hears of a failure.
-    pub(crate) fn free(&self, control: &Control) {
-        if self.has(bit::DISABLE_ON_FREE) {
-            self.inner.set_recording(false);
-        }
-        let _ = self.resize(control, None, sizes::FEWEST);
-    }
-
-    pub(crate) fn buffer_subbuf_size_kb(&self) -> Vec<u8> {
-        line(self.subbuf_size() / 1024)
-    }
-
-    pub(crate) fn write_buffer_subbuf_size_kb(&self, control: &Control, bytes: &[u8]) -> Result<(), Errno> {
-        let size = sizes::subbuf_size(number::unsigned(bytes)?)?;
-        if size == self.subbuf_size() {
-            return Ok(());
-        }
-        if control.is_mapped(self, &self.cpus()) {
-            return Err(Errno::BUSY);
-        }
-        self.inner.set_subbuf_size(size).map_err(|error| instance_errno(&error))
-    }
-
-    pub(crate) fn subbuf_size(&self) -> u32 {
-        self.inner.config().subbuf_size
-    }
-
-    /// `snapshot`: 0 frees it, 1 takes one, of all CPUs or of one, anything else empties it.
-    pub(crate) fn write_snapshot(
-        &self,
-        control: &Control,
-        cpu: Option<u32>,
-        bytes: &[u8],
-    ) -> Result<(), Errno> {
-        let command = number::unsigned(bytes)?;
-        let host = self.host();
-        let done = match (command, cpu) {
-            (0, Some(_)) => return Err(Errno::INVAL),
-            (0, None) => {
-                host.free_snapshot();
-                Ok(())
-            }
-            (1, _) if control.is_mapped(self, &self.cpus()) => return Err(Errno::BUSY),
-            (1, cpu) => host.take_snapshot(cpu),
-            (_, None) => host.clear_snapshot(),
-            (_, Some(cpu)) => host.snapshot().map_or(Ok(()), |snapshot| snapshot.reset_cpu(cpu)),
-        };
-        done.map_err(|error| errno(&error))
-    }
-
-    pub(crate) fn buffer_percent(&self) -> u8 {
-        self.inner.buffer_percent()
-    }
-
-    pub(crate) fn write_buffer_percent(&self, bytes: &[u8]) -> Result<(), Errno> {
-        let percent = u8::try_from(number::unsigned(bytes)?).map_err(|_| Errno::INVAL)?;
-        self.inner.set_buffer_percent(percent).map_err(|error| instance_errno(&error))
     }
 }
 
@@ -637,18 +410,18 @@ impl Instance {
     pub(crate) fn event_enable_text(&self, id: u16) -> Vec<u8> {
         let on = u8::from(self.inner.event_state(id));
         let rules = self.rules();
-        let soft = rules.get(&id).is_some_and(rules::Entry::has_triggers)
-            || rules.values().any(|entry| entry.switches(id));
+        let soft =
+            rules.get(&id).is_some_and(Entry::has_triggers) || rules.values().any(|entry| entry.switches(id));
         format!("{on}{}\n", if soft { "*" } else { "" }).into_bytes()
     }
 
     /// The events' rules. Each change of an entry is complete or absent.
-    pub(super) fn rules(&self) -> MutexGuard<'_, BTreeMap<u16, rules::Entry>> {
+    pub(super) fn rules(&self) -> MutexGuard<'_, BTreeMap<u16, Entry>> {
         lock(&self.rules)
     }
 
     /// The rules that new events get, which wait for it meanwhile. To be locked before [`rules`](Self::rules).
-    pub(super) fn kept(&self) -> MutexGuard<'_, Vec<event_rules::Rule>> {
+    pub(super) fn kept(&self) -> MutexGuard<'_, Vec<Rule>> {
         lock(&self.kept)
     }
 

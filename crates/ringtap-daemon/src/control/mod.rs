@@ -5,11 +5,16 @@
 
 #![forbid(unsafe_code)]
 
+mod buffers;
 pub(crate) mod catalog;
 mod clocks;
+mod entry;
+mod errno;
 mod errors;
 mod event_rules;
 pub(crate) mod instance;
+mod kept;
+mod lane;
 mod marker;
 mod mask;
 pub(crate) mod number;
@@ -19,11 +24,13 @@ pub(crate) mod pipe;
 pub(crate) mod readme;
 pub(crate) mod rules;
 mod saved;
+mod saver;
 mod set_event;
 mod sizes;
 pub(crate) mod stats;
 mod tasks;
 pub(crate) mod trace;
+pub(crate) mod uses;
 
 use catalog::Catalog;
 use instance::Instance;
@@ -31,7 +38,7 @@ use ringtap::Host;
 use ringtap::event::registry::Event;
 use ringtap::thread::spawn_without_signals;
 use rustix::io::Errno;
-use saved::Saver;
+use saver::Saver;
 use std::collections::BTreeMap;
 use std::fs;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak};
@@ -194,7 +201,7 @@ impl Control {
 
     /// Makes an instance.
     pub(crate) fn create(&self, name: &str) -> Result<Arc<Instance>, Errno> {
-        self.instances.create(name).map_err(|error| instance::instance_errno(&error))?;
+        self.instances.create(name).map_err(|error| errno::instance_errno(&error))?;
         // It may be gone already.
         self.find(name).ok_or(Errno::NOENT)
     }
@@ -206,7 +213,7 @@ impl Control {
         if instance.is_used() || self.is_mapped(&instance, &instance.cpus()) {
             return Err(Errno::BUSY);
         }
-        self.instances.remove(name).map_err(|error| instance::instance_errno(&error))?;
+        self.instances.remove(name).map_err(|error| errno::instance_errno(&error))?;
         instance.free_rules(self);
         Ok(())
     }

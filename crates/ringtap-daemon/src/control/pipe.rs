@@ -2,13 +2,11 @@
 
 use super::Control;
 use super::instance::Hold;
-use super::trace::{Lane, Piece, Printer, earliest};
+use super::lane::{Lane, Piece, earliest};
+use super::trace::Printer;
 use ringtap::{Host, ReadError, Reader};
 use rustix::io::Errno;
 use std::collections::VecDeque;
-
-/// What was taken from a CPU's ring and not handed out: a reader is given whole sub-buffers.
-pub(super) type Left = VecDeque<Piece>;
 
 /// An open `trace_pipe`.
 #[derive(Debug)]
@@ -93,7 +91,7 @@ impl Drop for Pipe {
 
 fn errno(error: &ReadError) -> Errno {
     match error {
-        ReadError::Host(error) => super::instance::errno(error),
+        ReadError::Host(error) => super::errno::errno(error),
         _ => Errno::IO,
     }
 }

@@ -5,11 +5,13 @@
 
 use super::Control;
 use super::catalog::Catalog;
-use super::instance::{Instance, instance_errno};
-use super::saved::{Texts, escaped};
+use super::entry::{Armed, Entry, program};
+use super::errno::instance_errno;
+use super::instance::Instance;
+use super::saver::{Texts, escaped};
 use crate::limits::WRITE_LEN;
 use ringtap::event::registry::Event;
-use ringtap::rules::{self, Counter, Hist};
+use ringtap::rules::{self, Hist};
 use ringtap_format::filter::FilterErrorKind;
 use ringtap_format::trigger::hist::Change;
 use ringtap_format::trigger::{
@@ -30,79 +32,6 @@ pub(crate) const OF_SYSTEM: &[u8] = b"### global filter ###\n\
     # Use this to set filters for multiple events.\n\
     # Only events with the given fields will be affected.\n\
     # If no events are modified, an error message will be displayed here\n";
-
-/// An event's rules in one instance.
-#[derive(Debug, Default)]
-pub(super) struct Entry {
-    /// What the `filter` file shows: a filter, or what is wrong with the last one.
-    text: Option<String>,
-    /// The filter in force.
-    filter: Option<Vec<u64>>,
-    /// The newest first, as the kernel keeps them.
-    triggers: Vec<Armed>,
-}
-
-/// A trigger that is in force.
-#[derive(Clone, Debug)]
-struct Armed {
-    trigger: Trigger,
-    /// As it was written.
-    text: String,
-    counter: Option<Counter>,
-    hist: Option<Hist>,
-    /// The event that it switches.
-    other: Option<u16>,
-    is_paused: bool,
-}
-
-impl Entry {
-    /// Whether a trigger of the event, itself off or on, makes its file show a star.
-    pub(super) fn has_triggers(&self) -> bool {
-        !self.triggers.is_empty()
-    }
-
-    /// Whether a trigger may switch this event.
-    pub(super) fn switches(&self, id: u16) -> bool {
-        self.triggers.iter().any(|armed| armed.other == Some(id))
-    }
-}
-
-impl Armed {
-    fn rule(&self) -> Result<rules::Trigger, Errno> {
-        let action = match (&self.trigger.action, self.other, self.hist) {
-            (Action::TraceOn, ..) => rules::Action::TraceOn,
-            (Action::TraceOff, ..) => rules::Action::TraceOff,
-            (Action::Snapshot, ..) => rules::Action::Snapshot,
-            (Action::Stacktrace, ..) => rules::Action::Stacktrace,
-            (Action::Switch { on: true, .. }, Some(id), _) => rules::Action::EnableEvent(id),
-            (Action::Switch { on: false, .. }, Some(id), _) => rules::Action::DisableEvent(id),
-            (Action::Hist(_), _, Some(hist)) => rules::Action::Hist(hist),
-            _ => return Err(Errno::INVAL),
-        };
-        let filter = self.trigger.filter.as_ref().map(|(_, filter)| program(filter)).transpose()?;
-        Ok(rules::Trigger { action, counter: self.counter, filter, is_paused: self.is_paused })
-    }
-
-    fn line(&self, control: &Control) -> String {
-        let left = self.counter.map(|counter| u64::from(control.instances().left(counter)));
-        self.trigger.text(left, self.is_paused)
-    }
-
-    /// Gives back what it has of the host's.
-    fn free(&self, control: &Control) {
-        if let Some(counter) = self.counter {
-            control.instances().free_counter(counter);
-        }
-        if let Some(hist) = self.hist {
-            control.instances().free_hist(hist);
-        }
-    }
-}
-
-/// A filter as what writers evaluate.
-fn program(filter: &Filter) -> Result<Vec<u64>, Errno> {
-    filter.lower().map_err(|_| Errno::INVAL)
-}
 
 /// Why a filter or trigger is not an event's.
 #[derive(Clone, Debug)]
@@ -311,7 +240,7 @@ impl Instance {
     pub(crate) fn trigger_text(&self, control: &Control, id: u16) -> Vec<u8> {
         match self.rules().get(&id) {
             Some(entry) if entry.has_triggers() => {
-                let lines = entry.triggers.iter().map(|armed| armed.line(control) + "\n");
+                let lines = entry.triggers.iter().map(|armed| armed.line(control.instances()) + "\n");
                 lines.collect::<String>().into_bytes()
             }
             _ => AVAILABLE.into(),
@@ -387,7 +316,7 @@ impl Instance {
             armed.hist = Some(self.new_hist(control, hist)?);
         }
         entry.triggers.insert(0, armed);
-        self.publish(id, entry).inspect_err(|_| entry.triggers.remove(0).free(control))
+        self.publish(id, entry).inspect_err(|_| entry.triggers.remove(0).free(control.instances()))
     }
 
     fn new_hist(&self, control: &Control, hist: &ringtap_format::trigger::Hist) -> Result<Hist, Errno> {
@@ -401,7 +330,7 @@ impl Instance {
             entry.triggers.insert(at, armed);
             return Err(errno);
         }
-        armed.free(control);
+        armed.free(control.instances());
         Ok(())
     }
 
@@ -454,7 +383,7 @@ impl Instance {
                 .zip(&comms)
                 .map(|(row, comm)| HistRow { key: &row.key, sums: &row.sums, comm })
                 .collect();
-            let info = armed.line(control);
+            let info = armed.line(control.instances());
             let table =
                 HistTable { hist, info: &info, rows: &rows, hits: totals.hits, dropped: totals.drops };
             table.print(&Symbols::default(), &mut out);
@@ -541,7 +470,7 @@ impl Instance {
             }
         }
         for (_, entry) in entries.extract_if(.., |id, _| self.inner.rules(*id).is_empty()) {
-            entry.triggers.iter().for_each(|armed| armed.free(control));
+            entry.triggers.iter().for_each(|armed| armed.free(control.instances()));
         }
         done
     }
@@ -549,7 +478,7 @@ impl Instance {
     /// Takes all triggers of the instance away: it goes.
     pub(super) fn free_rules(&self, control: &Control) {
         for entry in self.rules().values_mut() {
-            entry.triggers.drain(..).for_each(|armed| armed.free(control));
+            entry.triggers.drain(..).for_each(|armed| armed.free(control.instances()));
         }
     }
 }

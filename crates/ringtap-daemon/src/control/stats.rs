@@ -1,6 +1,7 @@
 //! Texts that describe a buffer: `stats` and `header_page`.
 
-use super::instance::{Instance, errno};
+use super::errno::errno;
+use super::instance::Instance;
 use ringtap_format::header;
 use rustix::io::Errno;
 

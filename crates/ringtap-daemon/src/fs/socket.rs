@@ -24,6 +24,7 @@ const ANSWER: usize = 8192;
 #[derive(Debug)]
 pub struct Socket {
     tree: Tree,
+    has_members: bool,
     /// What is being read, the latest last.
     reading: Mutex<VecDeque<Reading>>,
 }
@@ -71,7 +72,9 @@ impl Tree {
         path: impl AsRef<Path>,
         group: Option<u32>,
     ) -> Result<serve::Server, serve::ServeError> {
-        let tree: Arc<dyn serve::Tree> = Arc::new(Socket::new(self.clone()));
+        let socket = Socket::new(self.clone());
+        let socket = if group.is_some() { socket.with_members() } else { socket };
+        let tree: Arc<dyn serve::Tree> = Arc::new(socket);
         let options = serve::Options { group, tree: Some(tree), ..serve::Options::default() };
         self.control().instances().serve_with(path, options)
     }
@@ -81,7 +84,14 @@ impl Socket {
     /// Answers calls on this tree.
     #[must_use]
     pub fn new(tree: Tree) -> Self {
-        Self { tree, reading: Mutex::default() }
+        Self { tree, has_members: false, reading: Mutex::default() }
+    }
+
+    /// Behind a socket that lets nobody in but the host's user, root and the members of a group: these may do what the
+    /// host's user may, whatever the files' modes say.
+    #[must_use]
+    pub fn with_members(self) -> Self {
+        Self { has_members: true, ..self }
     }
 
     fn reading(&self) -> MutexGuard<'_, VecDeque<Reading>> {
@@ -156,12 +166,16 @@ impl Socket {
         let mut node = Node::ROOT;
         for name in path.split('/').filter(|name| !name.is_empty()) {
             let attributes = self.tree.attributes(node)?;
-            if attributes.kind == Kind::Directory && !may(peer, &attributes, SEARCH) {
+            if attributes.kind == Kind::Directory && !self.may(peer, &attributes, SEARCH) {
                 return Err(Errno::ACCESS);
             }
             node = self.tree.lookup(node, name)?;
         }
-        if may(peer, &self.tree.attributes(node)?, wanted) { Ok(node) } else { Err(Errno::ACCESS) }
+        if self.may(peer, &self.tree.attributes(node)?, wanted) { Ok(node) } else { Err(Errno::ACCESS) }
+    }
+
+    fn may(&self, peer: Peer, attributes: &Attributes, wanted: u16) -> bool {
+        self.has_members || may(peer, attributes, wanted)
     }
 }
 
@@ -258,5 +272,13 @@ mod tests {
         socket.tree.set_attributes(file, None, None, Some(12345)).unwrap();
         assert_eq!(ask("tracing_on", TreeCall::Read(0)), Ok(b"1\n".to_vec()));
         assert_eq!(ask("tracing_on", TreeCall::Write(b"0")), Err(Errno::ACCESS.raw_os_error()));
+    }
+
+    #[test]
+    fn members_of_the_hosts_group_may_what_its_user_may() {
+        let socket = socket().with_members();
+        let ask = |call| socket.call(peer(12345), "tracing_on", call);
+        ask(TreeCall::Write(b"0")).unwrap();
+        assert_eq!(ask(TreeCall::Read(0)).unwrap(), b"0\n");
     }
 }

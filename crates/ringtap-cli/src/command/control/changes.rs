@@ -59,9 +59,19 @@ impl<'r> Changes<'r> {
             (None, Some(Errno::INVAL)) if file == "trace_clock" => {
                 anyhow!("nothing was changed; there is no clock '{value}': `ringtap list -C` lists them")
             }
-            (None, Some(Errno::INVAL)) if file != RULES => anyhow!(
-                "nothing was changed; {file} cannot be '{value}': see what it is with `ringtap show -f {file}`"
-            ),
+            (None, Some(Errno::NOMEM)) => {
+                anyhow!("nothing was changed; there is no memory for a {file} of {value}: choose less")
+            }
+            (None, Some(Errno::INVAL | Errno::PERM | Errno::RANGE)) if file != RULES => {
+                match taken_by(file) {
+                    Some(taken) => {
+                        anyhow!("nothing was changed; {file} cannot be '{value}': it takes {taken}")
+                    }
+                    None => anyhow!(
+                        "nothing was changed; {file} cannot be '{value}': see what it is with `ringtap show -f {file}`"
+                    ),
+                }
+            }
             (None, _) => error.context(format!("nothing was changed; {file} cannot be set")),
         })
     }
@@ -80,6 +90,19 @@ impl<'r> Changes<'r> {
         let start = log.rfind("\n[").map_or(0, |end| end + 1);
         let (source, why) = log[start..].split_once("] ")?.1.split_once(": error: ")?;
         Some((source.to_owned(), why.trim_end().to_owned()))
+    }
+}
+
+/// What a file takes, where it does not say so itself.
+fn taken_by(file: &str) -> Option<&'static str> {
+    match file.rsplit('/').next()? {
+        "buffer_percent" => Some("0 to 100"),
+        "buffer_size_kb" => Some("KiB, above 0"),
+        "buffer_subbuf_size_kb" => Some("KiB: a power of two from 4 to 512"),
+        "set_event_pid" | "set_event_notrace_pid" => Some("ids of threads, below 4194304"),
+        "tracing_on" | "enable" => Some("0 or 1"),
+        _ if file.starts_with("options/") => Some("0 or 1"),
+        _ => None,
     }
 }
 

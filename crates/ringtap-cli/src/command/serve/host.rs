@@ -62,6 +62,7 @@ pub(super) fn serve(
     }
     let tree = Tree::new(control, ownership);
     // It is set once.
-    let _ = later.0.set(Socket::new(tree.clone()));
+    let socket = Socket::new(tree.clone());
+    let _ = later.0.set(if group.is_some() { socket.with_members() } else { socket });
     Ok((tree, server))
 }
