@@ -4,6 +4,8 @@
 mod partitioned;
 #[cfg(feature = "remote")]
 mod remote;
+mod runs;
+mod slices;
 mod store;
 mod wide;
 
