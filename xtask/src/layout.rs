@@ -8,7 +8,7 @@ use ringtap_abi::meta::{
     ChainWords, Desc, HostWords, Identity, KernelMeta, MetaPage, Switches, VERSION, WakeWords, WriterWords,
 };
 use ringtap_abi::subbuf::SubbufHeader;
-use ringtap_abi::switchboard::{self, Entry, FormatHead, Head, Task};
+use ringtap_abi::switchboard::{self, CpuWords, Entry, FormatHead, Head, Task};
 use std::fmt::Write;
 use std::path::Path;
 
@@ -47,12 +47,13 @@ fn text() -> Result<String> {
     fields!(text, WakeWords { wakes });
     fields!(text, HostWords { reader, next_index, base_index, read, read_bytes, kicks, origin });
     fields!(text, ClockWords { id });
-    fields!(text, ChainWords { rank, is_first, overrun, read, dropped, refused });
+    fields!(text, ChainWords { rank, is_first, overrun, read, dropped, refused, next, is_given_up });
     fields!(text, Desc { w, stamp, first });
     fields!(text, SubbufHeader { time_stamp, commit });
     fields!(text, Header { kind, cpu, value });
     fields!(text, Head { magic, version, generation, host_id, formats_len, settings, new_events });
-    fields!(text, Entry { epoch, name_len, name, buffer_percent, lineage, mapped });
+    fields!(text, Entry { epoch, name_len, name, buffer_percent, lineage });
+    fields!(text, CpuWords { unheard, newest, made });
     fields!(text, Task { ids, comm });
     fields!(text, FormatHead { len, id });
     writeln!(text, "\nswitchboard ({} bytes, version {})", switchboard::LEN, switchboard::VERSION)?;
@@ -62,7 +63,7 @@ fn text() -> Result<String> {
         (switchboard::WORDS_OFFSET, "words"),
         (switchboard::SETTINGS_OFFSET, "settings"),
         (switchboard::RULES_OFFSET, "rules"),
-        (switchboard::UNHEARD_OFFSET, "unheard"),
+        (switchboard::CPUS_OFFSET, "cpus"),
         (switchboard::FORMATS_OFFSET, "formats"),
     ] {
         writeln!(text, "{offset:8}  {part}")?;

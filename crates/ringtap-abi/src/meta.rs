@@ -201,7 +201,11 @@ pub struct ChainWords {
     pub dropped: AtomicU64,
     /// Events of the buffers before this one that could not wait for the lock.
     pub refused: AtomicU64,
-    reserved: [AtomicU64; 2],
+    /// A [`Mention`] of the buffer that follows this one. Stored before this one is retired: writers go to that one, or to one
+    /// behind it, and to no other.
+    pub next: AtomicU64,
+    /// 1 once this one was passed over, since no host has it any more, and what was lost with it was counted.
+    pub is_given_up: AtomicU64,
 }
 
 /// Tells a CPU's buffers apart and puts them in order.
@@ -209,7 +213,8 @@ pub struct ChainWords {
 pub struct Rank {
     /// The set of buffers that it belongs to: [`crate::switchboard::Entry::lineage`], whose low half this is.
     pub lineage: u32,
-    /// How many buffers followed each other before it.
+    /// The later a buffer was made, the greater. No two buffers ever made for a CPU of an instance have the same, also
+    /// where one was announced by a host that died, and never used; none has 0.
     pub ordinal: u32,
 }
 
@@ -226,11 +231,32 @@ impl Rank {
     pub const fn pack(self) -> u64 {
         (self.lineage as u64) << 32 | self.ordinal as u64
     }
+}
 
-    /// The rank of the buffer that follows this one.
+/// Names a buffer of the same CPU and instance. The host alone writes it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Mention {
+    /// Its [`Rank::ordinal`]; 0 for none.
+    pub ordinal: u32,
+    /// Whether the host has given it to another process: one that may have it, even where none says so.
+    pub is_told: bool,
+}
+
+impl Mention {
+    /// The bit that says [`is_told`](Self::is_told).
+    pub const TOLD: u64 = 1 << 32;
+
+    /// From the shared word.
     #[must_use]
-    pub const fn next(self) -> Self {
-        Self { ordinal: self.ordinal.wrapping_add(1), ..self }
+    #[expect(clippy::cast_possible_truncation, reason = "the low half")]
+    pub const fn unpack(word: u64) -> Self {
+        Self { ordinal: word as u32, is_told: word & Self::TOLD != 0 }
+    }
+
+    /// To the shared word.
+    #[must_use]
+    pub const fn pack(self) -> u64 {
+        self.ordinal as u64 | if self.is_told { Self::TOLD } else { 0 }
     }
 }
 

@@ -7,8 +7,8 @@
 //! 512 KiB  words       one 64-bit word an event id                 host writes, writers read with each event
 //!   1 MiB  settings    the host's own state, twice                 host writes, a successor reads
 //!   2 MiB  rules       filters, triggers, pids, histograms         see `rules`; writers look where RULES is set
-//! 198 MiB  unheard     events refused for want of news, a word a CPU     writers count
-//! 202 MiB  formats     a log of event declarations                 host appends, a successor reads
+//! 198 MiB  cpus        which buffer is written, events refused for want of news     host writes, writers count
+//! 214 MiB  formats     a log of event declarations                 host appends, a successor reads
 //! ```
 //!
 //! **An event's word** says where the event goes. Bit i, for i below [`MAX_INSTANCES`], is set while the event is on
@@ -28,7 +28,7 @@ use core::sync::atomic::Ordering;
 /// Says what this is: "rtboard\0", read as a little-endian number.
 pub const MAGIC: u64 = 0x0064_7261_6f62_7472;
 /// The layout described here. Another number is refused.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
 
 /// Instances at once, the top one included: the bits of a word but [`RULES`].
 pub const MAX_INSTANCES: usize = 63;
@@ -63,12 +63,12 @@ pub const RULES_LEN: usize = crate::rules::LEN;
 pub const MAPPED_LEN: usize = FORMATS_OFFSET;
 /// CPUs of an instance: the highest number that a kernel can be built for, on any architecture.
 pub const MAX_CPUS: usize = 8192;
-/// Byte offset of the counts of events that were refused for want of news: one word an instance and CPU.
-pub const UNHEARD_OFFSET: usize = (RULES_OFFSET + RULES_LEN).next_multiple_of(1 << 20);
+/// Byte offset of the instances' CPUs: [`MAX_CPUS`] of [`CpuWords`] an instance.
+pub const CPUS_OFFSET: usize = (RULES_OFFSET + RULES_LEN).next_multiple_of(1 << 20);
 /// Bytes of these.
-pub const UNHEARD_LEN: usize = MAX_INSTANCES * MAX_CPUS * size_of::<u64>();
+pub const CPUS_LEN: usize = MAX_INSTANCES * MAX_CPUS * size_of::<CpuWords>();
 /// Byte offset of the formats.
-pub const FORMATS_OFFSET: usize = (UNHEARD_OFFSET + UNHEARD_LEN).next_multiple_of(1 << 20);
+pub const FORMATS_OFFSET: usize = (CPUS_OFFSET + CPUS_LEN).next_multiple_of(1 << 20);
 /// Bytes of the formats: all that a host takes, and their names.
 pub const FORMATS_LEN: usize = 80 << 20;
 /// Bytes of the memfd. Untouched pages take no memory.
@@ -112,10 +112,7 @@ pub struct Entry {
     pub buffer_percent: AtomicU64,
     /// Counts the sets of buffers that were in this place. Within one, each buffer follows another by a resize.
     pub lineage: AtomicU64,
-    /// The highest epoch whose buffers some attached process has mapped: a successor of the host that finds it below
-    /// `epoch` need not wait for somebody who has them. Writers raise it, before they write there.
-    pub mapped: AtomicU64,
-    reserved: [AtomicU64; 3],
+    reserved: [AtomicU64; 4],
 }
 
 impl Entry {
@@ -140,6 +137,20 @@ impl Entry {
         let len = usize::try_from(self.name_len.load(Ordering::Relaxed)).unwrap_or(0);
         (bytes, len.min(NAME_LEN))
     }
+}
+
+/// One CPU of an instance.
+#[derive(Debug, Default)]
+#[repr(C, align(32))]
+pub struct CpuWords {
+    /// Events that were refused because their process knew no buffer that takes them, or that are lost with a buffer that
+    /// no host has any more.
+    pub unheard: AtomicU64,
+    /// A [`crate::meta::Mention`] of the buffer that is written, or was a moment ago.
+    pub newest: AtomicU64,
+    /// The greatest [`crate::meta::Rank::ordinal`] that a buffer was ever made with.
+    pub made: AtomicU64,
+    reserved: AtomicU64,
 }
 
 /// One thread.
@@ -241,13 +252,13 @@ pub const fn format_entry_len(len: usize) -> usize {
 #[cfg(not(loom))]
 const _: () = {
     assert!(size_of::<Head>() <= INSTANCES_OFFSET);
-    assert!(size_of::<Entry>() == 320 && size_of::<Task>() == 32);
+    assert!(size_of::<Entry>() == 320 && size_of::<Task>() == 32 && size_of::<CpuWords>() == 32);
     assert!(INSTANCES_OFFSET + MAX_INSTANCES * size_of::<Entry>() <= TASKS_OFFSET);
     assert!(TASKS_OFFSET + TASKS_LEN <= WORDS_OFFSET && TASKS_OFFSET.is_multiple_of(64 << 10));
     assert!(WORDS_OFFSET.is_multiple_of(WORDS_LEN) && WORDS_OFFSET + WORDS_LEN <= SETTINGS_OFFSET);
     assert!(SETTINGS_OFFSET + 2 * SETTINGS_LEN <= RULES_OFFSET);
-    assert!(RULES_OFFSET + RULES_LEN <= UNHEARD_OFFSET);
-    assert!(UNHEARD_OFFSET + UNHEARD_LEN <= FORMATS_OFFSET);
+    assert!(RULES_OFFSET + RULES_LEN <= CPUS_OFFSET);
+    assert!(CPUS_OFFSET + CPUS_LEN <= FORMATS_OFFSET);
 };
 
 #[cfg(all(test, not(loom)))]
@@ -263,8 +274,7 @@ mod tests {
             name: [const { AtomicU64::new(0) }; 32],
             buffer_percent: zero(),
             lineage: zero(),
-            mapped: zero(),
-            reserved: [const { AtomicU64::new(0) }; 3],
+            reserved: [const { AtomicU64::new(0) }; 4],
         }
     }
 

@@ -1,4 +1,5 @@
-//! Hosts, writers and clients of a mounted tree are killed at random, while others resize, take snapshots, switch events
+//! Hosts, writers and clients of a mounted tree are killed at random, or stopped for a while,
+//! while others resize, take snapshots, switch events
 //! and read. Each host is followed by one that takes its buffers over. Afterwards the counts are exact, nobody hangs, and
 //! nothing is left behind.
 //!
@@ -15,6 +16,7 @@ use ringtap_daemon::control::Control;
 use ringtap_daemon::fs::{Mount, MountError, Ownership, Tree};
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::fs::{Mode, OFlags};
+use rustix::process::{Pid, PidfdFlags, Signal};
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::fs::FileExt;
@@ -218,6 +220,17 @@ impl Other {
         }
     }
 
+    /// Stops it, and has it go on after this time, if it lives.
+    fn stop_for(&self, time: Duration) {
+        let process = Pid::from_child(&self.child);
+        let open = rustix::process::pidfd_open(process, PidfdFlags::empty()).unwrap();
+        rustix::process::pidfd_send_signal(&open, Signal::STOP).unwrap();
+        std::thread::spawn(move || {
+            std::thread::sleep(time);
+            let _ = rustix::process::pidfd_send_signal(&open, Signal::CONT);
+        });
+    }
+
     fn kill(mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
@@ -348,11 +361,16 @@ fn torture(place: &Place, seed: u64, time: Duration) {
     let mut writers: Vec<_> = (0..WRITERS).map(|_| begin("writer")).collect();
     let held = writers[0].descriptors();
     let mut clients: Vec<_> = (0..CLIENTS).map(|_| begin("client")).collect();
-    let (start, mut kills) = (Instant::now(), [0; 3]);
+    let (start, mut kills, mut stops) = (Instant::now(), [0; 3], 0);
     while start.elapsed() < time {
         std::thread::sleep(Duration::from_millis(random.below(60)));
         let victim = |random: &mut Random, of: usize| usize::try_from(random.below(of as u64)).unwrap();
-        match random.below(4) {
+        match random.below(5) {
+            4 => {
+                // For less than another host waits for its offer.
+                writers[victim(&mut random, WRITERS)].stop_for(Duration::from_millis(random.below(400)));
+                stops += 1;
+            }
             0 => {
                 host.kill();
                 let said;
@@ -372,7 +390,10 @@ fn torture(place: &Place, seed: u64, time: Duration) {
             }
         }
     }
-    println!("killed {} hosts, {} writers, {} clients", kills[0], kills[1], kills[2]);
+    println!(
+        "killed {} hosts, {} writers, {} clients; stopped {stops} writers",
+        kills[0], kills[1], kills[2]
+    );
     // Nobody follows this one: whatever a client is doing ends with an error.
     host.kill();
     clients.into_iter().for_each(|client| client.finish("client"));

@@ -55,7 +55,7 @@ enum Own {
     Fields(Vec<Column>),
     Lost(UInt64Builder),
     Undecoded(BinaryBuilder),
-    Spans(SpanColumns),
+    Spans(Box<SpanColumns>),
     /// The system and the event.
     #[cfg(feature = "sql")]
     Names([Words; 2]),
@@ -103,7 +103,7 @@ impl Table {
             Field::new("duration_ns", DataType::Int64, true),
             Field::new("depth", DataType::UInt32, true),
         ];
-        Self::new(OURS, "spans", fields, Own::Spans(SpanColumns::default()))
+        Self::new(OURS, "spans", fields, Own::Spans(Box::default()))
     }
 
     /// A table of all records: `ringtap:events`, with the columns `system` and `event`.

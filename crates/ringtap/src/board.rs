@@ -10,9 +10,9 @@ use crate::rules::HasRegion;
 use ringtap_abi::control::Part;
 use ringtap_abi::rules::{self, Region};
 use ringtap_abi::switchboard::{
-    Entry, FORMATS_LEN, FORMATS_OFFSET, FormatHead, Head, INSTANCES_OFFSET, LEN, MAGIC, MAPPED_LEN, MAX_CPUS,
-    MAX_INSTANCES, RULES, RULES_OFFSET, SETTINGS_LEN, SETTINGS_OFFSET, TASKS, TASKS_LEN, TASKS_OFFSET, Task,
-    UNHEARD_OFFSET, VERSION, WORDS, WORDS_LEN, WORDS_OFFSET, format_entry_len,
+    CPUS_OFFSET, CpuWords, Entry, FORMATS_LEN, FORMATS_OFFSET, FormatHead, Head, INSTANCES_OFFSET, LEN,
+    MAGIC, MAPPED_LEN, MAX_CPUS, MAX_INSTANCES, RULES, RULES_OFFSET, SETTINGS_LEN, SETTINGS_OFFSET, TASKS,
+    TASKS_LEN, TASKS_OFFSET, Task, VERSION, WORDS, WORDS_LEN, WORDS_OFFSET, format_entry_len,
 };
 use ringtap_abi::sync::AtomicU64;
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -171,12 +171,12 @@ impl Board {
         unsafe { std::slice::from_raw_parts(self.at(RULES_OFFSET).cast::<AtomicU64>(), rules::WORDS) }
     }
 
-    /// How many events of a CPU and instance were refused because their process knew no buffer that takes them.
-    pub(crate) fn unheard(&self, instance: usize, cpu: u32) -> Option<&AtomicU64> {
+    /// What is to be said of one CPU's buffers of an instance; `None` where there can be none.
+    pub(crate) fn cpu(&self, instance: usize, cpu: u32) -> Option<&CpuWords> {
         let place = (instance < MAX_INSTANCES && (cpu as usize) < MAX_CPUS)
-            .then(|| UNHEARD_OFFSET + (instance * MAX_CPUS + cpu as usize) * size_of::<u64>())?;
-        // SAFETY: as in `head`; the counts end before the formats.
-        Some(unsafe { &*self.at(place).cast::<AtomicU64>() })
+            .then(|| CPUS_OFFSET + (instance * MAX_CPUS + cpu as usize) * size_of::<CpuWords>())?;
+        // SAFETY: as in `head`; the CPUs end before the formats.
+        Some(unsafe { &*self.at(place).cast::<CpuWords>() })
     }
 
     /// An event's word, to look at while this board is borrowed.
@@ -357,7 +357,27 @@ pub(crate) fn shared(
     mapped.retain(|board| board.strong_count() > 0);
     let board = Arc::new(board);
     mapped.push(Arc::downgrade(&board));
+    follow_forks(&board);
     Ok(board)
+}
+
+/// The switchboards whose lists of pids may have a forked child's parent: those mapped, and this process's hosts'.
+static FOLLOWING: Mutex<Vec<Weak<Board>>> = Mutex::new(Vec::new());
+
+/// From now on, children that this process forks are put into the lists that follow forks, before they do anything.
+pub(crate) fn follow_forks(board: &Arc<Board>) {
+    crate::thread::forget_on_fork();
+    let mut following = FOLLOWING.lock().unwrap_or_else(PoisonError::into_inner);
+    following.retain(|board| board.strong_count() > 0);
+    following.push(Arc::downgrade(board));
+}
+
+/// In a forked child: it was made by this thread of its parent.
+pub(crate) fn forked(parent: u32) {
+    // Held by another thread just then: the host hears of the child all the same, somewhat later.
+    let Ok(following) = FOLLOWING.try_lock() else { return };
+    let child = rustix::thread::gettid().as_raw_nonzero().get().cast_unsigned();
+    following.iter().filter_map(Weak::upgrade).for_each(|board| board.region().forked(parent, child));
 }
 
 /// Reserves [`MAPPED_LEN`] bytes of addresses, aligned to [`WORDS_LEN`], that cannot be accessed.

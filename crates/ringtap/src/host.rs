@@ -14,11 +14,12 @@ use crate::ring::swap::{Handed, Reader as Swapper};
 use crate::ring::{Corrupt, recover, renumber, reset, retire, watermark};
 use crate::rseq::{self, Area, lock, portable::Pinned};
 use crate::stats::Stats;
-use crate::writer::{self, Pin, Unheard, Writer};
+use crate::writer::{self, OnBoard, Pin, Writer};
 use crate::{cpus, snapshot, wake};
 use ringtap_abi::Geometry;
 use ringtap_abi::control::request::{NEWEST, OLDEST};
-use ringtap_abi::meta::{Rank, WriterKind, state};
+use ringtap_abi::meta::{Mention, Rank, WriterKind, state};
+use ringtap_abi::switchboard::CpuWords;
 use ringtap_abi::switchboard::TOP;
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -241,13 +242,16 @@ impl Host {
         let buffers = made();
         let buffers = buffers.inspect_err(|_| files.iter().for_each(Files::discard))?;
         let calibrated = Some((pair, Instant::now()));
-        let lanes = lanes(buffers, &unheard(common, bit));
+        let lanes = lanes(buffers, &on_board(common, bit));
         let instance = Instance {
             bit: Some(bit),
             files,
             ..Instance::of(lanes, clock, calibrated, common, config.buffer_percent)
         };
         let host = Self { instance: Arc::new(instance) };
+        for buffer in host.buffers() {
+            buffer.set_rank(Rank { lineage: 0, ordinal: host.new_ordinal(&buffer) });
+        }
         // Whoever was here before had its own count.
         host.cpus().into_iter().for_each(|cpu| host.forget_unheard(cpu));
         host.keep_events().map_err(MapError::events)?;
@@ -331,8 +335,8 @@ impl Host {
         let places: Vec<_> = newest.iter().map(|buffer| buffer.file()).collect();
         let files = directory.and_then(|directory| Files::resume(directory, &places));
         keep_tasks(files.as_ref(), common)?;
-        let unheard = bit.map(|bit| unheard(common, bit));
-        let lanes = (lanes, writer::lanes_of(writers, unheard.as_ref()));
+        let on_board = bit.map(|bit| on_board(common, bit));
+        let lanes = (lanes, writer::lanes_of(writers, on_board.as_ref()));
         let instance =
             Instance { bit, files, ..Instance::of(lanes, clock, calibrated, common, buffer_percent) };
         let host = Self { instance: Arc::new(instance) };
@@ -508,17 +512,45 @@ impl Host {
         let chain = self.lane(cpu)?.chain();
         let now = Pair::now(self.instance.clock).ticks;
         let stats = chain.stats(now).map_err(|Corrupt| HostError::Damaged(cpu))?;
-        let unheard = self.unheard(cpu).map_or(0, |count| count.load(Relaxed));
+        let unheard = self.words(cpu).map_or(0, |words| words.unheard.load(Relaxed));
         Ok(Stats { dropped_events: stats.dropped_events.wrapping_add(unheard), ..stats })
     }
 
-    /// Events of processes that had not heard of this CPU's present buffer, and were refused.
-    fn unheard(&self, cpu: u32) -> Option<&AtomicU64> {
-        self.instance.common.board().unheard(self.instance.bit?, cpu)
+    /// What the switchboard says of a CPU's buffers.
+    fn words(&self, cpu: u32) -> Option<&CpuWords> {
+        self.instance.common.board().cpu(self.instance.bit?, cpu)
     }
 
     fn forget_unheard(&self, cpu: u32) {
-        self.unheard(cpu).into_iter().for_each(|count| count.store(0, Relaxed));
+        self.words(cpu).into_iter().for_each(|words| words.unheard.store(0, Relaxed));
+    }
+
+    /// A number for a buffer that is to follow this one, or for the first: no other of its CPU ever had it.
+    pub(crate) fn new_ordinal(&self, buffer: &Buffer) -> u32 {
+        match self.words(buffer.cpu) {
+            Some(words) => new_ordinal(words),
+            // Nobody else makes buffers here.
+            None => buffer.rank().ordinal.wrapping_add(1),
+        }
+    }
+
+    /// Says on the switchboard which buffers are written, in the place of an instance.
+    pub(crate) fn publish_newest(&self, instance: usize) {
+        let is_noted = self.instance.bit == Some(instance);
+        for buffer in self.buffers() {
+            let Some(words) = self.instance.common.board().cpu(instance, buffer.cpu) else { continue };
+            let ordinal = buffer.rank().ordinal;
+            // Else it may have been told already.
+            if Mention::unpack(words.newest.load(Relaxed)).ordinal != ordinal {
+                words.newest.store(Mention { ordinal, is_told: !is_noted }.pack(), Relaxed);
+            }
+        }
+    }
+
+    /// Says on the switchboard that this buffer is written from now on.
+    pub(crate) fn set_newest(&self, buffer: &Buffer) {
+        let mention = Mention { ordinal: buffer.rank().ordinal, is_told: false };
+        self.words(buffer.cpu).into_iter().for_each(|words| words.newest.store(mention.pack(), Relaxed));
     }
 
     /// Switches recording on or off, for all writers at once.
@@ -643,7 +675,15 @@ impl Host {
     /// A descriptor of the buffer that is written, which can be mapped read-write; or of the one that is about to follow
     /// it, for a writer who knows it by this inode.
     pub(crate) fn read_write(&self, cpu: u32, known: u64) -> Result<Arc<OwnedFd>, HostError> {
-        Ok(Arc::clone(&self.lane(cpu)?.chain().for_writer(known).fd))
+        let chain = self.lane(cpu)?.chain();
+        let buffer = chain.for_writer(known);
+        // Before anybody has it: a successor that is not offered it knows whether somebody may have it.
+        if Arc::ptr_eq(buffer, chain.newest()) {
+            self.words(cpu).into_iter().for_each(|words| note_told(&words.newest));
+        } else if chain.is_pending(buffer) {
+            note_told(&chain.newest().mapping.ring().meta().chain.next);
+        }
+        Ok(Arc::clone(&buffer.fd))
     }
 
     /// A descriptor as [`read_only`](Self::read_only)'s of the buffer behind the one of this inode, or of the same where
@@ -730,13 +770,24 @@ fn keep_tasks(files: Option<&Files>, common: &Common) -> Result<(), HostError> {
 }
 
 /// Lanes that begin with these buffers.
-fn lanes(buffers: Vec<Arc<Buffer>>, unheard: &Unheard) -> (Vec<Lane>, Arc<[writer::Lane]>) {
+fn lanes(buffers: Vec<Arc<Buffer>>, on_board: &OnBoard) -> (Vec<Lane>, Arc<[writer::Lane]>) {
     let mappings = buffers.iter().map(|buffer| Arc::clone(&buffer.mapping)).collect();
-    (buffers.into_iter().map(Lane::new).collect(), writer::lanes(mappings, Some(unheard)))
+    (buffers.into_iter().map(Lane::new).collect(), writer::lanes(mappings, Some(on_board)))
 }
 
-fn unheard(common: &Common, instance: usize) -> Unheard {
-    Unheard { board: Arc::clone(common.board()), instance }
+/// A number that no buffer of this CPU ever had.
+#[expect(clippy::cast_possible_truncation, reason = "nobody resizes a buffer four thousand million times")]
+pub(crate) fn new_ordinal(words: &CpuWords) -> u32 {
+    words.made.fetch_add(1, Relaxed).wrapping_add(1) as u32
+}
+
+/// Notes in a [`Mention`] that what it names was given to another process.
+fn note_told(mention: &AtomicU64) {
+    mention.fetch_or(Mention::TOLD, Relaxed);
+}
+
+fn on_board(common: &Common, instance: usize) -> OnBoard {
+    OnBoard { board: Arc::clone(common.board()), instance }
 }
 
 impl Buffer {
@@ -867,6 +918,18 @@ impl Buffer {
 
     pub(crate) fn set_rank(&self, rank: Rank) {
         self.mapping.ring().meta().chain.rank.store(rank.pack(), Relaxed);
+    }
+
+    /// Which buffer is to follow this one.
+    pub(crate) fn next(&self) -> Mention {
+        Mention::unpack(self.mapping.ring().meta().chain.next.load(Relaxed))
+    }
+
+    /// Says which buffer is to follow this one, of which nobody was told yet.
+    pub(crate) fn set_next(&self, next: &Self) {
+        let mention = Mention { ordinal: next.rank().ordinal, is_told: false };
+        // Relaxed: writers look here once they have seen the mark in the tail, which comes later (E2).
+        self.mapping.ring().meta().chain.next.store(mention.pack(), Relaxed);
     }
 
     /// What the consuming reader holds. A panic of another thread changes nothing about what it says.

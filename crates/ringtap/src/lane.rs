@@ -182,9 +182,20 @@ impl Chain {
         &self.newest
     }
 
-    /// Says what is about to take the newest one's place, or that nothing is.
-    pub(crate) fn set_pending(&mut self, buffer: Option<Arc<Buffer>>) {
-        self.pending = buffer;
+    /// Says what is about to take the newest one's place.
+    pub(crate) fn set_pending(&mut self, buffer: Arc<Buffer>) {
+        // First, so that it is noted there who was told.
+        self.newest.set_next(&buffer);
+        self.pending = Some(buffer);
+    }
+
+    /// Nothing is about to take the newest one's place.
+    pub(crate) fn forget_pending(&mut self) {
+        self.pending = None;
+    }
+
+    pub(crate) fn is_pending(&self, buffer: &Arc<Buffer>) -> bool {
+        self.pending.as_ref().is_some_and(|pending| Arc::ptr_eq(pending, buffer))
     }
 
     /// The buffer behind the file of the inode `known`, what is about to follow the newest included; that one itself where

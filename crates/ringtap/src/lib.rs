@@ -36,6 +36,7 @@ pub mod instance;
 #[cfg(not(loom))]
 mod lane;
 mod lent;
+mod line;
 #[cfg(not(loom))]
 mod map;
 #[cfg(not(loom))]

@@ -21,7 +21,8 @@ use crate::wake;
 use crate::writer::Pin;
 use ringtap_abi::Geometry;
 use ringtap_abi::geometry::{MIN_RING_SUBBUFS, MIN_SUBBUF_SIZE};
-use ringtap_abi::meta::{WriterKind, state};
+use ringtap_abi::meta::{Rank, WriterKind, state};
+use ringtap_abi::switchboard::CpuWords;
 use rustix::fd::BorrowedFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
@@ -129,13 +130,13 @@ impl Host {
             let now = old.mapping().geometry();
             let geometry = size(now).ok_or(MapError::Foreign(IMPOSSIBLE))?;
             if geometry != now {
-                pairs.push((Arc::new(old.following(geometry)?), old));
+                pairs.push((Arc::new(old.following(geometry, self.new_ordinal(&old))?), old));
             }
         }
         let (lanes, writers) = self.lanes();
         for (new, _) in &pairs {
+            lanes[new.cpu() as usize].chain().set_pending(Arc::clone(new));
             writers[new.cpu() as usize].add(Arc::clone(new.mapping()));
-            lanes[new.cpu() as usize].chain().set_pending(Some(Arc::clone(new)));
         }
         let news = pairs.iter().map(|(new, _)| Replacement { cpu: new.cpu(), descriptor: new.descriptor() });
         announce(&news.collect::<Vec<_>>());
@@ -148,10 +149,11 @@ impl Host {
             }
             if done.is_err() {
                 // Nobody writes there, and whoever was told of it goes on to what follows it.
-                chain.set_pending(None);
+                chain.forget_pending();
                 let _ = new.retire().or_else(|_| new.retire_unwritten());
                 continue;
             }
+            self.set_newest(&new);
             let has_consumer = lane.consumer.load(Relaxed) != 0;
             done = chain.replace(new, has_consumer).map_err(|Corrupt| old.damaged());
             drop(chain);
@@ -242,9 +244,9 @@ impl Buffer {
     }
 
     /// An empty buffer of these sizes that is to follow this one, switched off.
-    pub(crate) fn following(&self, geometry: Geometry) -> Result<Self, HostError> {
+    pub(crate) fn following(&self, geometry: Geometry, ordinal: u32) -> Result<Self, HostError> {
         let new = self.empty(geometry)?;
-        new.set_rank(self.rank().next());
+        new.set_rank(Rank { ordinal, ..self.rank() });
         Ok(new)
     }
 
@@ -287,6 +289,24 @@ pub(crate) fn retire(mapping: &Mapping) -> Result<(), HostError> {
         }
     }
     Err(HostError::Busy(cpu))
+}
+
+/// Ends writing to a buffer that no host has any more: its writers go on to the one that is written, which is younger than all that
+/// dead hosts announced. What is lost with it is counted once, whoever comes first.
+pub(crate) fn pass_over(mapping: &Mapping, words: &CpuWords) {
+    let ring = mapping.ring();
+    let meta = ring.meta();
+    // Relaxed: as in `Buffer::set_next`.
+    meta.chain.next.store(words.newest.load(Relaxed), Relaxed);
+    // Where it cannot be ended, its writers go on there. What is damaged is not written either.
+    let (Ok(()), Ok(written)) = (retire(mapping), ring.written()) else { return };
+    if meta.chain.is_given_up.swap(1, Relaxed) == 0 {
+        let (host, writer) = (&meta.host, &meta.writer);
+        let unread =
+            written.wrapping_sub(host.base_index.load(Relaxed)).saturating_sub(host.read.load(Relaxed));
+        let refused = writer.dropped.load(Relaxed).wrapping_add(writer.refused.load(Relaxed));
+        words.unheard.fetch_add(unread.wrapping_add(refused), Relaxed);
+    }
 }
 
 fn kind(ring: &Ring<'_>) -> WriterKind {

@@ -35,8 +35,15 @@ fn ask_id() -> u32 {
 }
 
 /// A forked child is another thread: its first question must go to the kernel again.
-fn forget_on_fork() {
+pub(crate) fn forget_on_fork() {
+    extern "C" fn know() {
+        if ID.get() == 0 {
+            ID.set(rustix::thread::gettid().as_raw_nonzero().get().cast_unsigned());
+        }
+    }
     extern "C" fn forget() {
+        #[cfg(not(loom))]
+        crate::board::forked(ID.get());
         ID.set(0);
         OWNER.set(0);
         #[cfg(not(loom))]
@@ -47,8 +54,9 @@ fn forget_on_fork() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
         rseq::stay_loaded();
-        // SAFETY: `forget` stays loaded, and only stores to thread-local cells, which a forked child may do.
-        unsafe { libc::pthread_atfork(None, None, Some(forget)) };
+        // SAFETY: the hooks stay loaded, and only store to thread-local cells and to shared memory, which a forked child
+        // may do.
+        unsafe { libc::pthread_atfork(Some(know), None, Some(forget)) };
     });
 }
 

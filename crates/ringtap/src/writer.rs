@@ -4,6 +4,7 @@ use crate::board::Board;
 use crate::clock::{Since, Ticker};
 use crate::event::{Home, Route};
 use crate::instance::targets::Targets;
+use crate::line::Said;
 use crate::map::{self, Access, MapError, Mapping};
 use crate::ring::write::{self, Refused, Step};
 use crate::ring::{Ring, retire};
@@ -15,11 +16,11 @@ use crate::rseq::{
     portable::{Exclusive, Pinned},
 };
 use crate::spot::{self, Spot};
-use crate::{thread, wake};
+use crate::{resize, thread, wake};
 use ringtap_abi::clock::{ClockId, Conversion};
 use ringtap_abi::event::max_payload;
 use ringtap_abi::meta::{Switches, WriterKind, state};
-use ringtap_abi::switchboard::TOP;
+use ringtap_abi::switchboard::{CpuWords, TOP};
 use ringtap_abi::words::{Commit, Place};
 use rustix::fd::BorrowedFd;
 use std::mem::MaybeUninit;
@@ -66,32 +67,43 @@ const NUMBERLESS: u64 = 1 << 63;
 pub(crate) struct Lane {
     cpu: u32,
     oldest: Arc<Buffer>,
-    /// Where events are counted that no buffer takes that is known here.
-    unheard: Option<Unheard>,
-    /// The last buffer of the chain that begins with `oldest` whose predecessor was found retired.
+    /// Where events are counted that no buffer takes that is known here; `None`: in the last one that is.
+    on_board: Option<OnBoard>,
+    /// The last buffer of the chain that begins with `oldest` whose predecessor was found retired, and to lead there.
     present: AtomicPtr<Buffer>,
 }
 
-/// An instance's counts on a switchboard.
+/// An instance's place on a switchboard.
 #[derive(Clone, Debug)]
-pub(crate) struct Unheard {
+pub(crate) struct OnBoard {
     pub(crate) board: Arc<Board>,
     pub(crate) instance: usize,
 }
 
 impl Lane {
-    fn new(cpu: u32, buffer: Buffer, unheard: Option<Unheard>) -> Self {
+    fn new(cpu: u32, buffer: Buffer, on_board: Option<OnBoard>) -> Self {
         let oldest = Arc::new(buffer);
         let present = AtomicPtr::new(ptr::from_ref(&*oldest).cast_mut());
-        Self { cpu, oldest, unheard, present }
+        Self { cpu, oldest, on_board, present }
     }
 
     /// Counts an event that no buffer known here takes any more.
     #[cold]
     fn drop_event(&self, buffer: &Buffer) -> Result<(), Refused> {
-        let count = self.unheard.as_ref().and_then(|its| its.board.unheard(its.instance, self.cpu));
-        count.unwrap_or(&buffer.ring.meta().writer.dropped).fetch_add(1, Relaxed);
+        let unheard = self.words().map(|words| &words.unheard);
+        unheard.unwrap_or(&buffer.ring.meta().writer.dropped).fetch_add(1, Relaxed);
         Err(Refused::Retired)
+    }
+
+    /// What the switchboard says of this CPU's buffers.
+    fn words(&self) -> Option<&CpuWords> {
+        let its = self.on_board.as_ref()?;
+        its.board.cpu(its.instance, self.cpu)
+    }
+
+    /// See [`resize::pass_over`].
+    pub(crate) fn pass_over(&self, mapping: &Mapping) {
+        self.words().into_iter().for_each(|words| resize::pass_over(mapping, words));
     }
 
     fn present(&self) -> &Buffer {
@@ -139,19 +151,24 @@ impl Lane {
     }
 
     fn chain(&self) -> impl Iterator<Item = &Buffer> {
-        std::iter::successors(Some(&*self.oldest), |buffer| buffer.next.get().map(|next| &**next))
+        self.oldest.and_behind()
     }
 
     /// Goes on to the buffer that replaced `retired`; `false` where that is not known.
+    ///
+    /// That is the one that `retired` names, or where this process was not told of it in time, the first behind it. What was
+    /// announced by a host that died, and never used, comes before.
     fn move_on(&self, retired: &Buffer) -> bool {
-        let Some(next) = retired.next.get() else { return false };
-        let (old, new) = (ptr::from_ref(retired).cast_mut(), ptr::from_ref(&**next).cast_mut());
+        let said = Said::by(&retired.ring);
+        let is_it = |buffer: &&Buffer| said.leads_to(Said::by(&buffer.ring).ordinal);
+        let Some(next) = retired.and_behind().skip(1).find(is_it) else { return false };
+        let (old, new) = (ptr::from_ref(retired).cast_mut(), ptr::from_ref(next).cast_mut());
         // Somebody else may have gone on before, and further.
         let _ = self.present.compare_exchange(old, new, AcqRel, Relaxed);
         true
     }
 
-    /// Adds the buffer that is written once the present one is retired.
+    /// Adds a buffer that may be written once the present one is retired.
     pub(crate) fn add(&self, mapping: Arc<Mapping>) {
         let mut last = &*self.oldest;
         let mut buffer = Arc::new(Buffer::new(mapping, Arc::clone(&last.counter)));
@@ -166,16 +183,16 @@ impl Lane {
 }
 
 /// Lanes for these buffers; the index is the CPU.
-pub(crate) fn lanes(mappings: Vec<Arc<Mapping>>, unheard: Option<&Unheard>) -> Arc<[Lane]> {
+pub(crate) fn lanes(mappings: Vec<Arc<Mapping>>, on_board: Option<&OnBoard>) -> Arc<[Lane]> {
     let first = Arc::clone(mappings.first().expect("an instance has a CPU"));
-    let lane = |(cpu, mapping)| Lane::new(cpu, Buffer::new(mapping, Arc::clone(&first)), unheard.cloned());
+    let lane = |(cpu, mapping)| Lane::new(cpu, Buffer::new(mapping, Arc::clone(&first)), on_board.cloned());
     (0..).zip(mappings).map(lane).collect()
 }
 
 /// Lanes for buffers that follow each other, the oldest first; the index is the CPU.
-pub(crate) fn lanes_of(mappings: Vec<Vec<Arc<Mapping>>>, unheard: Option<&Unheard>) -> Arc<[Lane]> {
+pub(crate) fn lanes_of(mappings: Vec<Vec<Arc<Mapping>>>, on_board: Option<&OnBoard>) -> Arc<[Lane]> {
     let oldest = mappings.iter().map(|all| Arc::clone(all.first().expect("a CPU has a buffer")));
-    let lanes = lanes(oldest.collect(), unheard);
+    let lanes = lanes(oldest.collect(), on_board);
     for (lane, all) in lanes.iter().zip(mappings) {
         all.into_iter().skip(1).for_each(|mapping| lane.add(mapping));
     }
@@ -194,7 +211,7 @@ struct Buffer {
     _mapping: Arc<Mapping>,
     /// Where a `counter` clock counts: the first buffer's memory.
     counter: Arc<Mapping>,
-    /// The buffer that is written once this one is retired.
+    /// The buffer that this process was told of next: not always the one that is written once this one is retired.
     next: OnceLock<Arc<Buffer>>,
 }
 
@@ -209,10 +226,10 @@ impl Writer {
     /// A writer for these buffers; the index is the CPU.
     pub(crate) fn new(
         mappings: Vec<Arc<Mapping>>,
-        unheard: Option<&Unheard>,
+        on_board: Option<&OnBoard>,
         targets: Option<Arc<Targets>>,
     ) -> Self {
-        Self::of_lanes(lanes(mappings, unheard), targets)
+        Self::of_lanes(lanes(mappings, on_board), targets)
     }
 
     /// A writer for the buffers of these lanes, and those that replace them.
@@ -786,6 +803,11 @@ impl Buffer {
             }
         }
         self.refuse()
+    }
+
+    /// This one, and those that were added behind it.
+    fn and_behind(&self) -> impl Iterator<Item = &Self> {
+        std::iter::successors(Some(self), |buffer| buffer.next.get().map(|next| &**next))
     }
 
     fn is_retired(&self) -> bool {

@@ -46,6 +46,17 @@ fn process() {
         "write both" => say((0..10)
             .map(|number| written(number) + u32::from(Followed { number }.try_write(&writer).is_ok()))
             .sum::<u32>()),
+        "fork" => {
+            say(ringtap::thread::id());
+            wait_for_parent();
+            let both = || written(1) == 1 && succeeds_in_child(|| written(2) == 1);
+            say((0..10).map(|_| u32::from(succeeds_in_child(both))).sum::<u32>());
+            wait_for_parent();
+            // The kernel tells of it when it has begun.
+            std::thread::scope(|scope| drop(scope.spawn(|| while written(3) == 0 {}).join()));
+            say(1);
+            wait_for_parent();
+        }
         "write for ever" => {
             say("ready");
             loop {
@@ -54,6 +65,20 @@ fn process() {
         }
         other => panic!("no role {other}"),
     }
+}
+
+/// Whether a forked child does this.
+fn succeeds_in_child(body: impl FnOnce() -> bool) -> bool {
+    // SAFETY: the child writes events, forks, and ends here.
+    let child = unsafe { libc::fork() };
+    if child == 0 {
+        // SAFETY: ends the child.
+        unsafe { libc::_exit(i32::from(!body())) };
+    }
+    let mut status = -1;
+    // SAFETY: it is our own child.
+    unsafe { libc::waitpid(child, &raw mut status, 0) };
+    status == 0
 }
 
 struct Host {
@@ -177,6 +202,43 @@ fn lists_of_pids_are_obeyed() {
     top.set_pids(PidList::Only, None).expect("an instance");
     top.set_pids(PidList::Not, None).expect("an instance");
     assert_eq!(host.of_a_hundred(), 100);
+}
+
+#[test]
+fn lists_of_pids_follow_forks() {
+    let host = Host::new();
+    let top = host.instances.top();
+    top.set_event(host.counted(), true);
+    let pids = || top.pids(PidList::Only).expect("there is a list");
+    let mut other = host.start("fork");
+    let first = ready(&mut other);
+    top.set_pids(PidList::Only, Some(&[first])).expect("an instance");
+    if let Err(error) = top.follow_forks(true) {
+        return println!("skipped: {error}");
+    }
+    assert_eq!((go(&mut other), written(&top)), (10, 20), "children's and grandchildren's first events");
+    assert_eq!(go(&mut other), 1, "and a thread's");
+    // Those that ended are on the list no more, and neither is the first, in the end.
+    let until = std::time::Instant::now() + Duration::from_secs(60);
+    let wait_for = |expected: &[u32]| {
+        while pids() != expected {
+            assert!(std::time::Instant::now() < until, "{:?} is not {expected:?}", pids());
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    };
+    wait_for(&[first]);
+    other.kill();
+    wait_for(&[]);
+    assert_eq!(host.of_a_hundred(), 0, "an empty list is a list");
+    // Not followed, children are nobody's.
+    top.follow_forks(false).expect("that is possible always");
+    let mut other = host.start("fork");
+    let first = ready(&mut other);
+    top.set_pids(PidList::Only, Some(&[first])).expect("an instance");
+    assert_eq!(go(&mut other), 0);
+    assert_eq!(pids(), [first]);
+    other.kill();
+    top.set_pids(PidList::Only, None).expect("an instance");
 }
 
 #[test]

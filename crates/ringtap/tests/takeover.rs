@@ -24,6 +24,7 @@ fn process() {
     match role.as_str() {
         "host" => host(&socket),
         "host that reads" => host_that_reads(&socket),
+        "host that resizes" => host_that_resizes(&socket),
         "host that forks" => host_that_forks(&socket),
         "write until told" => write_until_told(&socket),
         "die writing" => {
@@ -85,6 +86,18 @@ fn host_that_reads(socket: &Path) {
     }
 }
 
+/// Gives its buffers each size that it is told, in sub-buffers.
+fn host_that_resizes(socket: &Path) {
+    let (instances, _server) = start(socket);
+    instances.top().set_new_events(true);
+    assert!(instances.save_settings(b"first"));
+    say("new");
+    for size in std::io::stdin().lock().lines().map_while(Result::ok) {
+        instances.top().set_size(None, size.parse().expect("a number")).expect("it can be resized");
+        say("resized");
+    }
+}
+
 fn persistent(socket: &Path) -> Config {
     Config { directory: Some(socket.with_extension("files")), ..config() }
 }
@@ -138,14 +151,9 @@ fn counted(instance: &Instance) -> (u64, u64) {
     let stats: Vec<_> = host.cpus().iter().map(|&cpu| host.stats(cpu).expect("it is undamaged")).collect();
     let written = stats.iter().map(|stats| stats.written()).sum();
     for cpu in host.cpus() {
-        let mut before = u64::MAX;
-        loop {
+        // Behind the end of a buffer that was replaced, one finds nothing, and the next one has more.
+        while host.stats(cpu).expect("it is undamaged").entries > 0 {
             host.get_reader(cpu).expect("it is sound");
-            let read = host.stats(cpu).expect("it is undamaged").read_events;
-            if read == before {
-                break;
-            }
-            before = read;
         }
     }
     let stats = host.cpus().into_iter().map(|cpu| host.stats(cpu).expect("it is undamaged"));
@@ -273,6 +281,86 @@ fn an_offer_that_is_behind_does_not_take_an_instance_away() {
     let (instances, _server) = next.join().expect("no panic");
     let late = instances.get("late").expect("somebody has its buffers");
     eventually("somebody writes into it", || counted(&late).0 > 0);
+}
+
+/// Events that were refused, or are lost with a buffer.
+fn dropped(instance: &Instance) -> u64 {
+    let host = instance.host();
+    host.cpus().iter().map(|&cpu| host.stats(cpu).expect("it is undamaged").dropped_events).sum()
+}
+
+/// How many files of a host's a process has open.
+fn files(pid: u32) -> usize {
+    let open = std::fs::read_dir(format!("/proc/{pid}/fd")).expect("it lives");
+    let targets = open.filter_map(|entry| std::fs::read_link(entry.ok()?.path()).ok());
+    targets.filter(|target| target.to_string_lossy().contains("memfd:ringtap")).count()
+}
+
+/// Stops the writers; what they tried, all of which was written, or refused and counted.
+fn finish_exactly(writers: [Other; 2], top: &Instance) {
+    let mut tried = 0;
+    let said = writers.map(|mut writer| {
+        writer.tell("stop");
+        let said = writer.hear().expect("it counts");
+        let (its, off) = said.split_once(' ').expect("two numbers");
+        assert_eq!(off, "0", "nothing was switched off");
+        tried += its.parse::<u64>().expect("a number");
+        writer
+    });
+    let settled = || {
+        let (written, found) = counted(top);
+        assert_eq!(written, found);
+        written + dropped(top) + refused(top)
+    };
+    // What is lost with a buffer is counted once its process comes to it.
+    eventually("all that was tried is counted", || settled() == tried);
+    said.into_iter().for_each(Other::finish);
+}
+
+#[test]
+fn a_buffer_that_was_announced_and_never_used_takes_no_event() {
+    let place = Place::new();
+    let mut host = Other::start("host that resizes", &place.socket());
+    host.expect("new");
+    let mut writers = [(); 2].map(|()| Other::start("write until told", &place.socket()));
+    writers.iter_mut().for_each(|writer| writer.expect("writing"));
+    let [behind, ahead] = &writers;
+    // The host tells of new buffers, and waits a while for the one that is stopped.
+    behind.stop();
+    let known = files(ahead.pid());
+    host.tell("64");
+    eventually("one is told", || files(ahead.pid()) > known + 1);
+    ahead.stop();
+    host.kill();
+    behind.resume();
+    let (instances, _server) = start(&place.socket());
+    instances.top().set_size(None, 48).expect("it can be resized");
+    // The old buffers are retired; what it knows behind them never was used, and what is, it does not know yet.
+    ahead.resume();
+    finish_exactly(writers, &instances.top());
+}
+
+#[test]
+fn what_is_lost_with_a_buffer_that_nobody_offered_in_time_is_counted() {
+    let place = Place::new();
+    let mut host = Other::start("host that resizes", &place.socket());
+    host.expect("new");
+    let mut writers = [(); 2].map(|()| Other::start("write until told", &place.socket()));
+    writers.iter_mut().for_each(|writer| writer.expect("writing"));
+    let [behind, ahead] = &writers;
+    behind.stop();
+    host.tell("64");
+    host.expect("resized");
+    // It writes into the new buffers, alone.
+    std::thread::sleep(std::time::Duration::from_millis(20));
+    ahead.stop();
+    host.kill();
+    behind.resume();
+    // Waits for it in vain.
+    let (instances, _server) = start(&place.socket());
+    ahead.resume();
+    eventually("it comes back", || dropped(&instances.top()) > 0);
+    finish_exactly(writers, &instances.top());
 }
 
 /// A child of a host, which is none of ours.

@@ -443,6 +443,8 @@ mod place {
     /// Instances whose list of this kind is in force: bit i for instance i.
     pub(super) const PIDS_ONLY: usize = 8;
     pub(super) const PIDS_NOT: usize = 9;
+    /// Instances whose lists follow forks.
+    pub(super) const FOLLOWS_FORKS: usize = 10;
     /// Instances of which a snapshot is asked for.
     pub(super) const SNAPSHOTS: usize = 16;
     /// Counts requests; the host sleeps on its lower half.
@@ -545,6 +547,43 @@ impl<'m> Region<'m> {
         words[nth].fetch_or(1 << (pid % 64), Relaxed);
         in_use.fetch_or(bit, Relaxed);
         true
+    }
+
+    /// The instances whose lists follow forks, as bits: who is forked by a thread of a list is put into it, and who ends
+    /// is taken out.
+    #[must_use]
+    pub fn follows_forks(&self) -> &'m AtomicU64 {
+        &self.words[place::FOLLOWS_FORKS]
+    }
+
+    /// The lists that follow forks and are in force.
+    fn followed(&self) -> impl Iterator<Item = (usize, PidList)> {
+        let follows = self.follows_forks().load(Relaxed);
+        [PidList::Only, PidList::Not].into_iter().flat_map(move |list| {
+            let lists = self.pid_lists(list).load(Relaxed) & follows;
+            (0..INSTANCES).filter(move |instance| lists >> instance & 1 == 1).map(move |at| (at, list))
+        })
+    }
+
+    /// A thread was made by another: it is in the lists that follow forks and have that one. May be said more than once,
+    /// in a signal handler, too.
+    pub fn forked(&self, parent: u32, child: u32) {
+        for (instance, list) in self.followed() {
+            if self.has_pid(instance, list, parent) {
+                self.add_pid(instance, list, child);
+            }
+        }
+    }
+
+    /// A thread ended: it is in no list that follows forks any more.
+    pub fn ended(&self, pid: u32) {
+        for (instance, list) in self.followed() {
+            let Some((page, nth)) = pid_place(pid) else { return };
+            let (words, in_use, bit) = self.pid_page(instance, list, page);
+            if in_use.load(Relaxed) & bit != 0 {
+                words[nth].fetch_and(!(1 << (pid % 64)), Relaxed);
+            }
+        }
     }
 
     /// Takes all pids out of an instance's list.

@@ -44,8 +44,6 @@ struct Settings {
     clock: Clock,
     options: u64,
     cpus: BTreeSet<u32>,
-    pids: BTreeSet<u32>,
-    notrace_pids: BTreeSet<u32>,
 }
 
 /// What is open.
@@ -125,6 +123,7 @@ pub(crate) fn instance_errno(error: &InstanceError) -> Errno {
         InstanceError::TooMany | InstanceError::TooManyAwaited => Errno::NOSPC,
         InstanceError::Removed { .. } => Errno::NODEV,
         InstanceError::Rules(RulesError::Program | RulesError::Shape | RulesError::Pid(_)) => Errno::INVAL,
+        InstanceError::Rules(RulesError::Forks(errno)) => *errno,
         InstanceError::Rules(_) => Errno::NOSPC,
         InstanceError::InUse { .. } => Errno::BUSY,
         InstanceError::Host(error) => errno(error),
@@ -134,14 +133,10 @@ pub(crate) fn instance_errno(error: &InstanceError) -> Errno {
 
 impl Instance {
     pub(super) fn new(number: u32, inner: ringtap::Instance, saver: &Arc<Saver>) -> Self {
-        let pids = |list| inner.pids(list).unwrap_or_default().into_iter().collect();
         let settings = Settings {
             clock: Clock::of(inner.clock()),
             options: options::defaults(inner.is_top()) & !bit::OVERWRITE,
             cpus: inner.host().cpus().into_iter().collect(),
-            // Those of a host that was killed are in force still.
-            pids: pids(PidList::Only),
-            notrace_pids: pids(PidList::Not),
         };
         Self {
             number,
@@ -541,6 +536,9 @@ impl Instance {
             self.inner.set_mode(if on { Mode::Overwrite } else { Mode::Discard });
             return Ok(());
         }
+        if flag == bit::EVENT_FORK {
+            self.inner.follow_forks(on).map_err(|error| instance_errno(&error))?;
+        }
         let mut settings = self.settings();
         settings.options = if on { settings.options | flag } else { settings.options & !flag };
         drop(settings);
@@ -568,30 +566,20 @@ impl Instance {
         u32::try_from(self.cpus().len()).unwrap_or(u32::MAX)
     }
 
-    pub(crate) fn pids_text(&self, which: Pids) -> Vec<u8> {
-        pids::text(which.of(&mut self.settings()))
+    pub(crate) fn pids_text(&self, list: PidList) -> Vec<u8> {
+        pids::text(&self.inner.pids(list).unwrap_or_default())
     }
 
-    pub(crate) fn add_pids(&self, which: Pids, bytes: &[u8]) -> Result<(), Errno> {
-        let more = pids::parse(bytes)?;
-        let mut settings = self.settings();
-        let all = which.of(&mut settings).union(&more).copied().collect();
-        self.publish_pids(which, &all)?;
-        *which.of(&mut settings) = all;
-        Ok(())
+    pub(crate) fn add_pids(&self, list: PidList, bytes: &[u8]) -> Result<(), Errno> {
+        let pids = pids::parse(bytes)?;
+        if pids.is_empty() {
+            return Ok(());
+        }
+        self.inner.add_pids(list, &pids).map_err(|error| instance_errno(&error))
     }
 
-    pub(crate) fn clear_pids(&self, which: Pids) -> Result<(), Errno> {
-        let mut settings = self.settings();
-        self.publish_pids(which, &BTreeSet::new())?;
-        which.of(&mut settings).clear();
-        Ok(())
-    }
-
-    fn publish_pids(&self, which: Pids, pids: &BTreeSet<u32>) -> Result<(), Errno> {
-        let pids: Vec<u32> = pids.iter().copied().collect();
-        let pids = Some(pids.as_slice()).filter(|pids| !pids.is_empty());
-        self.inner.set_pids(which.list(), pids).map_err(|error| instance_errno(&error))
+    pub(crate) fn clear_pids(&self, list: PidList) -> Result<(), Errno> {
+        self.inner.set_pids(list, None).map_err(|error| instance_errno(&error))
     }
 
     // --- events ---
@@ -681,30 +669,5 @@ impl Instance {
 
     pub(super) fn log(&self, parser: &str, what: &str, command: &str, place: usize) {
         lock(&self.errors).add(parser, what, command, place);
-    }
-}
-
-/// Which list of tasks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Pids {
-    /// `set_event_pid`
-    Traced,
-    /// `set_event_notrace_pid`
-    NotTraced,
-}
-
-impl Pids {
-    fn list(self) -> PidList {
-        match self {
-            Self::Traced => PidList::Only,
-            Self::NotTraced => PidList::Not,
-        }
-    }
-
-    fn of(self, settings: &mut Settings) -> &mut BTreeSet<u32> {
-        match self {
-            Self::Traced => &mut settings.pids,
-            Self::NotTraced => &mut settings.notrace_pids,
-        }
     }
 }

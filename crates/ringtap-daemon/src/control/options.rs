@@ -65,6 +65,7 @@ pub(crate) mod bit {
     pub(crate) const CONTEXT_INFO: u64 = of("context-info");
     pub(crate) const COPY_TRACE_MARKER: u64 = of("copy_trace_marker");
     pub(crate) const DISABLE_ON_FREE: u64 = of("disable_on_free");
+    pub(crate) const EVENT_FORK: u64 = of("event-fork");
     pub(crate) const FIELDS: u64 = of("fields");
     pub(crate) const HEX: u64 = of("hex");
     pub(crate) const IRQ_INFO: u64 = of("irq-info");

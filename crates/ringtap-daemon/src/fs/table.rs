@@ -5,10 +5,11 @@
 
 #![forbid(unsafe_code)]
 
-use crate::control::instance::{Instance, Pids, line};
+use crate::control::instance::{Instance, line};
 use crate::control::options::{FLAGS, Flag, bit};
 use crate::control::{Caller, Control, number, readme, rules};
 use ringtap::event::registry::Event;
+use ringtap::rules::PidList;
 use ringtap_format::header::HEADER_EVENT;
 use rustix::io::Errno;
 use std::sync::Arc;
@@ -134,12 +135,12 @@ pub(super) const INSTANCE: &[File] = &[
     file("set_event",             0o640, Say(|at| Ok(at.instance.set_event_text(&at.control.catalog()))),
                                          Take(|at, bytes| at.instance.write_set_event(&at.control.catalog(), bytes)))
         .truncated(|at| { at.instance.clear_events(&at.control.catalog()); Ok(()) }),
-    file("set_event_notrace_pid", 0o640, Say(|at| Ok(at.instance.pids_text(Pids::NotTraced))),
-                                         Set(|at, bytes| at.instance.add_pids(Pids::NotTraced, bytes)))
-        .truncated(|at| at.instance.clear_pids(Pids::NotTraced)),
-    file("set_event_pid",         0o640, Say(|at| Ok(at.instance.pids_text(Pids::Traced))),
-                                         Set(|at, bytes| at.instance.add_pids(Pids::Traced, bytes)))
-        .truncated(|at| at.instance.clear_pids(Pids::Traced)),
+    file("set_event_notrace_pid", 0o640, Say(|at| Ok(at.instance.pids_text(PidList::Not))),
+                                         Set(|at, bytes| at.instance.add_pids(PidList::Not, bytes)))
+        .truncated(|at| at.instance.clear_pids(PidList::Not)),
+    file("set_event_pid",         0o640, Say(|at| Ok(at.instance.pids_text(PidList::Only))),
+                                         Set(|at, bytes| at.instance.add_pids(PidList::Only, bytes)))
+        .truncated(|at| at.instance.clear_pids(PidList::Only)),
     file("snapshot",              0o640, Snapshot,                                    Set(snapshot)),
     file("timestamp_mode",        0o440, Say(|at| Ok(at.instance.timestamp_mode())),  No),
     file("trace",                 0o640, Trace,                                       Set(|_, _| Ok(())))

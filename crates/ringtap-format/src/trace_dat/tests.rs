@@ -192,7 +192,7 @@ fn records(image: &[u8]) -> (Vec<(usize, u32, u64, u64)>, usize) {
 fn walked<'t>(
     file: &TraceDat,
     timeline: &mut Timeline<&'t [u8]>,
-    next: fn(&mut Timeline<&'t [u8]>) -> Option<Timed<'_>>,
+    next: for<'a> fn(&'a mut Timeline<&'t [u8]>) -> Option<Timed<'a>>,
 ) -> (Vec<(usize, u32, u64, u64)>, usize) {
     let (mut records, mut damaged) = (Vec::new(), 0);
     while let Some(timed) = next(timeline) {

@@ -522,9 +522,8 @@ impl Shared {
             match place {
                 None if epoch == 0 => continue,
                 Some(mapped) if mapped.epoch == epoch && !mapped.is_ahead() => continue,
-                // Before anything is written there: a host in this one's place waits for those who have it.
-                _ => entry.mapped.fetch_max(epoch, Relaxed),
-            };
+                _ => {}
+            }
             let mapped = match place {
                 Some(mapped) if mapped.lineage == lineage => {
                     mapped.follow(connection, bit).map(|()| mapped.epoch = epoch).map(|()| None)

@@ -8,15 +8,12 @@
 
 use super::error::AttachError;
 use super::{Connection, map_descriptor};
+use crate::line::{self, Said};
 use crate::map::{Access, File, Mapping};
-use crate::resize;
-use crate::ring::retire;
-use crate::writer::{self, Lane, Unheard};
+use crate::writer::{self, Lane, OnBoard};
 use ringtap_abi::control::request::OLDEST;
-use ringtap_abi::meta::Rank;
 use rustix::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
-use std::sync::atomic::Ordering::{Acquire, Relaxed};
 
 /// Most buffers that one look at a CPU brings: a host whose buffers follow each other faster is none.
 const STEPS: usize = 64;
@@ -51,18 +48,8 @@ impl Held {
         self.mapping.file()
     }
 
-    fn is_retired(&self) -> bool {
-        retire::is_retired(&self.mapping.ring()) == Ok(true)
-    }
-
-    fn rank(&self) -> Rank {
-        Rank::unpack(self.mapping.ring().meta().chain.rank.load(Relaxed))
-    }
-
-    /// Whether all before it are read or given up.
-    fn is_first(&self) -> bool {
-        // S6: pairs with the Release in `Chain::publish`.
-        self.mapping.ring().meta().chain.is_first.load(Acquire) != 0
+    fn said(&self) -> Said {
+        Said::by(&self.mapping.ring())
     }
 }
 
@@ -87,8 +74,8 @@ impl Mapped {
         };
         let oldest = connection.cpus().iter().map(oldest).collect::<Result<Vec<_>, AttachError>>()?;
         let mappings = oldest.iter().map(|held| Arc::clone(&held.mapping)).collect();
-        let unheard = Unheard { board: Arc::clone(connection.board()?), instance: bit.into() };
-        let lanes = writer::lanes(mappings, Some(&unheard));
+        let on_board = OnBoard { board: Arc::clone(connection.board()?), instance: bit.into() };
+        let lanes = writer::lanes(mappings, Some(&on_board));
         let held = oldest.into_iter().map(|held| Line(vec![held])).collect();
         let mut mapped = Self { epoch, lineage, lanes, held };
         mapped.follow(connection, bit)?;
@@ -128,12 +115,8 @@ impl Mapped {
 }
 
 impl Line {
-    fn last(&self) -> &Held {
-        self.0.last().expect("a CPU has a buffer")
-    }
-
     fn is_ahead(&self) -> bool {
-        self.0.len() > 1 && !self.0[self.0.len() - 2].is_retired()
+        self.0.len() > 1 && !self.0[self.0.len() - 2].said().is_retired
     }
 
     fn follow(
@@ -143,41 +126,42 @@ impl Line {
         cpu: u32,
         lane: &Lane,
     ) -> Result<(), AttachError> {
+        // Where the host does not know the last one, it may know one before it. Writers may be in those behind: they are kept until
+        // there is where to send those.
+        let mut asked = self.0.len() - 1;
         for _ in 0..STEPS {
-            let descriptor = connection.descriptor_after(bit, cpu, self.last().file().inode())?;
+            let descriptor = connection.descriptor_after(bit, cpu, self.0[asked].file().inode())?;
             let file = File::of(descriptor.as_fd()).map_err(|source| AttachError::Map { cpu, source })?;
-            if file == self.last().file() {
+            if file == self.0[asked].file() {
+                // It is written, and what is behind it never was.
+                self.0.truncate(asked + 1);
                 return Ok(());
             }
-            if self.0.iter().any(|held| held.file() == file) {
-                // The host does not know our last one: its host died or failed before anybody wrote there.
-                self.pass_over();
+            if self.0[..asked].iter().any(|held| held.file() == file) {
+                asked -= 1;
                 continue;
             }
             let mapping = Arc::new(map_descriptor(&descriptor, cpu, Access::Write)?);
             let held = Arc::new(Held { descriptor, mapping });
-            if held.rank() <= self.last().rank() {
-                // Nor does it here, and there was somebody who wrote: who missed that its host was replaced.
-                self.pass_over();
+            let given = held.said().ordinal;
+            let said: Vec<_> = self.0.iter().map(|held| held.said()).collect();
+            if asked > 0 && given < said[asked].ordinal {
+                asked -= 1;
+                continue;
             }
             lane.add(Arc::clone(&held.mapping));
+            for forgotten in self.0.drain(line::known(&said, asked, given)..) {
+                lane.pass_over(&forgotten.mapping);
+            }
             self.0.push(held);
+            asked = self.0.len() - 1;
         }
         Err(AttachError::Protocol("its buffers follow each other without an end"))
     }
 
-    /// Ends writing to the last buffer, so that writers go on to what follows it instead.
-    fn pass_over(&mut self) {
-        // Where it cannot be ended, its writers go on there. What is damaged is not written either.
-        let _ = resize::retire(&self.last().mapping);
-        if self.0.len() > 1 {
-            self.0.pop();
-        }
-    }
-
     /// Keeps what is not read.
     fn forget_what_is_read(&mut self) {
-        let first = self.0.iter().rposition(|held| held.is_first()).unwrap_or(0);
+        let first = self.0.iter().rposition(|held| held.said().is_first).unwrap_or(0);
         let surplus = self.0.len().saturating_sub(HELD);
         self.0.drain(..first.max(surplus));
     }

@@ -26,7 +26,7 @@ use crate::map::{self, Access, Mapping};
 use crate::serve::TreeCall;
 use crate::stats::Stats;
 use crate::wake;
-use crate::writer::{Unheard, Writer};
+use crate::writer::{OnBoard, Writer};
 use link::{Link, Reply};
 use ringtap_abi::control::split_event;
 use ringtap_abi::control::{Counters, Header, HostInfo, PROTOCOL, Part, at, cpus_of, request, role};
@@ -231,9 +231,9 @@ impl Connection {
         let map = |&cpu: &u32| self.map(cpu, Access::Write).map(Arc::new);
         let mappings = self.cpus.iter().map(map).collect::<Result<_, _>>()?;
         let board = self.board()?;
-        let unheard = Unheard { board: Arc::clone(board), instance: self.instance.into() };
+        let on_board = OnBoard { board: Arc::clone(board), instance: self.instance.into() };
         let targets = Targets::new(Arc::clone(board));
-        Ok(Writer::new(mappings, Some(&unheard), Some(Arc::new(targets))))
+        Ok(Writer::new(mappings, Some(&on_board), Some(Arc::new(targets))))
     }
 
     /// The host's switchboard. All connections of this process to the same host share its mapping, so that an event's

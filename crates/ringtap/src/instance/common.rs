@@ -4,14 +4,16 @@ use super::Attendant;
 use super::awaited::{Awaited, Pattern};
 use super::followers::Followers;
 use super::targets::Targets;
-use crate::board::Board;
+use crate::board::{self, Board};
 use crate::event::registry::{FIRST_ID, RegisterError, Registry};
 use crate::event::switch::Word;
 use crate::map::MapError;
-use crate::rules::{Action, PidList, Publisher, Rules, RulesError, Trigger};
+use crate::rules::forks::Forks;
+use crate::rules::{Action, HasRegion, PidList, Publisher, Rules, RulesError, Trigger};
 use ringtap_abi::control::split_event;
 use ringtap_abi::switchboard::RULES;
 use rustix::fd::OwnedFd;
+use std::collections::BTreeSet;
 use std::sync::atomic::Ordering::{Relaxed, Release, SeqCst};
 use std::sync::atomic::fence;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -22,6 +24,8 @@ pub(crate) struct Common {
     board: Arc<Board>,
     targets: Arc<Targets>,
     rules: Publisher<Arc<Board>>,
+    /// Who hears of forks, while there are lists that follow them.
+    forks: Mutex<Option<Forks>>,
     awaited: Awaited,
     /// Which events switch recording off, and where.
     stops: Awaited,
@@ -54,7 +58,9 @@ impl Common {
         let board = Arc::new(board);
         let targets = Arc::new(Targets::new(Arc::clone(&board)));
         let rules = Publisher::adopt(Arc::clone(&board))?;
-        Ok(Self::of(registry, board, targets, rules))
+        let common = Self::of(registry, board, targets, rules);
+        common.follow_on();
+        Ok(common)
     }
 
     fn of(
@@ -64,12 +70,14 @@ impl Common {
         rules: Publisher<Arc<Board>>,
     ) -> Self {
         let (awaited, stops, tellers) = (Awaited::default(), Awaited::default(), Mutex::default());
-        let (followers, attendant) = (Arc::default(), Mutex::default());
+        let (followers, attendant, forks) = (Arc::default(), Mutex::default(), Mutex::default());
+        board::follow_forks(&board);
         Self {
             registry: Mutex::new(registry),
             board,
             targets,
             rules,
+            forks,
             awaited,
             stops,
             followers,
@@ -105,7 +113,11 @@ impl Common {
         list: PidList,
         pids: Option<&[u32]>,
     ) -> Result<(), RulesError> {
+        if let Some(pids) = pids.filter(|_| self.follows_forks(instance)) {
+            self.hear_of(pids)?;
+        }
         self.rules.set_pids(instance, list, pids)?;
+        self.hear_no_more();
         // S7: pairs with the fence in `Board::switch_on`.
         fence(SeqCst);
         for (id, word) in (0..=u16::MAX).zip(self.board.words()) {
@@ -114,6 +126,75 @@ impl Common {
             }
         }
         Ok(())
+    }
+
+    /// Adds to an instance's list of pids.
+    pub(crate) fn add_pids(&self, instance: usize, list: PidList, pids: &[u32]) -> Result<(), RulesError> {
+        if self.follows_forks(instance) {
+            self.hear_of(pids)?;
+        }
+        match self.rules.add_pids(instance, list, pids)? {
+            true => Ok(()),
+            false => self.set_pids(instance, list, Some(pids)),
+        }
+    }
+
+    /// Whether an instance's lists of pids follow forks.
+    pub(crate) fn follows_forks(&self, instance: usize) -> bool {
+        self.board.region().follows_forks().load(Relaxed) >> instance & 1 == 1
+    }
+
+    /// Has an instance's lists of pids follow forks, or stay as they are.
+    pub(crate) fn follow_forks(&self, instance: usize, on: bool) -> Result<(), RulesError> {
+        let follows = self.board.region();
+        let follows = follows.follows_forks();
+        if on {
+            self.hear_of(&self.listed(1 << instance))?;
+            follows.fetch_or(1 << instance, Relaxed);
+        } else {
+            follows.fetch_and(!(1 << instance), Relaxed);
+            self.hear_no_more();
+        }
+        Ok(())
+    }
+
+    /// The threads in the lists of these instances.
+    fn listed(&self, instances: u64) -> Vec<u32> {
+        let of = (0..u64::BITS as usize).filter(|instance| instances >> instance & 1 == 1);
+        let lists = of.flat_map(|instance| [(instance, PidList::Only), (instance, PidList::Not)]);
+        let pids = lists.filter_map(|(instance, list)| self.rules.pids(instance, list)).flatten();
+        pids.collect::<BTreeSet<_>>().into_iter().collect()
+    }
+
+    /// From now on the kernel tells what these threads fork, and when they end. Those that are not there.
+    fn hear_of(&self, threads: &[u32]) -> Result<Vec<u32>, RulesError> {
+        if threads.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut forks = self.forks.lock().unwrap_or_else(PoisonError::into_inner);
+        let hearing = match &mut *forks {
+            Some(forks) => forks,
+            none => none.insert(Forks::start(&self.board).map_err(RulesError::Forks)?),
+        };
+        hearing.follow(threads).map_err(RulesError::Forks)
+    }
+
+    /// Where nobody is in a list that follows forks, nobody has to be heard of.
+    fn hear_no_more(&self) {
+        let mut forks = self.forks.lock().unwrap_or_else(PoisonError::into_inner);
+        let follows = self.board.region().follows_forks().load(Relaxed);
+        if forks.is_some() && self.listed(follows).is_empty() {
+            *forks = None;
+        }
+    }
+
+    /// Goes on where a dead host left off. Who ended meanwhile is taken out of the lists; whom it forked stays unknown,
+    /// unless it was attached.
+    fn follow_on(&self) {
+        let region = self.board.region();
+        // Not possible any more: the lists stay as they are.
+        let gone = self.hear_of(&self.listed(region.follows_forks().load(Relaxed))).unwrap_or_default();
+        gone.into_iter().for_each(|pid| region.ended(pid));
     }
 
     /// Has the event's writers look at its rules, or look no more. Lists of pids count for all events.
@@ -128,6 +209,8 @@ impl Common {
 
     /// Takes an instance's rules away, and its lists of pids.
     pub(crate) fn forget_rules(&self, instance: usize) {
+        // Not to follow is always possible.
+        let _ = self.follow_forks(instance, false);
         for list in [PidList::Only, PidList::Not] {
             // An instance that there is can have no list.
             let _ = self.set_pids(instance, list, None);

@@ -148,6 +148,7 @@ impl Instances {
     }
 
     fn of(common: Arc<Common>, config: Config, top: Host) -> Self {
+        top.publish_newest(0);
         common.board().entry(0).epoch.fetch_max(1, Release);
         let top = Named::new(String::new(), 0, config.clone(), top, &common);
         let table = Mutex::new(vec![Some(Arc::new(top))]);

@@ -89,6 +89,8 @@ impl Named {
         #[expect(clippy::cast_possible_truncation, reason = "the low half is what buffers keep")]
         host.set_lineage(next as u32);
         lineage.store(next, Relaxed);
+        // Behind that: a successor that finds the present set incomplete does not look for these in the one before.
+        host.publish_newest(self.bit);
         self.announce_more();
     }
 
@@ -375,6 +377,32 @@ impl Instance {
     /// [`InstanceError::Rules`], [`InstanceError::Removed`].
     pub fn set_pids(&self, list: PidList, pids: Option<&[u32]>) -> Result<(), InstanceError> {
         self.rules_with(|common, bit| common.set_pids(bit, list, pids))
+    }
+
+    /// Adds threads to a list, which is made where there is none.
+    ///
+    /// # Errors
+    /// [`InstanceError::Rules`], [`InstanceError::Removed`].
+    pub fn add_pids(&self, list: PidList, pids: &[u32]) -> Result<(), InstanceError> {
+        self.rules_with(|common, bit| common.add_pids(bit, list, pids))
+    }
+
+    /// Whether the lists follow forks, as with the kernel's option `event-fork`: who is made by a thread of a list,
+    /// another thread or a process, is put into it, and who ends is taken out. Not at first.
+    ///
+    /// A process that is forked by an attached one is in the list before it does anything; of all else the host is told
+    /// by the kernel, shortly after it began.
+    ///
+    /// # Errors
+    /// [`InstanceError::Rules`] where the kernel does not tell; [`InstanceError::Removed`].
+    pub fn follow_forks(&self, on: bool) -> Result<(), InstanceError> {
+        self.rules_with(|common, bit| common.follow_forks(bit, on))
+    }
+
+    /// Whether the lists of threads follow forks.
+    #[must_use]
+    pub fn follows_forks(&self) -> bool {
+        self.named.common.follows_forks(self.named.bit)
     }
 
     /// The threads of a list; `None` where there is none.

@@ -1,6 +1,7 @@
 //! What attached processes still have of a dead host: its switchboard, and the buffers that each of them offers.
 //!
-//! A CPU's buffers followed each other, and each knows its rank. Those of the instance's present set, in their order:
+//! A CPU's buffers followed each other, and [`line`](crate::line) finds the way of its events through them. Those of the instance's
+//! present set, in their order:
 //!
 //! ```text
 //!   spent     retired       retired       open            open
@@ -8,13 +9,8 @@
 //!                                                         the one before it
 //! ```
 //!
-//! **The lowest one that is not retired is where the writers are**, all of them: a writer goes on to the next buffer once it
-//! has seen the mark in the tail of the one before, and nothing is committed behind the mark. So what stands behind it
-//! was announced and never used. Where all are retired, the next one was made by the dead host, and nobody who offers
-//! has it: then a new one follows.
-//!
 //! One process's offer is enough where it is whole: the buffer that is written, and all before it up to the one that says
-//! that those before it are spent. Else others may have what is missing, unless the switchboard says that nobody does.
+//! that those before it are spent. Else others may have what is missing, unless the dead host had told nobody of it.
 
 use super::common::Common;
 use super::named::Named;
@@ -22,11 +18,11 @@ use super::{Inner, Instances, check_name};
 use crate::board::Board;
 use crate::host::{self, Buffer, Config, Host, HostError};
 use crate::lane::{Lane, past_of};
+use crate::line::{self, Said, Whole};
 use crate::map::{self, Access, File, Mapping};
 use crate::resize;
-use crate::ring::retire;
-use ringtap_abi::meta::{Rank, state};
-use ringtap_abi::switchboard::MAX_INSTANCES;
+use ringtap_abi::meta::{Mention, Rank, state};
+use ringtap_abi::switchboard::{CpuWords, MAX_INSTANCES};
 use rustix::fd::{AsFd, OwnedFd};
 use std::collections::VecDeque;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
@@ -52,28 +48,9 @@ struct Found {
 }
 
 impl Found {
-    fn is_retired(&self) -> bool {
-        retire::is_retired(&self.mapping.ring()) == Ok(true)
+    fn said(&self) -> Said {
+        Said::by(&self.mapping.ring())
     }
-
-    /// Whether all before it are spent.
-    fn is_first(&self) -> bool {
-        // S6: pairs with the Release in `Chain::publish`: the counters of those are here.
-        self.mapping.ring().meta().chain.is_first.load(Acquire) != 0
-    }
-
-    fn follows(&self, other: &Self) -> bool {
-        self.rank == other.rank.next()
-    }
-}
-
-/// Whether a place's buffers are all there.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Whole {
-    Yes,
-    /// But no attached process can have what is missing.
-    AsFarAsCanBe,
-    No,
 }
 
 impl Remains {
@@ -111,7 +88,7 @@ impl Remains {
 
     /// Whether nobody can offer more than this.
     pub(crate) fn are_whole(&self) -> bool {
-        let is_whole = |bit: usize| (0..=self.last_cpu).all(|cpu| self.is_whole(bit, cpu) != Whole::No);
+        let is_whole = |bit: usize| (0..=self.last_cpu).all(|cpu| self.is_whole(bit, cpu));
         (0..MAX_INSTANCES).filter(|&bit| self.name(bit).is_some()).all(is_whole)
     }
 
@@ -139,22 +116,10 @@ impl Remains {
         line
     }
 
-    fn is_whole(&self, bit: usize, cpu: u32) -> Whole {
-        let line = self.line(bit, cpu, self.lineage(bit));
-        let open = line.iter().position(|found| !found.is_retired());
-        let end = open.map_or(line.len(), |open| open + 1);
-        let has_rest = line[..end]
-            .iter()
-            .rposition(|found| found.is_first())
-            .is_some_and(|first| line[first..end].windows(2).all(|pair| pair[1].follows(pair[0])));
-        let entry = self.board.entry(bit);
-        let is_new = entry.mapped.load(Relaxed) < entry.epoch.load(Relaxed);
-        match (open, has_rest) {
-            (Some(_), true) => Whole::Yes,
-            // What was announced last is missing, and nobody had mapped it; or all of a new set is.
-            (None, _) if is_new && (has_rest || line.is_empty()) => Whole::AsFarAsCanBe,
-            _ => Whole::No,
-        }
+    fn is_whole(&self, bit: usize, cpu: u32) -> bool {
+        let said: Vec<_> = self.line(bit, cpu, self.lineage(bit)).into_iter().map(Found::said).collect();
+        let newest = self.board.cpu(bit, cpu).map(newest).unwrap_or_default();
+        line::is_whole(&said, newest) != Whole::No
     }
 
     /// Goes on with them. Named instances of which nothing is left are removed.
@@ -226,7 +191,8 @@ impl Remains {
             let mut line: Vec<_> = self.found.extract_if(.., its).collect();
             line.retain(|found| found.rank.lineage == lineage);
             line.sort_by_key(|found| found.rank);
-            lanes.push(lane(line, lineage != present)?);
+            let words = self.board.cpu(bit, cpu).ok_or(HostError::NoSuchCpu(cpu))?;
+            lanes.push(lane(line, words, lineage != present)?);
         }
         if lineage != present {
             let entry = self.board.entry(bit);
@@ -239,14 +205,20 @@ impl Remains {
     }
 }
 
-/// Goes on with a CPU's buffers, in their order. `is_retired`: the dead host had told writers to leave them.
-fn lane(mut line: Vec<Found>, is_retired: bool) -> Result<Lane, HostError> {
-    let open = line.iter().position(|found| !found.is_retired());
-    // Behind the one that is written, none ever was. Whoever knows one passes over it.
-    for never in line.split_off(open.map_or(line.len(), |open| open + 1)) {
-        resize::retire(&never.mapping)?;
-    }
-    let first = line.iter().rposition(Found::is_first);
+/// The buffer that is written, as the switchboard says it.
+fn newest(words: &CpuWords) -> Mention {
+    Mention::unpack(words.newest.load(Relaxed))
+}
+
+/// Goes on with a CPU's buffers, in their order. `is_retired`: they are those of the set before the present one, and the dead
+/// host had told writers to leave them.
+fn lane(line: Vec<Found>, words: &CpuWords, is_retired: bool) -> Result<Lane, HostError> {
+    let said: Vec<_> = line.iter().map(Found::said).collect();
+    let is_real = line::are_real(&said, if is_retired { Mention::default() } else { newest(words) });
+    let (real, never): (Vec<_>, Vec<_>) = line.into_iter().zip(is_real).partition(|(_, is_real)| *is_real);
+    let mut line: Vec<_> = real.into_iter().map(|(found, _)| found).collect();
+    let is_written = line.last().is_some_and(|last| !last.said().is_retired);
+    let first = line.iter().rposition(|found| found.said().is_first);
     let behind = line.split_off(first.unwrap_or(0));
     // The host may have died before it did.
     line.iter().for_each(|spent| spent.mapping.give_back(spent.fd.as_fd()));
@@ -270,23 +242,27 @@ fn lane(mut line: Vec<Found>, is_retired: bool) -> Result<Lane, HostError> {
     for at in 1..buffers.len() {
         past.overrun = past.overrun.wrapping_add(join(&buffers[at - 1], &buffers[at])?);
     }
-    if open.is_none()
-        && let Some(last) = buffers.back()
-    {
-        let next = last.following(last.mapping().geometry())?;
+    if !is_written && let Some(last) = buffers.back() {
+        let next = last.following(last.mapping().geometry(), host::new_ordinal(words))?;
         let state = last.mapping().ring().meta().switches.state.load(Relaxed);
         next.mapping().ring().meta().switches.state.store(state & !state::GONE, Relaxed);
+        last.set_next(&next);
         last.precede(&next)?;
         buffers.push_back(next);
     }
     let newest = buffers.pop_back().ok_or(HostError::Damaged(0))?;
+    let ordinal = newest.rank().ordinal;
+    words.newest.store(Mention { ordinal, is_told: is_written }.pack(), Relaxed);
+    for (never, _) in &never {
+        resize::pass_over(&never.mapping, words);
+    }
     let older = buffers.into_iter().map(Arc::new).collect();
     Ok(Lane::inherited(past, older, Arc::new(newest)))
 }
 
 /// Lets one buffer follow another, which is retired; how many events were written in between, to buffers that are gone.
 fn join(old: &Buffer, new: &Buffer) -> Result<u64, HostError> {
-    if new.rank() == old.rank().next() {
+    if old.next().ordinal == new.rank().ordinal {
         // The host may have died before it said so.
         return old.precede(new).map(|()| 0);
     }

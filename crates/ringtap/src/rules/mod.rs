@@ -9,6 +9,7 @@
 //! or needs the record act before it is written, so that `traceoff` keeps it out; else all act behind it.
 
 mod decide;
+pub(crate) mod forks;
 mod hist;
 mod publish;
 mod stack;

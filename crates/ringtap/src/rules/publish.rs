@@ -8,6 +8,7 @@ use ringtap_abi::rules::{
     self, BLOCKS, BlockHead, COUNTERS, Counter, HISTS, Head, INSTANCES, Kind, MAX_BLOCK, MAX_TRIGGERS, PAGE,
     PIDS, PidList, Region, SectionHead, TriggerHead, ordering,
 };
+use rustix::io::Errno;
 use rustix::thread::futex::{self, Timespec};
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
@@ -93,6 +94,11 @@ pub enum RulesError {
     /// A pid that no thread can have.
     #[error("{0} is no thread's id: they are below {PIDS}")]
     Pid(u32),
+    /// The kernel does not tell who forks.
+    #[error(
+        "forks cannot be followed, the kernel does not tell of them (perf_event_open: {0}): allow it, or leave event-fork off"
+    )]
+    Forks(Errno),
     /// The memory holds something else.
     #[error("the memory holds no rules, or those of another version of ringtap")]
     Foreign,
@@ -314,12 +320,7 @@ impl<M: HasRegion> Publisher<M> {
     /// # Errors
     /// Where there is no such instance, or no thread can have such a pid.
     pub fn set_pids(&self, instance: usize, list: PidList, pids: Option<&[u32]>) -> Result<(), RulesError> {
-        if instance >= INSTANCES {
-            return Err(RulesError::NoInstance(instance));
-        }
-        if let Some(pid) = pids.unwrap_or_default().iter().find(|pid| **pid >= PIDS) {
-            return Err(RulesError::Pid(*pid));
-        }
+        check_pids(instance, pids.unwrap_or_default())?;
         // Without a list everybody is recorded, or nobody kept out: never is a list in force that is half there.
         let active = self.region().pid_lists(list);
         active.fetch_and(!(1 << instance), Relaxed);
@@ -330,6 +331,19 @@ impl<M: HasRegion> Publisher<M> {
             active.fetch_or(1 << instance, ordering::publish());
         }
         Ok(())
+    }
+
+    /// Adds to an instance's list of pids, which is in force all the while; `Ok(false)` where there is none.
+    ///
+    /// # Errors
+    /// As [`set_pids`](Self::set_pids).
+    pub fn add_pids(&self, instance: usize, list: PidList, pids: &[u32]) -> Result<bool, RulesError> {
+        check_pids(instance, pids)?;
+        let is_active = self.region().pid_lists(list).load(Relaxed) >> instance & 1 == 1;
+        if is_active {
+            pids.iter().for_each(|pid| _ = self.region().add_pid(instance, list, *pid));
+        }
+        Ok(is_active)
     }
 
     /// An instance's list of pids, in ascending order.
@@ -363,6 +377,13 @@ impl<M: HasRegion> Publisher<M> {
             let _ = futex::wait(requests, futex::Flags::empty(), seen, Some(&left));
         }
     }
+}
+
+fn check_pids(instance: usize, pids: &[u32]) -> Result<(), RulesError> {
+    if instance >= INSTANCES {
+        return Err(RulesError::NoInstance(instance));
+    }
+    pids.iter().find(|pid| **pid >= PIDS).map_or(Ok(()), |pid| Err(RulesError::Pid(*pid)))
 }
 
 /// Tells the kernel that shared memory holds nothing any more. Where it does not care, the memory stays as it is.

@@ -46,6 +46,7 @@ fn reset(remote: &Remote, buffer_size: Option<u32>) -> Result<()> {
         ("events/enable", Some("0")),
         ("set_event_pid", Some("")),
         ("set_event_notrace_pid", Some("")),
+        ("options/event-fork", Some("0")),
         ("error_log", Some("")),
         ("buffer_size_kb", size.as_deref()),
         ("trace", Some("")),

@@ -13,6 +13,7 @@ Examples:
   Larger buffers, another clock:       ringtap set -b 8192 -C mono
   Only large reads:                    ringtap set -e app:read -f 'bytes > 4096'
   Any file of a tracefs:               ringtap set buffer_percent=0 options/overwrite=0
+  One process, and all that it makes:  ringtap set -P 4711 -c
   What there is to set:                ringtap list -o
 
 Filters and triggers are kept for events that nobody has declared yet, and a pattern's filter counts for
@@ -36,6 +37,9 @@ pub struct Settings {
     /// Only the events of these threads
     #[arg(short = 'P', long = "pid", value_name = "PID", value_delimiter = ',')]
     pub(super) pids: Vec<u32>,
+    /// Also the events of all that these threads make from now on, threads and processes
+    #[arg(short = 'c', long, requires = "pids")]
+    pub(super) children: bool,
     /// Other settings, as files of a tracefs
     #[arg(value_name = "FILE=VALUE", value_parser = parse_setting)]
     pub(super) files: Vec<(String, String)>,
@@ -81,6 +85,9 @@ impl Settings {
         }
         for (file, value) in &self.files {
             changes.set(file, value)?;
+        }
+        if self.children {
+            changes.set("options/event-fork", "1")?;
         }
         if !self.pids.is_empty() {
             let pids: Vec<String> = self.pids.iter().map(u32::to_string).collect();
