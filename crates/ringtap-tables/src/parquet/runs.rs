@@ -46,7 +46,11 @@ impl Runs {
             let mut start = 0;
             while start < array.len() {
                 let own = key(start);
-                let len = (start..array.len()).take_while(|&row| key(row) == own).count();
+                let rest = &keys.values()[start..];
+                let len = match own {
+                    Some(own) if keys.null_count() == 0 => rest.iter().take_while(|&&key| key == own).count(),
+                    _ => (start..array.len()).take_while(|&row| key(row) == own).count(),
+                };
                 all.push(own.map(|key| words.value(usize::try_from(key).unwrap_or(0))), len)?;
                 if all.runs.len() > rows / MEAN_RUN + 1 {
                     return None;
