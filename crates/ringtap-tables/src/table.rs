@@ -58,7 +58,7 @@ enum Own {
     Spans(Box<SpanColumns>),
     /// The system and the event.
     #[cfg(feature = "sql")]
-    Names([Words; 2]),
+    Names(Box<[Words; 2]>),
 }
 
 #[derive(Debug, Default)]
@@ -110,7 +110,7 @@ impl Table {
     #[cfg(feature = "sql")]
     pub(crate) fn of_names() -> Self {
         let fields = ["system", "event"].map(|name| Field::new(name, dictionary(), true));
-        Self::new(OURS, "events", fields.to_vec(), Own::Names(Default::default()))
+        Self::new(OURS, "events", fields.to_vec(), Own::Names(Box::default()))
     }
 
     fn new(system: &str, name: &str, own_fields: Vec<Field>, own: Own) -> Self {
@@ -201,7 +201,8 @@ impl Table {
             Own::Fields(columns) => columns.iter_mut().for_each(|column| column.push(row.record)),
             Own::Undecoded(records) => records.append_value(row.record),
             #[cfg(feature = "sql")]
-            Own::Names([system, event]) => {
+            Own::Names(names) => {
+                let [system, event] = &mut **names;
                 let named = row.event.map_or((OURS, "undecoded"), |event| (event.system(), event.name()));
                 system.push(named.0.as_bytes());
                 event.push(named.1.as_bytes());
