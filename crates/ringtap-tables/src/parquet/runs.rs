@@ -111,7 +111,6 @@ impl Runs {
             let bytes = |word: Option<&str>| word.map_or_else(Vec::new, |word| word.as_bytes().to_vec());
             index.append(least.is_none(), bytes(least), bytes(greatest), nulls(runs));
         }
-        drop(pages);
         let bytes = Bytes::from(sink.into_inner()?);
         let (least, greatest) = self.ends(&self.runs);
         let word = |word: Option<&str>| word.map(ByteArray::from);
