@@ -3,12 +3,11 @@
 use crate::column::{Column, text};
 use crate::rows::{Lost, Origin, Row};
 use crate::spans::Span;
-use arrow_array::builder::{
-    BinaryBuilder, Int32Builder, Int64Builder, UInt8Builder, UInt32Builder, UInt64Builder,
-};
-use arrow_array::types::Int32Type;
+use arrow_array::builder::{BinaryBuilder, Int32Builder, UInt64Builder};
+use arrow_array::types::{Int32Type, Int64Type, UInt8Type, UInt32Type};
 use arrow_array::{
-    ArrayRef, DictionaryArray, RecordBatch, StringArray, TimestampNanosecondArray, UInt64Array,
+    ArrayRef, ArrowPrimitiveType, DictionaryArray, PrimitiveArray, RecordBatch, StringArray,
+    TimestampNanosecondArray, UInt64Array,
 };
 use arrow_schema::{DataType, Field, Fields, Schema, SchemaRef, TimeUnit};
 use arrow_select::take::take_record_batch;
@@ -41,11 +40,12 @@ pub struct Table {
 #[derive(Debug, Default)]
 struct Common {
     time: Vec<i64>,
-    cpu: UInt32Builder,
-    pid: Int32Builder,
+    cpu: Vec<u32>,
+    /// Of losses there is none, nor the next three.
+    pid: Vec<i32>,
     comm: Words,
-    flags: UInt8Builder,
-    preempt_count: UInt8Builder,
+    flags: Vec<u8>,
+    preempt_count: Vec<u8>,
     origins: Origins,
 }
 
@@ -58,7 +58,7 @@ enum Own {
     Spans(Box<SpanColumns>),
     /// The system and the event.
     #[cfg(feature = "sql")]
-    Names([Words; 2]),
+    Names(Box<[Words; 2]>),
 }
 
 #[derive(Debug, Default)]
@@ -66,8 +66,8 @@ struct SpanColumns {
     category: Words,
     name: Words,
     end: Vec<i64>,
-    duration: Int64Builder,
-    depth: UInt32Builder,
+    duration: Vec<i64>,
+    depth: Vec<u32>,
 }
 
 impl Table {
@@ -110,7 +110,7 @@ impl Table {
     #[cfg(feature = "sql")]
     pub(crate) fn of_names() -> Self {
         let fields = ["system", "event"].map(|name| Field::new(name, dictionary(), true));
-        Self::new(OURS, "events", fields.to_vec(), Own::Names(Default::default()))
+        Self::new(OURS, "events", fields.to_vec(), Own::Names(Box::default()))
     }
 
     fn new(system: &str, name: &str, own_fields: Vec<Field>, own: Own) -> Self {
@@ -189,10 +189,10 @@ impl Table {
 
     fn common(&mut self, row: &Row<'_>) {
         let Common { pid, comm, flags, preempt_count, .. } = &mut self.common;
-        pid.append_value(row.common.pid);
+        pid.push(row.common.pid);
         comm.push(row.comm);
-        flags.append_value(row.common.flags);
-        preempt_count.append_value(row.common.preempt_count);
+        flags.push(row.common.flags);
+        preempt_count.push(row.common.preempt_count);
     }
 
     /// Adds a record of the table's event; to a table of no single event, any.
@@ -201,7 +201,8 @@ impl Table {
             Own::Fields(columns) => columns.iter_mut().for_each(|column| column.push(row.record)),
             Own::Undecoded(records) => records.append_value(row.record),
             #[cfg(feature = "sql")]
-            Own::Names([system, event]) => {
+            Own::Names(names) => {
+                let [system, event] = &mut **names;
                 let named = row.event.map_or((OURS, "undecoded"), |event| (event.system(), event.name()));
                 system.push(named.0.as_bytes());
                 event.push(named.1.as_bytes());
@@ -218,12 +219,8 @@ impl Table {
         let Own::Lost(counts) = &mut self.own else { return };
         counts.append_option(lost.count);
         self.time(lost.origin, lost.time);
-        let common = &mut self.common;
-        common.place(lost.cpu, lost.origin);
-        common.pid.append_null();
-        common.comm.push_null();
-        common.flags.append_null();
-        common.preempt_count.append_null();
+        self.common.place(lost.cpu, lost.origin);
+        self.common.comm.push_null();
     }
 
     /// Adds a span to a table of spans; with the record that ended it.
@@ -233,8 +230,8 @@ impl Table {
         own.name.push(span.name.as_bytes());
         own.end.push(ended_by.origin.time(span.end));
         let duration = span.end.saturating_sub(span.start);
-        own.duration.append_value(i64::try_from(duration).unwrap_or(i64::MAX));
-        own.depth.append_value(span.depth);
+        own.duration.push(i64::try_from(duration).unwrap_or(i64::MAX));
+        own.depth.push(span.depth);
         self.time(ended_by.origin, span.start);
         self.common.place(span.cpu, ended_by.origin);
         self.common(ended_by);
@@ -302,19 +299,20 @@ pub(crate) fn common_fields() -> Vec<Field> {
 
 impl Common {
     fn place(&mut self, cpu: u32, origin: &Origin) {
-        self.cpu.append_value(cpu);
+        self.cpu.push(cpu);
         self.origins.push(origin);
     }
 
     fn take(&mut self) -> Vec<ArrayRef> {
+        let rows = self.time.len();
         let [host, boot_id, instance] = self.origins.take();
         vec![
             Arc::new(TimestampNanosecondArray::from(std::mem::take(&mut self.time))),
-            Arc::new(self.cpu.finish()),
-            Arc::new(self.pid.finish()),
+            primitive::<UInt32Type>(&mut self.cpu, rows),
+            primitive::<Int32Type>(&mut self.pid, rows),
             self.comm.take(),
-            Arc::new(self.flags.finish()),
-            Arc::new(self.preempt_count.finish()),
+            primitive::<UInt8Type>(&mut self.flags, rows),
+            primitive::<UInt8Type>(&mut self.preempt_count, rows),
             host,
             boot_id,
             instance,
@@ -322,14 +320,23 @@ impl Common {
     }
 }
 
+/// A column of so many rows; nulls, where there are no values.
+fn primitive<T: ArrowPrimitiveType>(values: &mut Vec<T::Native>, rows: usize) -> ArrayRef {
+    Arc::new(match std::mem::take(values) {
+        none if none.is_empty() => PrimitiveArray::<T>::new_null(rows),
+        values => PrimitiveArray::new(values.into(), None),
+    })
+}
+
 impl SpanColumns {
     fn take(&mut self, arrays: &mut Vec<ArrayRef>) {
+        let rows = self.end.len();
         arrays.extend([
             self.category.take(),
             self.name.take(),
             Arc::new(TimestampNanosecondArray::from(std::mem::take(&mut self.end))),
-            Arc::new(self.duration.finish()),
-            Arc::new(self.depth.finish()),
+            primitive::<Int64Type>(&mut self.duration, rows),
+            primitive::<UInt32Type>(&mut self.depth, rows),
         ]);
     }
 }

@@ -1,5 +1,12 @@
 //! Row groups are slices of time, whatever order events of different kinds come in.
 
+use arrow_array::StringArray;
+use arrow_array::cast::AsArray;
+use arrow_array::types::Int32Type;
+use parquet::arrow::arrow_reader::{
+    ArrowReaderOptions, ParquetRecordBatchReaderBuilder, RowSelection, RowSelector,
+};
+use parquet::file::metadata::PageIndexPolicy;
 use parquet::file::reader::{FileReader, SerializedFileReader};
 use parquet::file::statistics::Statistics;
 use ringtap_format::text::Common;
@@ -124,6 +131,64 @@ fn a_folders_files_are_of_one_event_and_hour() {
         for (_, first, last) in groups(file) {
             let hours = (first, last);
             assert_eq!((hours.0 / 3_600_000_000_000, hours.1 / 3_600_000_000_000), (hour, hour), "{name}");
+        }
+    }
+    fs::remove_dir_all(&folder).unwrap();
+}
+
+/// What a column of names holds in some of its rows, found by the index of its pages.
+fn names(file: &Path, column: &str, skipped: usize, rows: usize) -> Vec<Option<String>> {
+    let options = ArrowReaderOptions::new().with_page_index_policy(PageIndexPolicy::Required);
+    let file = File::open(file).unwrap();
+    let builder = ParquetRecordBatchReaderBuilder::try_new_with_options(file, options).unwrap();
+    let chosen = RowSelection::from(vec![RowSelector::skip(skipped), RowSelector::select(rows)]);
+    let mut names = Vec::new();
+    for batch in builder.with_row_selection(chosen).build().unwrap() {
+        let batch = batch.unwrap();
+        let array = batch.column_by_name(column).unwrap().as_dictionary::<Int32Type>().clone();
+        let array = array.downcast_dict::<StringArray>().unwrap();
+        names.extend(array.into_iter().map(|name| name.map(str::to_owned)));
+    }
+    names
+}
+
+#[test]
+fn origins_are_read_as_they_were_whatever_their_runs() {
+    let (formats, folder) = (formats(), folder("runs"));
+    let origin = |host: Option<&str>, instance: Option<&str>| Origin {
+        host: host.map(Into::into),
+        instance: instance.map(Into::into),
+        ..Origin::default()
+    };
+    let origins = [origin(Some("a"), None), origin(Some("b\u{eb}"), Some("i")), origin(None, None)];
+    for run in [1, 7, 40, 1000] {
+        let name = format!("run-{run}");
+        let store = Store::open(folder.to_str().unwrap()).unwrap();
+        let mut layout = Layout::new(false);
+        layout.see(0, 7, formats.by_id(7));
+        let mut wide = Wide::new(store.create(&name).unwrap(), layout, &OPTIONS).unwrap();
+        let of = |row: usize| &origins[row / run % origins.len()];
+        for row in 0..500 {
+            let record = [7, 0, 0, 0, 5, 0, 0, 0, 1, 0, 0, 0];
+            let (common, event) = (Common::of(&record, Target::LE64), formats.by_id(7));
+            let (origin, time) = (of(row), row as u64);
+            wide.row(0, &Row { origin, time, cpu: 0, common, comm: b"task", event, record: &record })
+                .unwrap();
+        }
+        wide.finish().unwrap().0.complete().unwrap();
+        let file = folder.join(name);
+        for (skipped, rows) in [(0, 500), (130, 50), (399, 2)] {
+            let expected = |of_origin: fn(&Origin) -> Option<&str>| -> Vec<_> {
+                (skipped..skipped + rows).map(|row| of_origin(of(row)).map(str::to_owned)).collect()
+            };
+            assert_eq!(
+                names(&file, "host", skipped, rows),
+                expected(|origin| origin.host.as_deref()),
+                "{run}"
+            );
+            let instances = expected(|origin| origin.instance.as_deref());
+            assert_eq!(names(&file, "instance", skipped, rows), instances, "{run}");
+            assert_eq!(names(&file, "event", skipped, rows), vec![Some("a".to_owned()); rows]);
         }
     }
     fs::remove_dir_all(&folder).unwrap();

@@ -4,6 +4,8 @@
 mod partitioned;
 #[cfg(feature = "remote")]
 mod remote;
+mod runs;
+mod slices;
 mod store;
 mod wide;
 
@@ -76,8 +78,8 @@ pub struct Written {
 
 /// Rows of a page, where its columns are so narrow.
 const PAGE_ROWS: usize = 1 << 16;
-/// Integers that are smaller as differences: because rows seldom have the same, or because neighbours mostly do.
-const DIFFERENT: [&str; 4] = ["common_flags", "common_preempt_count", "depth", "duration_ns"];
+/// Integers of which rows seldom have the same, and times: as differences, they have no more to be compressed.
+const DIFFERENT: [&str; 2] = ["duration_ns", "end_time"];
 
 /// The encodings: times as differences; all else by dictionary where there are few values, else integers as differences.
 fn properties(
@@ -108,6 +110,9 @@ fn properties(
         let is_different = path.parts().last().is_some_and(|name| DIFFERENT.contains(&name.as_str()));
         if is_time || is_different {
             builder = builder.set_column_dictionary_enabled(path.clone(), false);
+        }
+        if is_different {
+            builder = builder.set_column_compression(path.clone(), Compression::UNCOMPRESSED);
         }
         if is_time || data_type.is_integer() {
             builder = builder.set_column_encoding(path, Encoding::DELTA_BINARY_PACKED);

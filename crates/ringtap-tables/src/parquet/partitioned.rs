@@ -5,14 +5,13 @@
 //! needs. Columns are the event's own, typed, and those that all events have. Events need not be known beforehand, so
 //! a live trace can be written like this. Several exports may share a folder: their files differ in their names.
 
+use super::slices::Slices;
 use super::store::{Store, StoreFile};
 use super::{Options, WriteError, Written, properties};
 use crate::rows::{Lost, Origin, Row};
 use crate::spans::Span;
 use crate::table::{Places, Table};
-use parquet::arrow::ArrowWriter;
 use std::fmt::Write as _;
-use std::sync::Arc;
 
 /// By what a folder is divided, besides events.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,7 +49,7 @@ struct Part {
     folder: String,
     /// The hour of the gathered rows, counted from the axis' start.
     hour: i64,
-    file: Option<ArrowWriter<StoreFile>>,
+    file: Option<Slices<StoreFile>>,
     /// Files that the part has.
     files: u32,
     /// How many row groups there were, of all parts, when it was last written.
@@ -195,7 +194,7 @@ impl Partitioned {
         part.written_at = self.written.rows;
         if let Some(writer) = &mut part.file {
             writer.write(&batch)?;
-            writer.flush()?;
+            writer.end()?;
         }
         Ok(())
     }
@@ -222,7 +221,7 @@ impl Partitioned {
         };
         let properties = properties(&self.options, part.table.schema(), &["time"])?;
         let file = self.store.create(&name)?;
-        part.file = Some(ArrowWriter::try_new(file, Arc::clone(part.table.schema()), Some(properties))?);
+        part.file = Some(Slices::new(file, part.table.schema(), properties)?);
         part.files += 1;
         self.open += 1;
         self.written.files += 1;

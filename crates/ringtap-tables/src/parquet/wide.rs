@@ -7,6 +7,7 @@
 //! columns are then two runs, which take a few bytes, and neighbours resemble each other. Who wants all events in the
 //! order of time says `ORDER BY time`.
 
+use super::slices::Slices;
 use super::{Options, WriteError, Written, properties};
 use crate::rows::{Lost, Row};
 use crate::spans::Span;
@@ -16,7 +17,6 @@ use arrow_array::{
     ArrayRef, DictionaryArray, Int32Array, RecordBatch, StringArray, StructArray, new_null_array,
 };
 use arrow_schema::{DataType, Field, Schema, SchemaRef};
-use parquet::arrow::ArrowWriter;
 use ringtap_format::Event;
 use std::io::Write;
 use std::sync::Arc;
@@ -91,7 +91,7 @@ pub struct Wide<W: Write + Send> {
     nulls: Vec<ArrayRef>,
     /// And so many zeros.
     zeros: Int32Array,
-    writer: ArrowWriter<W>,
+    writer: Slices<W>,
     slice_rows: usize,
     gathered: usize,
     written: Written,
@@ -117,7 +117,7 @@ impl<W: Write + Send> Wide<W> {
         }
         let schema = Arc::new(Schema::new(fields));
         let properties = properties(options, &schema, &["system", "event", "time"])?;
-        let writer = ArrowWriter::try_new(out, Arc::clone(&schema), Some(properties))?;
+        let writer = Slices::new(out, &schema, properties)?;
         let slice_rows = options.slice_rows.max(1);
         Ok(Self {
             layout,
@@ -199,7 +199,7 @@ impl<W: Write + Send> Wide<W> {
                 at += len;
             }
         }
-        self.writer.flush()?;
+        self.writer.end()?;
         self.written.rows += u64::try_from(rows).unwrap_or(u64::MAX);
         Ok(())
     }
