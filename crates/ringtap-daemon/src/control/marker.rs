@@ -23,7 +23,7 @@ impl Instance {
         bytes: &[u8],
         caller: &Caller,
     ) -> Result<usize, Errno> {
-        self.check_marker(caller)?;
+        self.check_marker()?;
         if bytes.is_empty() {
             return Ok(0);
         }
@@ -36,7 +36,7 @@ impl Instance {
             payload.push(b'\n');
         }
         payload.push(0);
-        write_as(&writer, payload, caller)?;
+        self.write_as(&writer, payload, caller)?;
         Ok(text.len())
     }
 
@@ -47,7 +47,7 @@ impl Instance {
         bytes: &[u8],
         caller: &Caller,
     ) -> Result<usize, Errno> {
-        self.check_marker(caller)?;
+        self.check_marker()?;
         let writer = self.writer(control.generation());
         let number = RAW_DATA_HEAD - Common::LEN;
         if bytes.len() < number || bytes.len() > room(&writer) - Common::LEN {
@@ -55,18 +55,25 @@ impl Instance {
         }
         let mut payload = head(RAW_DATA_ID, caller).to_vec();
         payload.extend_from_slice(bytes);
-        write_as(&writer, payload, caller)?;
+        self.write_as(&writer, payload, caller)?;
         Ok(bytes.len())
     }
 
-    fn check_marker(&self, caller: &Caller) -> Result<(), Errno> {
-        if !self.has(bit::MARKERS) {
-            return Err(Errno::INVAL);
-        }
-        if !caller.cpu().is_none_or(|cpu| self.traces_cpu(cpu)) {
+    fn check_marker(&self) -> Result<(), Errno> {
+        if self.has(bit::MARKERS) { Ok(()) } else { Err(Errno::INVAL) }
+    }
+
+    /// Writes on the caller's CPU: events of one thread stand in one ring in their order, and so does what it writes
+    /// through the tree.
+    fn write_as(&self, writer: &Writer, mut payload: Vec<u8>, caller: &Caller) -> Result<(), Errno> {
+        let cpu = caller.cpu();
+        if !cpu.is_none_or(|cpu| self.traces_cpu(cpu)) {
             return Err(Errno::BADF);
         }
-        Ok(())
+        payload.resize(payload.len().next_multiple_of(4), 0);
+        let _pin = cpu.and_then(Pin::to);
+        // The kernel has one answer for all reasons: off, full, nobody there.
+        writer.write(&payload).map_err(|_| Errno::BADF)
     }
 }
 
@@ -79,15 +86,6 @@ fn head(id: u16, caller: &Caller) -> [u8; Common::LEN] {
     let common = Common { id, flags: 0, preempt_count: 1, pid: caller.tid };
     let [b0, b1, b2, b3, b4, b5, b6, b7] = common.word().to_le_bytes();
     [b0, b1, b2, b3, b4, b5, b6, b7]
-}
-
-/// Writes on the caller's CPU: events of one thread stand in one ring in their order, and so does what it writes
-/// through the tree.
-fn write_as(writer: &Writer, mut payload: Vec<u8>, caller: &Caller) -> Result<(), Errno> {
-    payload.resize(payload.len().next_multiple_of(4), 0);
-    let _pin = caller.cpu().and_then(Pin::to);
-    // The kernel has one answer for all reasons: off, full, nobody there.
-    writer.write(&payload).map_err(|_| Errno::BADF)
 }
 
 /// Keeps this thread on a CPU, and gives it its freedom back.

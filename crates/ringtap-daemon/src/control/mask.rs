@@ -22,16 +22,24 @@ pub(super) fn text(set: &BTreeSet<u32>, cpus: u32) -> Vec<u8> {
     out.into_bytes()
 }
 
-/// Reads such a text; `EOVERFLOW` where it names a CPU that there is not.
+/// Reads such a text as the kernel's `bitmap_parse` does: up to a line's end, words between commas or spaces, of which there may be none.
+/// `EOVERFLOW` where it names a CPU that there is not, or has more words or digits than are needed.
 pub(super) fn parse(bytes: &[u8], cpus: u32) -> Result<BTreeSet<u32>, Errno> {
-    let text = std::str::from_utf8(bytes).map_err(|_| Errno::INVAL)?;
-    let text = text.split('\0').next().unwrap_or_default().trim();
+    let line = bytes.split(|byte| matches!(byte, 0 | b'\n')).next().unwrap_or_default();
+    let is_between = |byte: &u8| *byte == b',' || *byte == 0x0b || byte.is_ascii_whitespace();
+    let words = line.rsplit(is_between).filter(|digits| !digits.is_empty());
     let mut set = BTreeSet::new();
-    for (word, digits) in (0..).zip(text.rsplit(',')) {
-        if digits.is_empty() || !digits.bytes().all(|digit| digit.is_ascii_hexdigit()) {
-            return Err(Errno::INVAL);
+    for (word, digits) in (0..).zip(words) {
+        if word >= cpus.div_ceil(WORD) {
+            return Err(Errno::OVERFLOW);
         }
-        let bits = u32::from_str_radix(digits, 16).map_err(|_| Errno::OVERFLOW)?;
+        let (surplus, digits) = digits.split_at(digits.len().saturating_sub(8));
+        let bits =
+            digits.iter().try_fold(0, |bits, &digit| Some(bits << 4 | char::from(digit).to_digit(16)?));
+        let bits: u32 = bits.ok_or(Errno::INVAL)?;
+        if let Some(digit) = surplus.last() {
+            return Err(if digit.is_ascii_hexdigit() { Errno::OVERFLOW } else { Errno::INVAL });
+        }
         for bit in (0..WORD).filter(|bit| bits & 1 << bit != 0) {
             let cpu = word * WORD + bit;
             if cpu >= cpus {
@@ -57,7 +65,17 @@ mod tests {
         assert_eq!(parse(b"8,1", 40), Ok([0, 35].into()));
         assert_eq!(parse(b"4", 2), Err(Errno::OVERFLOW));
         assert_eq!(parse(b"ffffffff,ffffffff", 2), Err(Errno::OVERFLOW));
-        for bad in ["", "zz", "0x3", "3,,1"] {
+        for many in ["0,1", "000000001", "1 2"] {
+            assert_eq!(parse(many.as_bytes(), 2), Err(Errno::OVERFLOW), "{many:?}");
+        }
+        for none in ["", "\n", " ", "\0", ",", "\n1"] {
+            assert_eq!(parse(none.as_bytes(), 2), Ok([].into()), "{none:?}");
+        }
+        for one in ["1,,", ",1", " 1 ", "1\n2", "00000001"] {
+            assert_eq!(parse(one.as_bytes(), 2), Ok([0].into()), "{one:?}");
+        }
+        assert_eq!(parse(b"3,,1", 64), Ok([0, 32, 33].into()));
+        for bad in ["zz", "0x3", "-1"] {
             assert_eq!(parse(bad.as_bytes(), 64), Err(Errno::INVAL), "{bad:?}");
         }
     }

@@ -15,7 +15,7 @@ pub(super) fn text(pids: &[u32]) -> Vec<u8> {
 pub(super) fn parse(bytes: &[u8]) -> Result<Vec<u32>, Errno> {
     let words = bytes.split(|&byte| byte.is_ascii_whitespace() || byte == 0).filter(|word| !word.is_empty());
     words
-        .map(|word| match number::unsigned(word)? {
+        .map(|word| match number::unsigned(word).map_err(|_| Errno::INVAL)? {
             pid if pid >= LIMIT => Err(Errno::PERM),
             pid => u32::try_from(pid).map_err(|_| Errno::PERM),
         })
@@ -32,6 +32,7 @@ mod tests {
         assert_eq!(parse(b"5 x 6"), Err(Errno::INVAL));
         assert_eq!(parse(b"-1"), Err(Errno::INVAL));
         assert_eq!(parse(b"99999999999"), Err(Errno::PERM));
+        assert_eq!(parse(b"99999999999999999999999"), Err(Errno::INVAL));
         assert_eq!(text(&[7, 8]), b"7\n8\n");
     }
 }
