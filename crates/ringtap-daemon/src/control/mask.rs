@@ -25,6 +25,9 @@ pub(super) fn text(set: &BTreeSet<u32>, cpus: u32) -> Vec<u8> {
 /// Reads such a text as the kernel's `bitmap_parse` does: up to a line's end, words between commas or spaces, of which there may be none.
 /// `EOVERFLOW` where it names a CPU that there is not, or has more words or digits than are needed.
 pub(super) fn parse(bytes: &[u8], cpus: u32) -> Result<BTreeSet<u32>, Errno> {
+    if bytes.is_empty() {
+        return Err(Errno::INVAL);
+    }
     let line = bytes.split(|byte| matches!(byte, 0 | b'\n')).next().unwrap_or_default();
     let is_between = |byte: &u8| *byte == b',' || *byte == 0x0b || byte.is_ascii_whitespace();
     let words = line.rsplit(is_between).filter(|digits| !digits.is_empty());
@@ -68,14 +71,14 @@ mod tests {
         for many in ["0,1", "000000001", "1 2"] {
             assert_eq!(parse(many.as_bytes(), 2), Err(Errno::OVERFLOW), "{many:?}");
         }
-        for none in ["", "\n", " ", "\0", ",", "\n1"] {
+        for none in ["\n", " ", "\0", ",", "\n1"] {
             assert_eq!(parse(none.as_bytes(), 2), Ok([].into()), "{none:?}");
         }
         for one in ["1,,", ",1", " 1 ", "1\n2", "00000001"] {
             assert_eq!(parse(one.as_bytes(), 2), Ok([0].into()), "{one:?}");
         }
         assert_eq!(parse(b"3,,1", 64), Ok([0, 32, 33].into()));
-        for bad in ["zz", "0x3", "-1"] {
+        for bad in ["", "zz", "0x3", "-1"] {
             assert_eq!(parse(bad.as_bytes(), 64), Err(Errno::INVAL), "{bad:?}");
         }
     }
