@@ -48,14 +48,14 @@ fn process() {
             .sum::<u32>()),
         "fork" => {
             say(ringtap::thread::id());
-            wait_for_parent();
+            wait_for_line();
             let both = || written(1) == 1 && succeeds_in_child(|| written(2) == 1);
             say((0..10).map(|_| u32::from(succeeds_in_child(both))).sum::<u32>());
-            wait_for_parent();
+            wait_for_line();
             // The kernel tells of it when it has begun.
             std::thread::scope(|scope| drop(scope.spawn(|| while written(3) == 0 {}).join()));
             say(1);
-            wait_for_parent();
+            wait_for_line();
         }
         "write for ever" => {
             say("ready");
@@ -65,6 +65,11 @@ fn process() {
         }
         other => panic!("no role {other}"),
     }
+}
+
+/// Waits for the parent's next line, or its death.
+fn wait_for_line() {
+    let _ = std::io::stdin().read_line(&mut String::new());
 }
 
 /// Whether a forked child does this.
@@ -126,6 +131,16 @@ fn ready(other: &mut Other) -> u32 {
 
 fn go(other: &mut Other) -> u32 {
     other.go_on();
+    counted(other)
+}
+
+/// Lets a process go on to its next step; what it counts in that.
+fn step(other: &mut Other) -> u32 {
+    other.tell("go on");
+    counted(other)
+}
+
+fn counted(other: &mut Other) -> u32 {
     other.hear().expect("it goes on").parse().expect("a number")
 }
 
@@ -216,8 +231,8 @@ fn lists_of_pids_follow_forks() {
     if let Err(error) = top.follow_forks(true) {
         return println!("skipped: {error}");
     }
-    assert_eq!((go(&mut other), written(&top)), (10, 20), "children's and grandchildren's first events");
-    assert_eq!(go(&mut other), 1, "and a thread's");
+    assert_eq!((step(&mut other), written(&top)), (10, 20), "children's and grandchildren's first events");
+    assert_eq!(step(&mut other), 1, "and a thread's");
     // Those that ended are on the list no more, and neither is the first, in the end.
     let until = std::time::Instant::now() + Duration::from_secs(60);
     let wait_for = |expected: &[u32]| {
@@ -235,7 +250,7 @@ fn lists_of_pids_follow_forks() {
     let mut other = host.start("fork");
     let first = ready(&mut other);
     top.set_pids(PidList::Only, Some(&[first])).expect("an instance");
-    assert_eq!(go(&mut other), 0);
+    assert_eq!(step(&mut other), 0);
     assert_eq!(pids(), [first]);
     other.kill();
     top.set_pids(PidList::Only, None).expect("an instance");
