@@ -98,7 +98,7 @@ fn unique_name(typed: &Provenance) -> Result<String> {
     let host = typed.host.clone().or_else(|| Provenance::here().host).unwrap_or_default();
     let is_plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.');
     let host: String = host.chars().map(|c| if is_plain(c) { c } else { '-' }).collect();
-    Ok(format!("{}-{:016x}", host.trim_start_matches('.'), u64::from_ne_bytes(random)))
+    Ok(format!("{}-{:016x}", host.trim_start_matches('.'), u64::from_le_bytes(random)))
 }
 
 impl Exporter for Parquet {

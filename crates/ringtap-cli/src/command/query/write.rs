@@ -17,7 +17,7 @@ pub(super) enum Writer<W: Write + Send> {
     Table(Table<W>),
     Csv(W),
     Json(W),
-    Parquet(BatchWriter<W>),
+    Parquet(Box<BatchWriter<W>>),
 }
 
 /// Rows that are drawn at once.
@@ -40,7 +40,7 @@ impl<W: Write + Send> Writer<W> {
                 Self::Csv(out)
             }
             Format::Json => Self::Json(out),
-            Format::Parquet => Self::Parquet(BatchWriter::new(out, schema)?),
+            Format::Parquet => Self::Parquet(Box::new(BatchWriter::new(out, schema)?)),
         })
     }
 
