@@ -102,6 +102,9 @@ pub(crate) fn way(all: &[Said], noted: Noted) -> Vec<usize> {
         way.insert(0, at);
         first = all[at];
     }
+    // All before the last one that says so are spent, however it came that they are here.
+    let spent = way.iter().rposition(|&at| all[at].is_first).unwrap_or(0);
+    way.drain(..spent);
     way
 }
 
