@@ -204,7 +204,7 @@ pub struct ChainWords {
     /// [`Rank::ordinal`] of the buffer that follows this one. Stored before this one is retired: writers go to that one, or to
     /// one behind it, and to no other. 0: none does.
     pub next: AtomicU64,
-    /// 1 once this one was passed over, since no host has it any more, and what was lost with it was counted.
+    /// 1 once this one was given up, since no host has it any more, and what is lost with it was counted.
     pub is_given_up: AtomicU64,
 }
 

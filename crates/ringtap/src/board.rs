@@ -372,11 +372,10 @@ pub(crate) fn follow_forks(board: &Arc<Board>) {
     following.push(Arc::downgrade(board));
 }
 
-/// In a forked child: it was made by this thread of its parent.
-pub(crate) fn forked(parent: u32) {
+/// In a forked child's only thread: it was made by this one of its parent.
+pub(crate) fn forked(parent: u32, child: u32) {
     // Held by another thread just then: the host hears of the child all the same, somewhat later.
     let Ok(following) = FOLLOWING.try_lock() else { return };
-    let child = rustix::thread::gettid().as_raw_nonzero().get().cast_unsigned();
     following.iter().filter_map(Weak::upgrade).for_each(|board| board.region().forked(parent, child));
 }
 

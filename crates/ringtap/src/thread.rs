@@ -29,21 +29,25 @@ pub fn id() -> u32 {
 #[cold]
 fn ask_id() -> u32 {
     forget_on_fork();
-    let id = rustix::thread::gettid().as_raw_nonzero().get().cast_unsigned();
-    ID.set(id);
-    id
+    ID.set(kernels_id());
+    ID.get()
+}
+
+/// The calling thread's id, as the kernel has it.
+fn kernels_id() -> u32 {
+    rustix::thread::gettid().as_raw_nonzero().get().cast_unsigned()
 }
 
 /// A forked child is another thread: its first question must go to the kernel again.
 pub(crate) fn forget_on_fork() {
     extern "C" fn know() {
         if ID.get() == 0 {
-            ID.set(rustix::thread::gettid().as_raw_nonzero().get().cast_unsigned());
+            ID.set(kernels_id());
         }
     }
     extern "C" fn forget() {
         #[cfg(not(loom))]
-        crate::board::forked(ID.get());
+        crate::board::forked(ID.get(), kernels_id());
         ID.set(0);
         OWNER.set(0);
         #[cfg(not(loom))]

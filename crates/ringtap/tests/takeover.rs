@@ -296,6 +296,14 @@ fn files(pid: u32) -> usize {
     targets.filter(|target| target.to_string_lossy().contains("memfd:ringtap")).count()
 }
 
+fn host_that_resizes_and_two_writers(place: &Place) -> (Other, [Other; 2]) {
+    let mut host = Other::start("host that resizes", &place.socket());
+    host.expect("new");
+    let mut writers = [(); 2].map(|()| Other::start("write until told", &place.socket()));
+    writers.iter_mut().for_each(|writer| writer.expect("writing"));
+    (host, writers)
+}
+
 /// Stops the writers; what they tried, all of which was written, or refused and counted.
 fn finish_exactly(writers: [Other; 2], top: &Instance) {
     let mut tried = 0;
@@ -320,10 +328,7 @@ fn finish_exactly(writers: [Other; 2], top: &Instance) {
 #[test]
 fn a_buffer_that_was_announced_and_never_used_takes_no_event() {
     let place = Place::new();
-    let mut host = Other::start("host that resizes", &place.socket());
-    host.expect("new");
-    let mut writers = [(); 2].map(|()| Other::start("write until told", &place.socket()));
-    writers.iter_mut().for_each(|writer| writer.expect("writing"));
+    let (mut host, writers) = host_that_resizes_and_two_writers(&place);
     let [behind, ahead] = &writers;
     // The host tells of new buffers, and waits a while for the one that is stopped.
     behind.stop();
@@ -343,10 +348,7 @@ fn a_buffer_that_was_announced_and_never_used_takes_no_event() {
 #[test]
 fn what_is_lost_with_a_buffer_that_nobody_offered_in_time_is_counted() {
     let place = Place::new();
-    let mut host = Other::start("host that resizes", &place.socket());
-    host.expect("new");
-    let mut writers = [(); 2].map(|()| Other::start("write until told", &place.socket()));
-    writers.iter_mut().for_each(|writer| writer.expect("writing"));
+    let (mut host, writers) = host_that_resizes_and_two_writers(&place);
     let [behind, ahead] = &writers;
     behind.stop();
     host.tell("64");

@@ -425,9 +425,7 @@ impl Host {
 
     /// What the switchboard says of a CPU's buffers; `None` where these are not an instance's, or no more.
     fn words(&self, cpu: u32) -> Option<&CpuWords> {
-        let ring = self.instance.writers.get(cpu as usize)?;
-        let is_replaced = ring.is_replaced();
-        self.instance.bit.filter(|_| !is_replaced).and_then(|bit| self.instance.common.board().cpu(bit, cpu))
+        self.instance.writers.get(cpu as usize).filter(|lane| !lane.is_replaced())?.words()
     }
 
     fn forget_unheard(&self, cpu: u32) {

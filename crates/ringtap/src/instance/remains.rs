@@ -209,9 +209,9 @@ impl Remains {
     }
 }
 
-/// Goes on with a CPU's buffers. `is_before`: they are those of the set before the present one, and the dead host had told writers to
+/// Goes on with a CPU's buffers, in their order. `is_before`: they are those of the set before the present one, and the dead host had told writers to
 /// leave them.
-fn lane(mut line: Vec<Found>, words: &CpuWords, is_before: bool) -> Result<Lane, HostError> {
+fn lane(line: Vec<Found>, words: &CpuWords, is_before: bool) -> Result<Lane, HostError> {
     let said: Vec<_> = line.iter().map(Found::said).collect();
     let noted = if is_before { Noted::default() } else { Noted::by(words) };
     let way = line::way(&said, noted);
@@ -219,7 +219,7 @@ fn lane(mut line: Vec<Found>, words: &CpuWords, is_before: bool) -> Result<Lane,
         way.last().is_some_and(|&last| !said[last].is_retired && said[last].ordinal >= noted.newest);
     let oldest = way.first().map_or(0, |&first| said[first].ordinal);
     let (mut behind, mut spent, mut never) = (Vec::new(), Vec::new(), Vec::new());
-    for (at, found) in line.drain(..).enumerate() {
+    for (at, found) in line.into_iter().enumerate() {
         if way.contains(&at) {
             behind.push(found);
         } else if said[at].is_retired && said[at].ordinal < oldest {
@@ -228,8 +228,7 @@ fn lane(mut line: Vec<Found>, words: &CpuWords, is_before: bool) -> Result<Lane,
             never.push(found);
         }
     }
-    behind.sort_by_key(|found| found.rank);
-    let is_first = behind.first().is_some_and(|first| first.said().is_first);
+    let is_first = way.first().is_some_and(|&first| said[first].is_first);
     // The host may have died before it did.
     spent.iter().for_each(|spent| spent.mapping.give_back(spent.fd.as_fd()));
     let of_first = |first: &Found| {

@@ -52,7 +52,7 @@ impl Lane {
     }
 
     /// What the switchboard says of this CPU's buffers.
-    fn words(&self) -> Option<&CpuWords> {
+    pub(crate) fn words(&self) -> Option<&CpuWords> {
         let its = self.on_board.as_ref()?;
         its.board.cpu(its.instance, self.cpu)
     }
