@@ -6,6 +6,7 @@ use attach_common::{Other, Place, eventually, role, say, wait_for_parent};
 use ringtap::attach::{AttachError, Attachment, Connection, Role};
 use ringtap::serve::{Options, take_over};
 use ringtap::{Config, Host, Instance, Instances, Mode, Refused};
+use rustix::process::Signal;
 use std::io::BufRead;
 use std::path::Path;
 use std::sync::Arc;
@@ -120,10 +121,19 @@ fn host_that_forks(socket: &Path) {
     wait_for_parent();
 }
 
+/// Whether the process is to stop before its next event.
+static ASKED_TO_STOP: AtomicBool = AtomicBool::new(false);
+
+extern "C" fn ask_to_stop(_: libc::c_int) {
+    ASKED_TO_STOP.store(true, Ordering::Relaxed);
+}
+
 fn write_until_told(socket: &Path) {
     let attachment = Attachment::attach(socket).expect("it can attach");
     Step::register(&attachment).expect("nothing refuses it");
     let writer = attachment.writer();
+    // SAFETY: the handler stores to a static, and nothing else.
+    unsafe { libc::signal(libc::SIGUSR1, ask_to_stop as *const () as libc::sighandler_t) };
     say("writing");
     let stop = Arc::new(AtomicBool::new(false));
     let told = Arc::clone(&stop);
@@ -136,6 +146,10 @@ fn write_until_told(socket: &Path) {
         tried += 1;
         let written = (Step { process: std::process::id(), number: tried }).try_write(&writer);
         off += u32::from(written == Err(Refused::Off));
+        if ASKED_TO_STOP.swap(false, Ordering::Relaxed) {
+            // SAFETY: stops the process, until it is resumed.
+            unsafe { libc::raise(libc::SIGSTOP) };
+        }
         // Some hundred thousand a second are enough, and the others get a turn.
         if tried.is_multiple_of(256) {
             std::thread::yield_now();
@@ -143,6 +157,18 @@ fn write_until_told(socket: &Path) {
     }
     say(format!("{tried} {off}"));
     wait_for_parent();
+}
+
+/// A writer in [`write_until_told`].
+trait Writing {
+    /// Stops it where it holds no lock: without restartable sequences, a buffer whose lock is held cannot be resized.
+    fn stop_between_events(&self);
+}
+
+impl Writing for Other {
+    fn stop_between_events(&self) {
+        self.stop_with(Signal::USR1);
+    }
 }
 
 /// Events of an instance, as its counters say, and as a reader finds them: read and lost.
@@ -331,11 +357,11 @@ fn a_buffer_that_was_announced_and_never_used_takes_no_event() {
     let (mut host, writers) = host_that_resizes_and_two_writers(&place);
     let [behind, ahead] = &writers;
     // The host tells of new buffers, and waits a while for the one that is stopped.
-    behind.stop();
+    behind.stop_between_events();
     let known = files(ahead.pid());
     host.tell("64");
     eventually("one is told", || files(ahead.pid()) > known + 1);
-    ahead.stop();
+    ahead.stop_between_events();
     host.kill();
     behind.resume();
     let (instances, _server) = start(&place.socket());
@@ -350,12 +376,12 @@ fn what_is_lost_with_a_buffer_that_nobody_offered_in_time_is_counted() {
     let place = Place::new();
     let (mut host, writers) = host_that_resizes_and_two_writers(&place);
     let [behind, ahead] = &writers;
-    behind.stop();
+    behind.stop_between_events();
     host.tell("64");
     host.expect("resized");
     // It writes into the new buffers, alone.
     std::thread::sleep(std::time::Duration::from_millis(20));
-    ahead.stop();
+    ahead.stop_between_events();
     host.kill();
     behind.resume();
     // Waits for it in vain.

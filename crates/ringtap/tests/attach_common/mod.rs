@@ -4,6 +4,7 @@
 
 use ringtap::serve::Server;
 use ringtap::{Config, Host};
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process, waitid};
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
@@ -131,15 +132,18 @@ impl Other {
 
     /// Stops the process, as a debugger would, and waits until it stands.
     pub(crate) fn stop(&self) {
-        use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process, waitid};
+        self.stop_with(Signal::STOP);
+    }
+
+    /// Stops the process by a signal upon which it does, and waits until it stands.
+    pub(crate) fn stop_with(&self, signal: Signal) {
         let pid = Pid::from_child(&self.child);
-        kill_process(pid, Signal::STOP).expect("it is ours");
+        kill_process(pid, signal).expect("it is ours");
         waitid(WaitId::Pid(pid), WaitIdOptions::STOPPED).expect("it is ours");
     }
 
     /// Lets a process go on that was stopped.
     pub(crate) fn resume(&self) {
-        use rustix::process::{Pid, Signal, kill_process};
         kill_process(Pid::from_child(&self.child), Signal::CONT).expect("it is ours");
     }
 
