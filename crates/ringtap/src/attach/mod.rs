@@ -7,6 +7,7 @@
 mod attachment;
 mod early;
 mod error;
+mod follow;
 mod fork;
 mod known;
 mod link;
