@@ -11,9 +11,10 @@
 //! Nothing that writes events ever waits for the link. What the host announces while the link is stopped is missed
 //! until the link goes on.
 
+use super::connection::{Connection, Role};
 use super::error::AttachError;
 use super::follow::{Remembered, Shared, refused, system};
-use super::{Connection, Role, early, fork};
+use super::{early, fork};
 use crate::event::switch::{Switch, Word};
 use crate::host::{Config, Host};
 use crate::instance::common::Common;

@@ -1,10 +1,11 @@
 //! The life of a link, in a thread of its own: it connects, offers what it knows to a host that takes a dead one's place,
 //! maps what is new, and points writers and switches there.
 
+use super::connection::{Connection, Role, TIMEOUT, TRY_AGAIN, place, request};
 use super::error::AttachError;
 use super::link::Link;
 use super::mapped::Mapped;
-use super::{Connection, Role, TIMEOUT, TRY_AGAIN, early, fork, place, request};
+use super::{early, fork};
 use crate::board::Board;
 use crate::event::registry::RegisterError;
 use crate::event::switch::{Switch, Word};
@@ -13,7 +14,7 @@ use crate::instance::common::Common;
 use crate::instance::targets::Targets;
 use crate::thread::spawn_without_signals;
 use crate::writer::{Lane, Writer};
-use ringtap_abi::control::PROTOCOL;
+use ringtap_abi::control::{PROTOCOL, request};
 use ringtap_abi::switchboard::MAX_INSTANCES;
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec};
 use rustix::fd::{AsFd, AsRawFd, OwnedFd};
