@@ -150,7 +150,7 @@ impl Host {
         };
         let host = Self { instance: Arc::new(instance) };
         host.begin();
-        host.keep_events().map_err(MapError::events)?;
+        host.keep_events()?;
         Ok(host)
     }
 
@@ -247,7 +247,7 @@ impl Host {
         let instance =
             Instance { bit, files, ..Instance::of(lanes, clock, calibrated, common, buffer_percent) };
         let host = Self { instance: Arc::new(instance) };
-        host.keep_events().map_err(MapError::events)?;
+        host.keep_events()?;
         Ok(host)
     }
 
@@ -535,7 +535,7 @@ impl Host {
     }
 
     /// Writes down what is declared, beside persistent buffers.
-    fn keep_events(&self) -> std::io::Result<()> {
+    fn keep_events(&self) -> Result<(), MapError> {
         match &self.instance.files {
             Some(files) => files.keep(self.instance.common.registry().events()),
             None => Ok(()),

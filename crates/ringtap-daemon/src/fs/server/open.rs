@@ -58,10 +58,11 @@ impl Server {
         let pipe = handle.raw().ok_or(Errno::INVAL)?;
         let mut state = self.state();
         let inode = state.raw_inodes.get_mut(&ino).ok_or(Errno::STALE)?;
+        let (host, cpu) = (pipe.host(), pipe.cpu());
         let mut frame = None;
-        if self.can_map {
+        // A hugetlbfs refuses to map parts of its pages where it is asked itself; behind a FUSE file nobody asks it.
+        if self.can_map && !host.frame(cpu).is_ok_and(|frame| frame.is_huge()) {
             self.mappings.forget_unused();
-            let (host, cpu) = (pipe.host(), pipe.cpu());
             if !self.mappings.may_be_mapped(node.instance, &host, cpu) {
                 // Where writers give no chance to, the numbers stay, which is as good to read by.
                 let _ = host.renumber(cpu);
