@@ -8,7 +8,7 @@ use ringtap::{Cursor, Item, ReadError, Reader, Start};
 use rustix::fs::{FlockOperation, OFlags};
 use rustix::process::Signal;
 use std::fs::{self, File};
-use std::io::{Read, Write};
+use std::io::Read;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -83,6 +83,9 @@ impl Drop for Running {
     }
 }
 
+/// How many huge pages the machine keeps.
+const SETTING: &str = "/proc/sys/vm/nr_hugepages";
+
 /// Bytes of the usual huge page.
 fn page_size() -> Option<u64> {
     let text = fs::read_to_string("/proc/meminfo").ok()?;
@@ -93,19 +96,18 @@ fn page_size() -> Option<u64> {
 /// A hugetlbfs with as many pages of its own. They are the machine's until it is unmounted, whatever becomes of us: the
 /// setting is as it was when this returns.
 fn mounted(pages: u64, path: PathBuf) -> Option<Mounted> {
-    let setting = File::options().read(true).write(true).open("/proc/sys/vm/nr_hugepages");
-    let (Ok(mut setting), Some(size)) = (setting, page_size()) else {
+    let setting = File::options().write(true).open(SETTING);
+    let (Ok(setting), Some(size)) = (setting, page_size()) else {
         println!("skipped: there are no huge pages to be had here");
         return None;
     };
     // Of several tests that do this, one at a time.
     rustix::fs::flock(&setting, FlockOperation::LockExclusive).unwrap();
-    let mut before = String::new();
-    setting.read_to_string(&mut before).unwrap();
+    let before = fs::read_to_string(SETTING).unwrap();
     let count = before.trim().parse::<u64>().unwrap() + pages;
-    setting.write_all(count.to_string().as_bytes()).unwrap();
+    setting.write_all_at(count.to_string().as_bytes(), 0).unwrap();
     let mounted = Mounted::new("hugetlbfs", &format!("mode=0700,min_size={}", pages * size), path);
-    setting.write_all(before.as_bytes()).unwrap();
+    setting.write_all_at(before.as_bytes(), 0).unwrap();
     mounted
 }
 

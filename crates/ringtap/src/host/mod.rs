@@ -189,8 +189,9 @@ impl Host {
         &self.instance.strict
     }
 
-    /// Whether the buffers are files.
-    pub(crate) fn is_persistent(&self) -> bool {
+    /// Whether the buffers are files: see [`Config::directory`].
+    #[must_use]
+    pub fn is_persistent(&self) -> bool {
         self.instance.files.is_some()
     }
 
