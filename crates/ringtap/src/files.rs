@@ -169,3 +169,36 @@ fn move_aside(folder: &Path) -> io::Result<()> {
     fs::DirBuilder::new().mode(0o700).create(&last)?;
     ours.iter().try_for_each(|name| fs::rename(folder.join(name), last.join(name)))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_killed_host_wrote_half_is_gone_and_what_follows_is_read() {
+        let folder = std::env::temp_dir().join(format!("ringtap-files-{}", std::process::id()));
+        let event = |id, name: &str| Event {
+            id,
+            system: "app".to_owned(),
+            name: name.to_owned(),
+            format: "a text\n".to_owned(),
+        };
+        let files = Files::new(&folder).expect("it can be written");
+        files.keep([Box::new(event(20, "whole"))].iter()).expect("there is room");
+        drop(files);
+        // Cut between the bytes of a letter; in huge pages the end is there and the first byte is not.
+        for half in
+            [b"event 21 app half 500\nmuch text \xc3".as_slice(), b"\0vent 21 app half 3\na\xc3\xa4\n"]
+        {
+            let path = folder.join(EVENTS);
+            let whole = declaration(&event(20, "whole"));
+            fs::write(&path, [whole.as_bytes(), half].concat()).expect("it can be written");
+            let files = Files::resume(&folder, &[]).expect("they are there");
+            files.keep([Box::new(event(20, "whole")), Box::new(event(21, "x"))].iter()).expect("room");
+            let (events, _) = recover::whole_events(&fs::read_to_string(&path).expect("it is text"));
+            let names: Vec<_> = events.iter().map(|event| (event.id, event.name.as_str())).collect();
+            assert_eq!(names, [(20, "whole"), (21, "x")]);
+        }
+        fs::remove_dir_all(&folder).expect("it is ours");
+    }
+}

@@ -168,6 +168,22 @@ impl Host {
     }
 }
 
+/// Declares so many events that their texts fill a huge page; the last one's name.
+fn declare_many(socket: &Path) -> String {
+    let connection = Connection::connect(socket, Role::Writer).unwrap();
+    let step = connection.events().unwrap().into_iter().find(|event| event.name == "step").unwrap();
+    let (fields, _) = step.format.split_once("print fmt:").unwrap();
+    let fields = fields.strip_prefix("name: step\n").unwrap();
+    let text = "x".repeat(14_000);
+    let count = page_size().unwrap() / 14_000 + 2;
+    let name = |number| format!("many_{number}");
+    for number in 0..count {
+        let format = format!("name: {}\n{fields}print fmt: \"{text}\"\n", name(number));
+        connection.register_event("hugetlbfs", &name(number), &format).unwrap();
+    }
+    name(count - 1)
+}
+
 fn is_of(connection: &Connection, host: &Child) -> bool {
     connection.host_pid().is_ok_and(|of| of == Some(pid(host).as_raw_pid().cast_unsigned()))
 }
@@ -193,8 +209,8 @@ fn numbers_of(process: u32, json: &str) -> Vec<u64> {
 fn what_was_committed_in_huge_pages_outlives_all_processes() {
     let folder = Temporary::new("recover-huge");
     let cpus = ringtap::cpus::possible().unwrap().into_iter().max().unwrap() + 1;
-    // Of each host two for each CPU, the events, and who the threads were.
-    let pages = 2 * (2 * u64::from(cpus) + 2);
+    // Of each host two for each CPU, who the threads were, and the events; of the first host more of these.
+    let pages = 2 * (2 * u64::from(cpus) + 2) + 1;
     let Some(huge) = mounted(pages, folder.path().join("huge")) else { return };
     let tree = (!cannot_exec()).then(|| Mounted(folder.path().join("tree")));
     tree.iter().for_each(|tree| fs::create_dir(&tree.0).unwrap());
@@ -217,6 +233,7 @@ fn what_was_committed_in_huge_pages_outlives_all_processes() {
     running.kill();
     running = host.start();
     assert!(!host.files.join("last").exists());
+    let last_event = declare_many(&host.socket);
     both_go_on(&writers);
     running.kill();
     writers.iter_mut().for_each(|writer| writer.process.kill());
@@ -233,6 +250,10 @@ fn what_was_committed_in_huge_pages_outlives_all_processes() {
     let text = String::from_utf8(recovered(&host.files, &["--all"]).stdout).unwrap();
     // The thread's name is its test's, cut.
     assert!(text.contains("hugetlbfs::writ-"), "{}", &text[..text.len().min(1000)]);
+
+    let kept = ringtap::recover::find(&host.files).unwrap();
+    assert_eq!(kept.events.last().unwrap().name, last_event);
+    assert!(kept.events.iter().any(|event| event.name == "step"));
 
     fs::remove_file(&host.socket).unwrap();
     host.start().kill();
