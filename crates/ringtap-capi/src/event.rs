@@ -1,11 +1,10 @@
 //! Declared events: the header's structs, and what the library knows of them.
 
-use crate::error::{Code, Error, guard, guard_len, guard_value};
-use crate::{text, trace};
+use crate::error::{Code, Error};
+use crate::text;
 use ringtap::event::{Arg, Common, Count, Declared, Field, Kind, PAYLOAD_LIMIT, Print, Shown, Value};
 use std::collections::BTreeMap;
-use std::ffi::{c_char, c_int, c_long, c_void};
-use std::fmt::Write;
+use std::ffi::{c_char, c_void};
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use std::sync::atomic::{AtomicPtr, AtomicU32};
 
@@ -322,78 +321,6 @@ fn many(kind: Kind, count: Count) -> Kind {
         Shown::Text => Kind { count, ..kind },
         _ => kind.many(count),
     }
-}
-
-/// `ringtap_declare`. [thread]
-///
-/// # Safety
-/// As the header says.
-#[unsafe(no_mangle)]
-pub(crate) unsafe extern "C" fn ringtap_declare(event: *mut Event) -> c_int {
-    guard(|| {
-        // SAFETY: as the header says: it stays until it is forgotten.
-        let event = unsafe { event.cast_const().as_ref() }.ok_or_else(|| Error::null("the event"))?;
-        // SAFETY: as the header says.
-        let description = unsafe { Description::read(event) }?;
-        trace::declare(event, &description)
-    })
-}
-
-/// `ringtap_forget`. [thread]
-///
-/// # Safety
-/// As the header says.
-#[unsafe(no_mangle)]
-pub(crate) unsafe extern "C" fn ringtap_forget(event: *mut Event) {
-    guard_value((), || trace::forget(event));
-}
-
-/// `ringtap_event_id`. [any]
-///
-/// # Safety
-/// As the header says.
-#[unsafe(no_mangle)]
-pub(crate) unsafe extern "C" fn ringtap_event_id(event: *const Event) -> c_int {
-    // SAFETY: as the header says.
-    let known = unsafe { event.as_ref() }.and_then(Event::known);
-    known.and_then(|known| known.declared.id()).unwrap_or(0).into()
-}
-
-/// `ringtap_event_set_on`. [thread]
-///
-/// # Safety
-/// As the header says.
-#[unsafe(no_mangle)]
-pub(crate) unsafe extern "C" fn ringtap_event_set_on(event: *mut Event, on: c_int) -> c_int {
-    guard(|| {
-        // SAFETY: as the header says.
-        let event = unsafe { event.cast_const().as_ref() }.ok_or_else(|| Error::null("the event"))?;
-        let known = event.known().ok_or_else(|| Error::argument("the event is not declared"))?;
-        known.declared.set_on(on != 0);
-        trace::refresh();
-        Ok(Code::Ok)
-    })
-}
-
-/// `ringtap_event_format`. [thread]
-///
-/// # Safety
-/// As the header says.
-#[unsafe(no_mangle)]
-pub(crate) unsafe extern "C" fn ringtap_event_format(
-    event: *const Event,
-    to: *mut c_char,
-    size: usize,
-) -> c_long {
-    guard_len(|| {
-        // SAFETY: as the header says.
-        let event = unsafe { event.as_ref() }.ok_or_else(|| Error::null("the event"))?;
-        let known = event.known().ok_or_else(|| Error::argument("the event is not declared"))?;
-        let mut format = String::new();
-        let _ = write!(format, "{}", known.declared.format(None));
-        // SAFETY: as the header says.
-        Ok(unsafe { text::put(format.as_bytes(), to, size) })
-    })
 }
 
 #[cfg(test)]

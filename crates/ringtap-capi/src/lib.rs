@@ -1,7 +1,7 @@
 //! The C library: `include/ringtap.h` is its documentation, docs/c.md its guide.
 //!
-//! The way of an event: the header's macros declare it as a static `event::Event`, which the library makes known to the
-//! process's `trace`; they look whether it is on, build its words, and call `write`. `host` and `reader`
+//! The way of an event: the header's macros `declare` it as a static `event::Event`, which the library makes known to the
+//! `process`; they look whether it is on, build its words, and call `write`. `trace` begins and ends; `host` and `reader`
 //! are for those who read.
 //!
 //! `unsafe` stands here because C hands over addresses. Each function's contract is the header's; what a function takes is
@@ -9,10 +9,12 @@
 
 mod arrow;
 mod batch;
+mod declare;
 mod error;
 mod event;
 mod fork;
 mod host;
+mod process;
 mod reader;
 mod switches;
 mod text;

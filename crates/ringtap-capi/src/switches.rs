@@ -4,7 +4,6 @@
 //! be a second one behind a pointer. So a thread looks at the hosts' words ten times a second. It makes events late
 //! by that much when they are switched on; switched off, they are refused by the host's word at once.
 
-use crate::trace;
 use std::mem::MaybeUninit;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::time::Duration;
@@ -15,17 +14,17 @@ const LOOK: Duration = Duration::from_millis(100);
 /// Which thread looks: the one that was started last.
 static WATCH: AtomicU32 = AtomicU32::new(0);
 
-/// Starts the thread, in the place of one that was started before. Where there can be none, events stay as they are.
-pub(crate) fn watch() {
+/// Starts the thread that does `look`, in the place of one that was started before. Where there can be none, events stay as they are.
+pub(crate) fn watch(look: fn()) {
     let number = end();
-    let look = move || {
+    let watch = move || {
         while WATCH.load(Relaxed) == number {
-            trace::refresh();
+            look();
             std::thread::sleep(LOOK);
         }
     };
     without_signals(|| {
-        let _ = std::thread::Builder::new().name("ringtap-look".into()).spawn(look);
+        let _ = std::thread::Builder::new().name("ringtap-look".into()).spawn(watch);
     });
 }
 

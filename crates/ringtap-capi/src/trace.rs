@@ -1,169 +1,18 @@
-//! Where a process's declared events and markers go.
+//! Beginning and ending to trace, from C.
 
 use crate::error::{Code, Error, guard, guard_value};
-use crate::event::{AllKnown, Description, Event, Known};
-use crate::fork::Lock;
 use crate::host::{CHost, Inner};
-use crate::{switches, text};
+use crate::process::{self, Trace, begin, is_tracing};
+use crate::text;
 use ringtap::attach::{Attachment, Early, SOCKET_VARIABLE};
-use ringtap::event::EventError;
-use ringtap::{Config, Writer, serve};
-use std::ffi::{CString, c_char, c_int};
-use std::os::unix::ffi::OsStrExt;
-use std::path::{Path, PathBuf};
+use ringtap::{Config, serve};
+use std::ffi::{c_char, c_int};
+use std::path::PathBuf;
 use std::ptr;
-use std::sync::atomic::AtomicPtr;
-use std::sync::atomic::Ordering::{AcqRel, Acquire};
 use std::sync::{Arc, Once};
 
 /// The name of the daemon's socket, see [`serve::default_path`].
 const DAEMON: &str = "default";
-
-/// What events are written with; null while the process does not trace. Never freed: a thread may be about to use it.
-static WRITER: AtomicPtr<Writer> = AtomicPtr::new(ptr::null_mut());
-
-pub(crate) static PROCESS: Lock<Process> = Lock::new(Process::new());
-
-/// What events are written with.
-#[inline(always)]
-pub(crate) fn writer() -> Option<&'static Writer> {
-    // SAFETY: null, or one that is never freed. Acquire: it was made before it was stored here.
-    unsafe { WRITER.load(Acquire).as_ref() }
-}
-
-#[derive(Debug)]
-pub(crate) struct Process {
-    /// The events of the program and its shared libraries: each is there until it is forgotten.
-    events: Vec<Address>,
-    known: Option<AllKnown>,
-    trace: Option<Trace>,
-    socket: Option<CString>,
-    /// Writers of before, kept.
-    writers: Vec<Address>,
-}
-
-/// Of something that no thread owns.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Address(usize);
-
-impl Address {
-    fn of<T>(what: *const T) -> Self {
-        Self(what.expose_provenance())
-    }
-}
-
-#[derive(Debug)]
-enum Trace {
-    /// To a host of another process.
-    There(Attachment),
-    /// Into a host of this process.
-    Here(Arc<Inner>),
-}
-
-impl Trace {
-    fn writer(&self) -> Option<Writer> {
-        match self {
-            Self::There(attachment) => Some(attachment.writer()),
-            Self::Here(host) => host.writer(),
-        }
-    }
-
-    fn register(&self, known: &'static Known) -> Result<(), Error> {
-        let registered: Result<u16, EventError> = match self {
-            Self::There(attachment) => known.declared.register(attachment),
-            Self::Here(host) => return host.register(&known.declared),
-        };
-        registered.map(drop).map_err(Error::from)
-    }
-}
-
-impl Process {
-    const fn new() -> Self {
-        Self { events: Vec::new(), known: None, trace: None, socket: None, writers: Vec::new() }
-    }
-
-    pub(crate) fn is_attached(&self) -> bool {
-        matches!(self.trace, Some(Trace::There(_)))
-    }
-
-    fn register(&self, known: &'static Known) -> Result<(), Error> {
-        match &self.trace {
-            Some(trace) if known.declared.id().is_none() => trace.register(known),
-            _ => Ok(()),
-        }
-    }
-
-    fn refresh(&self) {
-        for event in &self.events {
-            let event = ptr::with_exposed_provenance::<Event>(event.0);
-            // SAFETY: whoever declared it leaves it where it is until it is forgotten, which takes this lock.
-            unsafe { &*event }.refresh();
-        }
-    }
-
-    fn known(&self) -> impl Iterator<Item = &'static Known> {
-        self.known.iter().flat_map(AllKnown::iter)
-    }
-
-    /// Begins to trace; gives back what is not needed, since the process traces already.
-    fn open(&mut self, trace: Trace, socket: Option<CString>) -> Result<(), Trace> {
-        if self.trace.is_some() {
-            return Err(trace);
-        }
-        let Some(writer) = trace.writer() else { return Err(trace) };
-        let writer = Box::into_raw(Box::new(writer));
-        self.writers.push(Address::of(writer));
-        WRITER.swap(writer, AcqRel);
-        (self.trace, self.socket) = (Some(trace), socket);
-        for known in self.known() {
-            // Why one could not be registered is said when it is declared once more.
-            let _ = self.register(known);
-        }
-        self.refresh();
-        Ok(())
-    }
-}
-
-pub(crate) fn declare(event: &Event, description: &Description) -> Result<Code, Error> {
-    let mut process = PROCESS.lock();
-    let known = process.known.get_or_insert_default().find_or_make(description)?;
-    event.set_known(known);
-    let address = Address::of(event);
-    if !process.events.contains(&address) {
-        process.events.push(address);
-    }
-    let registered = process.register(known);
-    event.refresh();
-    registered.map(|()| Code::Ok)
-}
-
-pub(crate) fn forget(event: *const Event) {
-    let address = Address::of(event);
-    PROCESS.lock().events.retain(|known| *known != address);
-}
-
-/// Has all events say what their switches say.
-pub(crate) fn refresh() {
-    PROCESS.lock().refresh();
-}
-
-fn begin(trace: Trace, socket: Option<&Path>) -> Result<Code, Error> {
-    let socket = socket.and_then(|path| CString::new(path.as_os_str().as_bytes()).ok());
-    let is_attached = matches!(trace, Trace::There(_));
-    let mut process = PROCESS.lock();
-    let opened = process.open(trace, socket);
-    drop(process);
-    // Not needed, it is dropped here, where nobody waits for the lock.
-    opened.map_err(|_| Error::new(Code::State, "the process traces already: call ringtap_detach first"))?;
-    if is_attached {
-        switches::watch();
-    }
-    Ok(Code::Ok)
-}
-
-fn is_tracing() -> bool {
-    PROCESS.lock().trace.is_some()
-}
 
 /// `ringtap_init`. [thread]
 #[unsafe(no_mangle)]
@@ -215,11 +64,7 @@ fn serve_somewhere(host: &Inner) -> Option<PathBuf> {
 /// A program that ends leaves no socket behind that nobody answers.
 fn remove_socket_at_exit() {
     extern "C" fn remove() {
-        let served = match &PROCESS.lock().trace {
-            Some(Trace::Here(host)) => Some(Arc::clone(host)),
-            _ => None,
-        };
-        served.inspect(|host| host.stop_serving());
+        process::own_host().inspect(|host| host.stop_serving());
     }
     static ONCE: Once = Once::new();
     // SAFETY: a function of this library, which is not unloaded.
@@ -270,15 +115,7 @@ pub(crate) unsafe extern "C" fn ringtap_trace_to(host: *mut CHost) -> c_int {
 #[unsafe(no_mangle)]
 pub(crate) extern "C" fn ringtap_detach() -> c_int {
     guard(|| {
-        let mut process = PROCESS.lock();
-        let trace = process.trace.take();
-        let socket = process.socket.take();
-        WRITER.swap(ptr::null_mut(), AcqRel);
-        process.known().for_each(|known| known.declared.unregister());
-        process.refresh();
-        drop(process);
-        switches::end();
-        drop((trace, socket));
+        process::end();
         Ok(Code::Ok)
     })
 }
@@ -286,5 +123,5 @@ pub(crate) extern "C" fn ringtap_detach() -> c_int {
 /// `ringtap_socket`. [thread]
 #[unsafe(no_mangle)]
 pub(crate) extern "C" fn ringtap_socket() -> *const c_char {
-    guard_value(ptr::null(), || PROCESS.lock().socket.as_ref().map_or(ptr::null(), |socket| socket.as_ptr()))
+    guard_value(ptr::null(), process::socket)
 }

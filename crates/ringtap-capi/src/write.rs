@@ -2,7 +2,7 @@
 
 use crate::error::Code;
 use crate::event::{Event, Known};
-use crate::{thread, trace};
+use crate::{process, thread};
 use ringtap::event::private::{Tail, cut, view, write_tails};
 use ringtap::event::{Common, Route, marker};
 use ringtap::{Refused, Writer};
@@ -40,7 +40,7 @@ impl Bytes {
 unsafe fn at_hand(event: *const Event) -> Option<(&'static Known, Route, &'static Writer)> {
     // SAFETY: as the caller says.
     let known = unsafe { &*event }.known()?;
-    Some((known, known.declared.route()?, trace::writer()?))
+    Some((known, known.declared.route()?, process::writer()?))
 }
 
 /// The first word of a payload.
@@ -206,7 +206,7 @@ pub(crate) unsafe extern "C" fn ringtap_print_n(text: *const c_char, length: usi
 }
 
 fn print(text: &[u8]) -> c_int {
-    let written = trace::writer().map(|writer| Code::from(marker::print(writer, text).map(drop)));
+    let written = process::writer().map(|writer| Code::from(marker::print(writer, text).map(drop)));
     written.unwrap_or(Code::Off) as c_int
 }
 
@@ -218,6 +218,6 @@ fn print(text: &[u8]) -> c_int {
 pub(crate) unsafe extern "C" fn ringtap_print_raw(id: u32, bytes: *const u8, length: usize) -> c_int {
     // SAFETY: as the header says.
     let bytes = unsafe { Bytes { start: bytes, length }.as_slice() };
-    let written = trace::writer().map(|writer| Code::from(marker::raw_data(writer, id, bytes)));
+    let written = process::writer().map(|writer| Code::from(marker::raw_data(writer, id, bytes)));
     written.unwrap_or(Code::Off) as c_int
 }

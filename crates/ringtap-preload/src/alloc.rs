@@ -9,7 +9,6 @@ use crate::next::{Next, next};
 use crate::session::Session;
 use crate::suspend::{errno_place, thread};
 use crate::value::{Errno, short_ns};
-use ringtap::clock::Since;
 use ringtap::event::{Common, Declared, Route};
 use std::ffi::{c_int, c_void};
 use std::ptr;
@@ -67,8 +66,7 @@ macro_rules! allocations {
                 let ptr = unsafe { $function::call($($arg),*) };
                 // As the event has them: words, in the order of its fields. The last four bytes are to come.
                 let words = [0, $(Word::word($arg),)* ptr.word(), 0];
-                let since = session.since(began);
-                write_since::<WORDS, { 8 * WORDS - 4 }>(session, $event::declared(), words, since);
+                write_since::<WORDS, { 8 * WORDS - 4 }>(session, $event::declared(), words, began);
                 ptr
             }
             /// The payload's, its common fields' and the time's included.
@@ -129,7 +127,7 @@ fn write_since<const WORDS: usize, const LEN: usize>(
     session: &Session,
     event: &'static Declared,
     mut words: [u64; WORDS],
-    since: Since,
+    began: u64,
 ) {
     if let Some(route) = event.route() {
         let (id, spot) = thread();
@@ -137,8 +135,8 @@ fn write_since<const WORDS: usize, const LEN: usize>(
         let bytes = words.map(u64::to_le_bytes);
         let Some(payload) = bytes.as_flattened().first_chunk::<LEN>() else { return };
         // SAFETY: 1. It was just asked for.
-        if !unsafe { session.writer().try_since_to_by(route, payload, since, spot) } {
-            write_since_slowly(session, route, *payload, since);
+        if !unsafe { session.writer().try_since_to_by(route, payload, session.since(began), spot) } {
+            write_since_slowly(session, route, *payload, began);
         }
     }
 }
@@ -146,14 +144,9 @@ fn write_since<const WORDS: usize, const LEN: usize>(
 /// Where the hot path is none. What the buffers refuse is counted there.
 #[cold]
 #[inline(never)]
-fn write_since_slowly<const LEN: usize>(
-    session: &Session,
-    route: Route,
-    mut payload: [u8; LEN],
-    since: Since,
-) {
+fn write_since_slowly<const LEN: usize>(session: &Session, route: Route, mut payload: [u8; LEN], began: u64) {
     keeping_errno(|| {
-        let _ = session.writer().write_since_to(route, &mut payload, since);
+        let _ = session.writer().write_since_to(route, &mut payload, session.since(began));
     });
 }
 
@@ -182,14 +175,12 @@ ringtap::event! {
 next! { fn free(memory: *mut c_void) -> (); }
 
 #[inline(always)]
-fn write_free(session: &Session, memory: *mut c_void) {
-    if let Some(route) = Free::declared().route() {
-        let (id, spot) = thread();
-        let words = u128::from(memory.word()) << 64 | u128::from(common(route, id));
-        // SAFETY: 1. It was just asked for.
-        if !unsafe { session.writer().try_array_to_by(route, &words.to_le_bytes(), spot) } {
-            write_free_slowly(session, route, words);
-        }
+fn write_free(session: &Session, route: Route, memory: *mut c_void) {
+    let (id, spot) = thread();
+    let words = u128::from(memory.word()) << 64 | u128::from(common(route, id));
+    // SAFETY: 1. It was just asked for.
+    if !unsafe { session.writer().try_array_to_by(route, &words.to_le_bytes(), spot) } {
+        write_free_slowly(session, route, words);
     }
 }
 
@@ -206,16 +197,16 @@ fn write_free_slowly(session: &Session, route: Route, words: u128) {
 unsafe extern "C-unwind" fn free(memory: *mut c_void) {
     #[cold]
     #[inline(never)]
-    unsafe fn traced(memory: *mut c_void) {
+    unsafe fn traced(memory: *mut c_void, route: Route) {
         if let Some(session) = Session::get() {
-            write_free(session, memory);
+            write_free(session, route, memory);
         }
         // SAFETY: as the caller says.
         unsafe { free::call(memory) }
     }
-    if Free::is_on() {
+    if let Some(route) = Free::declared().route() {
         // SAFETY: as the caller says.
-        unsafe { traced(memory) }
+        unsafe { traced(memory, route) }
     } else {
         // SAFETY: as above.
         unsafe { free::call(memory) }

@@ -133,6 +133,7 @@ pub(crate) fn run(command: &mut Command) -> Output {
             None => watched.env_remove(name),
         };
     }
+    command.get_current_dir().map(|directory| watched.current_dir(directory));
     let output = watched.output().expect("it runs");
     let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success(), "{command:?}: {}\n{out}\n{err}", output.status);

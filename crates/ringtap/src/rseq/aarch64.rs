@@ -115,15 +115,46 @@ macro_rules! section {
 ///
 /// # Safety
 /// 1. `spot` is the calling thread's.
-/// 2. The payload is that of [`in_registers`](super::in_registers), or of
-///    [`in_registers_since`](super::in_registers_since) where `TIMED`, and its bytes live.
+/// 2. The payload is that of [`in_registers`](super::in_registers), and its bytes live.
 #[inline(always)]
-pub(crate) unsafe fn append_plain<const N: usize, const TIMED: bool>(
+pub(crate) unsafe fn append_plain<const N: usize>(
+    spot: *const Spot,
+    writer: &Writer,
+    words: [MaybeUninit<u64>; 3],
+) -> Plain {
+    // SAFETY: 1., 2. As the caller says.
+    unsafe { append::<N, false>(spot, writer, words, [MaybeUninit::uninit(); 2]) }
+}
+
+/// As [`append_plain`], of a payload whose last four bytes become how long something took: 0 where that is less, the most that
+/// they hold where it is more.
+///
+/// # Safety
+/// 1. `spot` is the calling thread's.
+/// 2. The payload is that of [`in_registers_but_last`](super::in_registers_but_last), and its bytes live.
+#[inline(always)]
+pub(crate) unsafe fn append_since<const N: usize>(
+    spot: *const Spot,
+    writer: &Writer,
+    words: [MaybeUninit<u64>; 3],
+    since: u64,
+    mult: u64,
+) -> Plain {
+    // SAFETY: 1., 2. As the caller says.
+    unsafe { append::<N, true>(spot, writer, words, [since, mult].map(MaybeUninit::new)) }
+}
+
+/// Both.
+///
+/// # Safety
+/// 1., 2. As above.
+#[inline(always)]
+unsafe fn append<const N: usize, const TIMED: bool>(
     spot: *const Spot,
     writer: &Writer,
     [p0, p1, p2]: [MaybeUninit<u64>; 3],
+    [since, mult]: [MaybeUninit<u64>; 2],
 ) -> Plain {
-    const { assert!(!TIMED || N > IN_REGISTERS) };
     debug_assert!(is_plain(N), "the caller asked");
     // SAFETY: by 1, it is the calling thread's, which nobody else writes.
     let area = unsafe { (*spot).area };
@@ -162,45 +193,45 @@ pub(crate) unsafe fn append_plain<const N: usize, const TIMED: bool>(
             // The event header, then the payload: two words at a time, then an odd one.
             "lsl {last:w}, {last:w}, #5",
             "add {last:w}, {last:w}, #{TYPE_LEN}",
-            ".if {N} > {IN_REGISTERS}",
+            ".if {GIVEN} > {IN_REGISTERS}",
             "str {last:w}, [{to}], #4",
-            ".rept {N} / 8",
+            ".rept {GIVEN} / 8",
             "ldr {last}, [{p0}], #8",
             "str {last}, [{to}], #8",
             ".endr",
-            ".if {N} % 8",
+            ".if {GIVEN} % 8",
             "ldr {last:w}, [{p0}], #4",
             "str {last:w}, [{to}], #4",
             ".endif",
-            ".if {TIMED}",
-            // last = the ticks since p1, none where they are negative; then their nanoseconds. What is more than 32 bits
-            // hold, is all that they do.
-            "subs {last}, {tmp}, {p1}",
-            "csel {last}, {last}, xzr, hs",
-            "umulh {at}, {last}, {p2}",
-            "mul {last}, {last}, {p2}",
-            "lsr {last}, {last}, #32",
-            "cmp {at}, #0",
-            "csinv {last:w}, {last:w}, wzr, eq",
-            "stur {last:w}, [{to}, #-4]",
-            ".endif",
             ".else",
             "str {last:w}, [{to}]",
-            ".if {N} < 8",
+            ".if {GIVEN} < 8",
             "str {p0:w}, [{to}, #4]",
             ".else",
             "stur {p0}, [{to}, #4]",
             ".endif",
-            ".if {N} >= 16",
+            ".if {GIVEN} >= 16",
             "stur {p1}, [{to}, #12]",
-            ".elseif {N} > 8",
+            ".elseif {GIVEN} > 8",
             "str {p1:w}, [{to}, #12]",
             ".endif",
-            ".if {N} >= 24",
+            ".if {GIVEN} >= 24",
             "stur {p2}, [{to}, #20]",
-            ".elseif {N} > 16",
+            ".elseif {GIVEN} > 16",
             "str {p2:w}, [{to}, #20]",
             ".endif",
+            ".endif",
+            ".if {TIMED}",
+            // last = the ticks since then, none where they are negative; then their nanoseconds. What is more than 32 bits
+            // hold, is all that they do.
+            "subs {last}, {tmp}, {since}",
+            "csel {last}, {last}, xzr, hs",
+            "umulh {at}, {last}, {mult}",
+            "mul {last}, {last}, {mult}",
+            "lsr {last}, {last}, #32",
+            "cmp {at}, #0",
+            "csinv {last:w}, {last:w}, wzr, eq",
+            "str {last:w}, [{to}, #{LAST}]",
             ".endif",
             // w = the new commit word, at = the stamp of its parity. to = the meta-page from here on.
             "add {w}, {w}, {step}",
@@ -220,15 +251,19 @@ pub(crate) unsafe fn append_plain<const N: usize, const TIMED: bool>(
             p0 = inout(reg) p0 => _,
             p1 = in(reg) p1,
             p2 = in(reg) p2,
+            since = in(reg) since,
+            mult = in(reg) mult,
             step = in(reg) const { Commit::step(record_len(N)) },
             desc = out(reg) _,
             to = out(reg) _,
             w = out(reg) _,
             at = out(reg) _,
             last = out(reg) _,
-            N = const N,
+            GIVEN = const given_len(N, TIMED),
             IN_REGISTERS = const IN_REGISTERS,
             TIMED = const TIMED as u8,
+            // Copying from memory, `to` moves along.
+            LAST = const if given_len(N, TIMED) > IN_REGISTERS { 0 } else { N },
             TOTAL = const N + 4,
             TYPE_LEN = const N / 4,
             DELTA_BITS = const DELTA_BITS,
@@ -247,6 +282,11 @@ pub(crate) unsafe fn append_plain<const N: usize, const TIMED: bool>(
         );
     }
     Plain::Committed
+}
+
+/// Bytes of a payload that are given.
+const fn given_len(len: usize, is_timed: bool) -> usize {
+    if is_timed { len - 4 } else { len }
 }
 
 /// Bytes of the record of a plain payload.

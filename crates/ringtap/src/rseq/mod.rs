@@ -78,7 +78,13 @@ pub(crate) const IN_REGISTERS: usize = 24;
 /// stores waits until both have reached the cache.
 #[inline(always)]
 pub(crate) fn in_registers<const N: usize>(payload: &[u8; N]) -> [MaybeUninit<u64>; 3] {
-    if N > IN_REGISTERS {
+    in_registers_of(payload)
+}
+
+/// The payload's length must be known at compile time where this is inlined.
+#[inline(always)]
+fn in_registers_of(payload: &[u8]) -> [MaybeUninit<u64>; 3] {
+    if payload.len() > IN_REGISTERS {
         let address = payload.as_ptr().expose_provenance() as u64;
         return [MaybeUninit::new(address), MaybeUninit::uninit(), MaybeUninit::uninit()];
     }
@@ -92,18 +98,12 @@ pub(crate) fn in_registers<const N: usize>(payload: &[u8; N]) -> [MaybeUninit<u6
     })
 }
 
-/// As [`in_registers`], of a payload of more than [`IN_REGISTERS`] bytes whose last four become the time since these ticks
-/// of the processor's counter, of which each is `mult` / 2^32 nanoseconds: by the very tick that stamps the event. What 32
-/// bits do not hold becomes the most that they do; ticks to come, as another CPU's counter may read, become 0.
+/// As [`in_registers`], of a payload whose last four bytes are to become the time since some ticks of the processor's counter,
+/// told by the very tick that stamps the event.
 #[inline(always)]
-pub(crate) fn in_registers_since<const N: usize>(
-    payload: &[u8; N],
-    since: u64,
-    mult: u64,
-) -> [MaybeUninit<u64>; 3] {
-    const { assert!(N > IN_REGISTERS) };
-    let [address, ..] = in_registers(payload);
-    [address, MaybeUninit::new(since), MaybeUninit::new(mult)]
+pub(crate) fn in_registers_but_last<const N: usize>(payload: &[u8; N]) -> [MaybeUninit<u64>; 3] {
+    const { assert!(N > 4) };
+    in_registers_of(payload.split_at(N - 4).0)
 }
 
 /// The payload that [`in_registers`] made words of.

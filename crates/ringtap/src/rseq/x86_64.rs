@@ -63,6 +63,137 @@ macro_rules! section {
     };
 }
 
+/// How far ahead memory is fetched, in bytes: two cache lines and more are written while the next one comes.
+const AHEAD: usize = 256;
+
+/// The hot path's section, for payloads of `N` bytes of which `GIVEN` are given: in registers up to [`IN_REGISTERS`], or as an
+/// address. What else is done behind the stamp, before the commit, and with which operands, comes first.
+macro_rules! append_section {
+    (
+        $spot:ident, $writer:ident, [$p0:ident, $p1:ident, $p2:ident], $n:expr, $given:expr;
+        $($line:literal),*; $($operands:tt)*
+    ) => { {
+        debug_assert!(is_plain($n), "the caller asked");
+        // SAFETY: by 1, it is the calling thread's, which nobody else writes.
+        let area = unsafe { (*$spot).area };
+        // SAFETY: the spot and the area that it names are the thread's own, or the area is a dummy on no CPU. Once the
+        // writer's number compared equal, the spot's addresses lie in a mapping that it keeps, and `desc` and
+        // `data` are of one sub-buffer. The record ends within it: that is compared.
+        unsafe {
+            section!(
+            ;
+                // The spot is about this writer, and this thread still where it was.
+                "mov rax, qword ptr [{rseq}]",
+                "xor rax, qword ptr [{spot} + {KEY}]",
+                "cmp rax, qword ptr [{writer} + {NUMBER}]",
+                "jne {changed}",
+                // rseq = the desc from here on, w = the commit word, at = its parity.
+                "mov {rseq}, qword ptr [{spot} + {DESC}]",
+                "mov {w}, qword ptr [{rseq} + {W}]",
+                "mov {at}, {w}",
+                "shr {at}, 63",
+                // The record fits; a closed page has no room. to = where it begins, w = the new commit word.
+                "mov {to:e}, {w:e}",
+                "lea rax, [{to} + {TOTAL}]",
+                "cmp rax, qword ptr [{spot} + {CAPACITY}]",
+                "ja {changed}",
+                "add {to}, qword ptr [{spot} + {DATA}]",
+                // A buffer is larger than the fastest cache: where the events behind this one go is fetched meanwhile. Beyond
+                // the buffer's end this does nothing.
+                "prefetchw byte ptr [{to} + {AHEAD}]",
+                "add {w}, qword ptr [rip + 6f]",
+                // rdx = now, rax = the delta; one that is negative is huge.
+                "rdtsc",
+                "shl rdx, 32",
+                "or rdx, rax",
+                "mov rax, rdx",
+                "sub rax, qword ptr [{rseq} + 8 * {at} + {STAMP}]",
+                "cmp rax, {DELTA_LIMIT}",
+                "jae {changed}",
+                // The event header, then the payload, as it was stored: two words at a time, then an odd one.
+                "shl eax, 5",
+                "or eax, {TYPE_LEN}",
+                "mov dword ptr [{to}], eax",
+                ".if {GIVEN} > {IN_REGISTERS}",
+                ".set ringtap_at, 0",
+                ".rept {GIVEN} / 8",
+                "mov rax, qword ptr [{p0} + ringtap_at]",
+                "mov qword ptr [{to} + ringtap_at + 4], rax",
+                ".set ringtap_at, ringtap_at + 8",
+                ".endr",
+                ".if {GIVEN} % 8",
+                "mov eax, dword ptr [{p0} + ringtap_at]",
+                "mov dword ptr [{to} + ringtap_at + 4], eax",
+                ".endif",
+                ".else",
+                ".if {GIVEN} < 8",
+                "mov dword ptr [{to} + 4], {p0:e}",
+                ".else",
+                "mov qword ptr [{to} + 4], {p0}",
+                ".endif",
+                ".if {GIVEN} >= 16",
+                "mov qword ptr [{to} + 12], {p1}",
+                ".elseif {GIVEN} > 8",
+                "mov dword ptr [{to} + 12], {p1:e}",
+                ".endif",
+                ".if {GIVEN} >= 24",
+                "mov qword ptr [{to} + 20], {p2}",
+                ".elseif {GIVEN} > 16",
+                "mov dword ptr [{to} + 20], {p2:e}",
+                ".endif",
+                ".endif",
+                // The other parity's stamp.
+                "xor {at:e}, 1",
+                "mov qword ptr [{rseq} + 8 * {at} + {STAMP}], rdx",
+                $($line,)*
+                // to = the meta-page from here on. The commit.
+                "mov {to}, qword ptr [{spot} + {META}]",
+                "mov qword ptr [{rseq} + {W}], {w}";
+                // E7: the sleeper's membarrier stands between the commit and this look.
+                "cmp dword ptr [{to} + {WAKE_ANY}], 0",
+                "jne {sleepers}",
+                // What the event adds to the commit word: in memory, because registers are few.
+                ".pushsection .rodata.ringtap, \"a\"",
+                ".balign 8",
+                "6:",
+                ".quad {STEP}",
+                ".popsection";
+                spot = in(reg) $spot,
+                rseq = inout(reg) area => _,
+                writer = in(reg) $writer,
+                p0 = in(reg) $p0,
+                p1 = in(reg) $p1,
+                p2 = in(reg) $p2,
+                to = out(reg) _,
+                w = out(reg) _,
+                at = out(reg) _,
+                out("rdx") _,
+                $($operands)*
+                AHEAD = const AHEAD,
+                GIVEN = const $given,
+                IN_REGISTERS = const IN_REGISTERS,
+                TOTAL = const $n + 4,
+                TYPE_LEN = const $n / 4,
+                STEP = const Commit::step(record_len($n)),
+                DELTA_LIMIT = const DELTA_LIMIT,
+                STAMP = const offset_of!(Desc, stamp),
+                NUMBER = const Writer::NUMBER_OFFSET,
+                KEY = const offset_of!(Spot, key),
+                META = const offset_of!(Spot, meta),
+                DESC = const offset_of!(Spot, desc),
+                CAPACITY = const offset_of!(Spot, capacity),
+                DATA = const offset_of!(Spot, data),
+                WAKE_ANY = const offset_of!(MetaPage, switches) + offset_of!(Switches, wake_any),
+                changed = label { return Plain::Not },
+                aborted = label { return Plain::Not },
+                sleepers = label { return Plain::CommittedForSleepers },
+                options(nostack)
+            );
+        }
+        Plain::Committed
+    } };
+}
+
 /// The hot path: appends a payload of `N` bytes where the thread's spot says, stamped with the processor's
 /// counter. It commits, or nothing has happened: the slow path then finds out why not.
 ///
@@ -76,143 +207,44 @@ macro_rules! section {
 ///
 /// # Safety
 /// 1. `spot` is the calling thread's.
-/// 2. The payload is that of [`in_registers`], or of [`in_registers_since`](super::in_registers_since) where `TIMED`, and
-///    its bytes live.
+/// 2. The payload is that of [`in_registers`](super::in_registers), and its bytes live.
 #[inline(always)]
-pub(crate) unsafe fn append_plain<const N: usize, const TIMED: bool>(
+pub(crate) unsafe fn append_plain<const N: usize>(
     spot: *const Spot,
     writer: &Writer,
     [p0, p1, p2]: [MaybeUninit<u64>; 3],
 ) -> Plain {
-    const { assert!(!TIMED || N > IN_REGISTERS) };
-    debug_assert!(is_plain(N), "the caller asked");
-    // SAFETY: by 1, it is the calling thread's, which nobody else writes.
-    let area = unsafe { (*spot).area };
-    // SAFETY: the spot and the area that it names are the thread's own, or the area is a dummy on no CPU. Once the
-    // writer's number compared equal, the spot's addresses lie in a mapping that it keeps, and `desc` and
-    // `data` are of one sub-buffer. The record ends within it: that is compared.
-    unsafe {
-        section!(
-        ;
-                    // The spot is about this writer, and this thread still where it was.
-                    "mov rax, qword ptr [{rseq}]",
-                    "xor rax, qword ptr [{spot} + {KEY}]",
-                    "cmp rax, qword ptr [{writer} + {NUMBER}]",
-                    "jne {changed}",
-                    // rseq = the desc from here on, w = the commit word, at = its parity.
-                    "mov {rseq}, qword ptr [{spot} + {DESC}]",
-                    "mov {w}, qword ptr [{rseq} + {W}]",
-                    "mov {at}, {w}",
-                    "shr {at}, 63",
-                    // The record fits; a closed page has no room. to = where it begins, w = the new commit word.
-                    "mov {to:e}, {w:e}",
-                    "lea rax, [{to} + {TOTAL}]",
-                    "cmp rax, qword ptr [{spot} + {CAPACITY}]",
-                    "ja {changed}",
-                    "add {to}, qword ptr [{spot} + {DATA}]",
-                    "add {w}, qword ptr [rip + 6f]",
-                    // rdx = now, rax = the delta; one that is negative is huge.
-                    "rdtsc",
-                    "shl rdx, 32",
-                    "or rdx, rax",
-                    "mov rax, rdx",
-                    "sub rax, qword ptr [{rseq} + 8 * {at} + {STAMP}]",
-                    "cmp rax, {DELTA_LIMIT}",
-                    "jae {changed}",
-                    // The event header, then the payload, as it was stored: two words at a time, then an odd one.
-                    "shl eax, 5",
-                    "or eax, {TYPE_LEN}",
-                    "mov dword ptr [{to}], eax",
-                    ".if {N} > {IN_REGISTERS}",
-                    ".set ringtap_at, 0",
-                    ".rept {N} / 8",
-                    "mov rax, qword ptr [{p0} + ringtap_at]",
-                    "mov qword ptr [{to} + ringtap_at + 4], rax",
-                    ".set ringtap_at, ringtap_at + 8",
-                    ".endr",
-                    ".if {N} % 8",
-                    "mov eax, dword ptr [{p0} + ringtap_at]",
-                    "mov dword ptr [{to} + ringtap_at + 4], eax",
-                    ".endif",
-                    ".else",
-                    ".if {N} < 8",
-                    "mov dword ptr [{to} + 4], {p0:e}",
-                    ".else",
-                    "mov qword ptr [{to} + 4], {p0}",
-                    ".endif",
-                    ".if {N} >= 16",
-                    "mov qword ptr [{to} + 12], {p1}",
-                    ".elseif {N} > 8",
-                    "mov dword ptr [{to} + 12], {p1:e}",
-                    ".endif",
-                    ".if {N} >= 24",
-                    "mov qword ptr [{to} + 20], {p2}",
-                    ".elseif {N} > 16",
-                    "mov dword ptr [{to} + 20], {p2:e}",
-                    ".endif",
-                    ".endif",
-                    // The other parity's stamp.
-                    "xor {at:e}, 1",
-                    "mov qword ptr [{rseq} + 8 * {at} + {STAMP}], rdx",
-                    ".if {TIMED}",
-                    // rax = the ticks since p1, none where they are negative; then rdx, rax = their nanoseconds, times 2^32.
-                    "mov rax, rdx",
-                    "sub rax, {p1}",
-                    "sbb rdx, rdx",
-                    "not rdx",
-                    "and rax, rdx",
-                    "mul {p2}",
-                    // What is more than 32 bits hold, is all that they do.
-                    "shr rax, 32",
-                    "neg rdx",
-                    "sbb edx, edx",
-                    "or eax, edx",
-                    "mov dword ptr [{to} + {N}], eax",
-                    ".endif",
-                    // to = the meta-page from here on. The commit.
-                    "mov {to}, qword ptr [{spot} + {META}]",
-                    "mov qword ptr [{rseq} + {W}], {w}";
-                    // E7: the sleeper's membarrier stands between the commit and this look.
-                    "cmp dword ptr [{to} + {WAKE_ANY}], 0",
-                    "jne {sleepers}",
-                    // What the event adds to the commit word: in memory, because registers are few.
-                    ".pushsection .rodata.ringtap, \"a\"",
-                    ".balign 8",
-                    "6:",
-                    ".quad {STEP}",
-                    ".popsection";
-                    spot = in(reg) spot,
-                    rseq = inout(reg) area => _,
-                    writer = in(reg) writer,
-                    p0 = in(reg) p0,
-                    p1 = in(reg) p1,
-                    p2 = in(reg) p2,
-                    to = out(reg) _,
-                    w = out(reg) _,
-                    at = out(reg) _,
-                    out("rdx") _,
-                    N = const N,
-                    IN_REGISTERS = const IN_REGISTERS,
-                    TIMED = const TIMED as u8,
-                    TOTAL = const N + 4,
-                    TYPE_LEN = const N / 4,
-                    STEP = const Commit::step(record_len(N)),
-                    DELTA_LIMIT = const DELTA_LIMIT,
-                    STAMP = const offset_of!(Desc, stamp),
-                    NUMBER = const Writer::NUMBER_OFFSET,
-                    KEY = const offset_of!(Spot, key),
-                    META = const offset_of!(Spot, meta),
-                    DESC = const offset_of!(Spot, desc),
-                    CAPACITY = const offset_of!(Spot, capacity),
-                    DATA = const offset_of!(Spot, data),
-                    WAKE_ANY = const offset_of!(MetaPage, switches) + offset_of!(Switches, wake_any),
-                    changed = label { return Plain::Not },
-                    aborted = label { return Plain::Not },
-                    sleepers = label { return Plain::CommittedForSleepers },
-                    options(nostack)
-                );
-    }
-    Plain::Committed
+    append_section!(spot, writer, [p0, p1, p2], N, N;;)
+}
+
+/// As [`append_plain`], of a payload whose last four bytes become how long something took. Where that is less than nothing or
+/// more than they hold, nothing has happened.
+///
+/// # Safety
+/// 1. `spot` is the calling thread's.
+/// 2. The payload is that of [`in_registers_but_last`](super::in_registers_but_last), and its bytes live.
+#[inline(always)]
+pub(crate) unsafe fn append_since<const N: usize>(
+    spot: *const Spot,
+    writer: &Writer,
+    [p0, p1, p2]: [MaybeUninit<u64>; 3],
+    since: u64,
+    mult: u64,
+) -> Plain {
+    append_section!(
+        spot, writer, [p0, p1, p2], N, N - 4;
+        // rax = the ticks since then; then rdx, rax = their nanoseconds, times 2^32.
+        "mov rax, rdx",
+        "sub rax, {since}",
+        "jb {changed}",
+        "mul {mult}",
+        "shr rax, 32",
+        "test rdx, rdx",
+        "jnz {changed}",
+        "mov dword ptr [{to} + {TOTAL} - 4], eax";
+        since = in(reg) since,
+        mult = in(reg) mult,
+    )
 }
 
 /// Bytes of the record of a plain payload.

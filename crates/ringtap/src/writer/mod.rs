@@ -15,7 +15,7 @@ use crate::pin::{Pin, current_cpu};
 use crate::ring::write::{self, Refused, Step};
 use crate::rseq::portable::{Exclusive, Pinned};
 use crate::rseq::{
-    self, Area, IN_REGISTERS, Outcome, Plain, from_registers, in_registers, in_registers_since,
+    self, Area, IN_REGISTERS, Outcome, Plain, from_registers, in_registers, in_registers_but_last,
 };
 use crate::spot::{self, Spot};
 use crate::{thread, wake};
@@ -187,9 +187,8 @@ impl Writer {
         if route.word != TOP || since.clock != ClockId::Cycles || self.is_off_here() {
             return false;
         }
-        let words = in_registers_since(payload, since.ticks, since.mult);
-        // SAFETY: 1. As the caller says. 2. They are this payload's.
-        self.is_written(unsafe { self.write_plain::<N, true>(spot.cast(), words) })
+        // SAFETY: 1. As the caller says.
+        self.is_written(unsafe { self.write_since(spot.cast(), payload, since) })
     }
 
     /// The hot path of [`write_array_to_by`](Self::write_array_to_by) alone, as above.
@@ -209,7 +208,7 @@ impl Writer {
             return false;
         }
         // SAFETY: 1. As the caller says. 2. They are this payload's.
-        self.is_written(unsafe { self.write_plain::<N, false>(spot.cast(), in_registers(payload)) })
+        self.is_written(unsafe { self.write_plain::<N>(spot.cast(), in_registers(payload)) })
     }
 
     /// Whether the hot path has written; wakes those who sleep until something is.
@@ -372,7 +371,7 @@ impl Writer {
             return unsafe { self.write_again::<N>(home, words[0], words[1], words[2]) };
         }
         // SAFETY: 1. As the caller says. 2. They are this payload's.
-        match unsafe { self.write_plain::<N, false>(spot, words) } {
+        match unsafe { self.write_plain::<N>(spot, words) } {
             Plain::Committed => Ok(()),
             Plain::CommittedForSleepers => {
                 self.wake_sleepers();
@@ -401,7 +400,7 @@ impl Writer {
         let words = [p0, p1, p2];
         if !self.is_off_here() && self.find_spot() {
             // SAFETY: 1. It was just asked for. 2. As the caller says.
-            match unsafe { self.write_plain::<N, false>(spot::of_thread(), words) } {
+            match unsafe { self.write_plain::<N>(spot::of_thread(), words) } {
                 Plain::Committed => return Ok(()),
                 Plain::CommittedForSleepers => {
                     self.wake_sleepers();
@@ -461,20 +460,38 @@ impl Writer {
     ///
     /// # Safety
     /// 1. The spot is the calling thread's.
-    /// 2. The words are [`in_registers`]'s for a payload of `N` bytes that lives; where `TIMED`, [`in_registers_since`]'s.
+    /// 2. The words are [`in_registers`]'s for a payload of `N` bytes that lives.
     #[inline(always)]
-    unsafe fn write_plain<const N: usize, const TIMED: bool>(
-        &self,
-        spot: *const Spot,
-        words: [MaybeUninit<u64>; 3],
-    ) -> Plain {
+    unsafe fn write_plain<const N: usize>(&self, spot: *const Spot, words: [MaybeUninit<u64>; 3]) -> Plain {
         #[cfg(all(any(target_arch = "x86_64", target_arch = "aarch64"), not(loom)))]
         if const { write::is_plain(N) } {
             // SAFETY: 1., 2. As the caller says.
-            return unsafe { rseq::native::append_plain::<N, TIMED>(spot, self, words) };
+            return unsafe { rseq::native::append_plain::<N>(spot, self, words) };
         }
         let _ = (spot, words);
         Plain::Not
+    }
+
+    /// The hot path of an event that says how long something took, by the processor's counter.
+    ///
+    /// # Safety
+    /// 1. The spot is the calling thread's.
+    #[inline(always)]
+    unsafe fn write_since<const N: usize>(
+        &self,
+        spot: *const Spot,
+        payload: &[u8; N],
+        since: Since,
+    ) -> Plain {
+        let words = in_registers_but_last(payload);
+        #[cfg(all(any(target_arch = "x86_64", target_arch = "aarch64"), not(loom)))]
+        // SAFETY: 1. As the caller says. 2. They are this payload's, which lives.
+        return unsafe { rseq::native::append_since::<N>(spot, self, words, since.ticks, since.mult) };
+        #[cfg(not(all(any(target_arch = "x86_64", target_arch = "aarch64"), not(loom))))]
+        {
+            let _ = (spot, words, since);
+            Plain::Not
+        }
     }
 
     /// Dispatches to the hot path of the payload's size, if there is one.

@@ -3,7 +3,7 @@
 use super::files::{Files, write_at};
 use super::sink::Behind;
 use crate::application::Registry;
-use crate::command::stream::follow::HostSide;
+use crate::command::host_side::HostSide;
 use anyhow::{Context, Result};
 use ringtap::attach::{Connection, Role, Shared};
 use ringtap::clock::Conversion;

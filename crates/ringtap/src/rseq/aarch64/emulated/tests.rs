@@ -1,12 +1,12 @@
 //! What the aarch64 sections store, compared with what [`Exclusive`] stores to a twin of the ring.
 
-use super::super::{Rseq, append_plain};
+use super::super::{Rseq, append_plain, append_since};
 use super::{AREA, CUT, FILE, GCC, QEMU, RING, STACK, STACK_LEN, arena};
 use crate::ring::{Data, Ring};
 use crate::rseq::portable::Exclusive;
 use crate::rseq::{
     Append, Area, Expected, IN_REGISTERS, Outcome, Parts, Plain, Sections, Turn, in_registers,
-    in_registers_since,
+    in_registers_but_last,
 };
 use crate::spot::{self, Spot};
 use crate::writer::Writer;
@@ -300,21 +300,21 @@ impl Hot {
         let _ = area();
         // SAFETY: 1. Nobody else has it. 2. They are the payload's.
         unsafe {
-            append_plain::<N, false>(&raw const self.spot, &self.writer, filled::<N>(in_registers(payload)))
+            append_plain::<N>(&raw const self.spot, &self.writer, filled_up_to(N, in_registers(payload)))
         }
     }
 
     fn append_since<const N: usize>(&self, payload: &[u8; N], since: u64, mult: u64) -> Plain {
         let _ = area();
-        let words = in_registers_since(payload, since, mult);
+        let words = filled_up_to(N - 4, in_registers_but_last(payload));
         // SAFETY: as above.
-        unsafe { append_plain::<N, true>(&raw const self.spot, &self.writer, words) }
+        unsafe { append_since::<N>(&raw const self.spot, &self.writer, words, since, mult) }
     }
 }
 
-/// Something in the words that a payload of `N` bytes does not fill, too: whoever emulates hands all on.
-fn filled<const N: usize>(words: [MaybeUninit<u64>; 3]) -> [MaybeUninit<u64>; 3] {
-    let used = if N > IN_REGISTERS { 1 } else { N.div_ceil(8) };
+/// Something in the words that a payload of `len` bytes does not fill, too: whoever emulates hands all on.
+fn filled_up_to(len: usize, words: [MaybeUninit<u64>; 3]) -> [MaybeUninit<u64>; 3] {
+    let used = if len > IN_REGISTERS { 1 } else { len.div_ceil(8) };
     std::array::from_fn(|at| if at < used { words[at] } else { MaybeUninit::new(0xdead_beef) })
 }
 
@@ -412,6 +412,8 @@ fn since_stores_the_time_since<const N: usize>() {
 #[test]
 fn the_hot_path_counts_what_passed() {
     on_arena(|| {
+        since_stores_the_time_since::<12>();
+        since_stores_the_time_since::<20>();
         since_stores_the_time_since::<28>();
         since_stores_the_time_since::<32>();
     });
