@@ -28,6 +28,9 @@ static struct counts *counts;
 static uint64_t events;
 static const char *plugin;
 static char **arguments;
+/* Held by who loads, and by who forks a child that will: the C library (2.36) leaves a child the dynamic linker's lock as some
+ * thread of its parent held it. */
+static pthread_mutex_t loading = PTHREAD_MUTEX_INITIALIZER;
 /* The handler's, on this thread. */
 static __thread uint32_t handlers_slot = UINT32_MAX;
 
@@ -97,7 +100,9 @@ static void *endless_thread(void *unused)
 static void load_and_unload(void)
 {
     for (int i = 0; i < LOADS; i++) {
+        CHECK(pthread_mutex_lock(&loading) == 0);
         void *library = dlopen(plugin, RTLD_NOW);
+        pthread_mutex_unlock(&loading);
         if (!library)
             fprintf(stderr, "%s\n", dlerror());
         CHECK(library);
@@ -105,7 +110,9 @@ static void load_and_unload(void)
         *(void **)&work = dlsym(library, "work");
         CHECK(work);
         work(counts, take_slot(), events / LOADS);
+        CHECK(pthread_mutex_lock(&loading) == 0);
         CHECK(dlclose(library) == 0);
+        pthread_mutex_unlock(&loading);
     }
 }
 
@@ -128,18 +135,21 @@ static void join(pthread_t *threads, int count)
         CHECK(pthread_join(threads[i], NULL) == 0);
 }
 
+/* What becomes of a forked child. */
+enum fate { EXITS, EXECUTES, LOADS_PLUGINS, FORKS };
+
 /* A forked child's life. */
-static void child(unsigned what)
+static void child(enum fate fate)
 {
     pthread_t threads[2];
     begin_signals();
-    switch (what % 4) {
-    case 0:
+    switch (fate) {
+    case EXITS:
         /* Leaves by exit while others write. */
         start(threads, 2, endless_thread);
         work_here();
         exit(0);
-    case 1:
+    case EXECUTES:
         /* Becomes another program while others write. */
         start(threads, 1, endless_thread);
         work_here();
@@ -149,12 +159,12 @@ static void child(unsigned what)
                                            arguments[5], arguments[6], NULL});
         CHECK(!"executed");
         break;
-    case 2:
+    case LOADS_PLUGINS:
         start(threads, 1, thread);
         load_and_unload();
         join(threads, 1);
         exit(0);
-    default:
+    case FORKS:
         /* Its own child writes on behind its end. */
         if (fork() == 0) {
             work_here();
@@ -187,10 +197,15 @@ static void torture(unsigned seed)
     for (int i = 0; i < CHILDREN; i++) {
         fflush(NULL);
         seed = seed * 1103515245u + 12345u;
+        enum fate fate = seed >> 16 & 3;
+        if (fate == LOADS_PLUGINS)
+            CHECK(pthread_mutex_lock(&loading) == 0);
         children[i] = fork();
         CHECK(children[i] >= 0);
+        if (fate == LOADS_PLUGINS)
+            pthread_mutex_unlock(&loading);
         if (children[i] == 0)
-            child(seed >> 16);
+            child(fate);
         if (i % 4 == 3)
             mark();
     }
