@@ -5,7 +5,7 @@
 //! handed out is never given back as a whole: when its last owner is gone, its words are replaced, in one step of
 //! the kernel's, by zeros that nobody can write to. Whoever still looks finds the event off.
 
-use crate::map::{Access, MapError, Memory, failed};
+use crate::map::{self, Access, MapError, Memory, failed};
 use crate::rules::HasRegion;
 use ringtap_abi::control::Part;
 use ringtap_abi::rules::{self, Region};
@@ -80,10 +80,7 @@ impl Board {
 
     /// Maps what somebody else made, after checking what it says of itself.
     pub(crate) fn open(fd: OwnedFd) -> Result<Self, MapError> {
-        let seals = rustix::fs::fcntl_get_seals(&fd).map_err(|_| MapError::Foreign("it is not a memfd"))?;
-        if !seals.contains(SealFlags::SHRINK) {
-            return Err(MapError::Foreign("it is not sealed against shrinking"));
-        }
+        map::check_sealed(fd.as_fd())?;
         let len = rustix::fs::fstat(&fd).map_err(failed("look at the switchboard's descriptor"))?.st_size;
         if usize::try_from(len) != Ok(LEN) {
             return Err(MapError::Foreign("it has not the length of a switchboard"));
@@ -352,6 +349,9 @@ pub(crate) fn shared(
 ) -> Result<Arc<Board>, MapError> {
     let mut board = Board::open(fd)?;
     if let Some(tasks) = tasks {
+        if !map::is_own_file(tasks.as_fd())? {
+            return Err(MapError::Foreign("the file of tasks is another user's, who could take it away"));
+        }
         board.map_tasks(tasks, false)?;
     }
     if !keeps_descriptor {

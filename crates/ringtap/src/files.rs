@@ -90,7 +90,8 @@ impl Files {
         let all = fs::read(&path).ok()?;
         let (events, whole) = recover::whole_events(all.utf8_chunks().next().map_or("", |text| text.valid()));
         // What the last host wrote half before it was killed: it may be longer than what takes its place.
-        map::write_at(&file, &path, whole as u64, &vec![0; all.len() - whole]).ok()?;
+        let end = all.iter().rposition(|byte| *byte != 0).map_or(whole, |last| whole.max(last + 1));
+        map::cut(&file, &path, whole..end).ok()?;
         let last = events.iter().map(|event| event.id).max();
         let events = Mutex::new(Appended::new(file, path, whole as u64, last));
         let files = Self { folder: folder.to_owned(), _lock: lock, events };

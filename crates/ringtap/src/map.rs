@@ -351,7 +351,9 @@ pub(crate) fn is_dax(fd: impl AsFd) -> bool {
 pub(crate) fn reserve(fd: impl AsFd, path: &Path, bytes: u64) -> Result<(), MapError> {
     let (fd, page) = (fd.as_fd(), PageSize::of(&fd));
     let bytes = if page.is_huge() { bytes.next_multiple_of(page.bytes() as u64) } else { bytes };
-    let done = rustix::fs::fallocate(fd, rustix::fs::FallocateFlags::empty(), 0, bytes).and_then(|()| {
+    // Where it comes as far as to a signal, it does not go on by itself.
+    let allocate = || rustix::fs::fallocate(fd, rustix::fs::FallocateFlags::empty(), 0, bytes);
+    let done = rustix::io::retry_on_intr(allocate).and_then(|()| {
         if is_dax(fd) {
             write_zeros(fd, bytes)?;
             rustix::fs::fsync(fd)?;
@@ -383,6 +385,15 @@ fn write_zeros(fd: BorrowedFd<'_>, bytes: u64) -> Result<(), Errno> {
         at += rustix::io::pwrite(fd, &zeros[..len], at)? as u64;
     }
     Ok(())
+}
+
+/// Takes away the end of what was written to a file; in huge pages, zeros take its place.
+pub(crate) fn cut(file: &std::fs::File, path: &Path, end: std::ops::Range<usize>) -> Result<(), MapError> {
+    if PageSize::of(file).is_huge() {
+        return write_at(file, path, end.start as u64, &vec![0; end.len()]);
+    }
+    let failed = |source| MapError::File { action: "cut", path: path.to_owned(), source };
+    file.set_len(end.start as u64).map_err(failed)
 }
 
 /// Makes the first page of a file for [`write_at`] where it is a huge one: that none is free is noticed here, and not when
@@ -447,17 +458,11 @@ fn format(fd: &OwnedFd, geometry: Geometry, cpu: u32) -> Result<Mapping, MapErro
 /// Maps a buffer that somebody else made, after checking all that it says of itself.
 pub(crate) fn open(fd: impl AsFd, access: Access) -> Result<Mapping, MapError> {
     let fd = fd.as_fd();
+    if !is_own_file(fd)? {
+        check_sealed(fd)?;
+    }
     let len = rustix::fs::fstat(fd).map_err(failed("look at the buffer's descriptor"))?.st_size;
     let len = usize::try_from(len).unwrap_or(0);
-    // Without the seals its owner could truncate it, and each access behind its end would kill the reader.
-    let seals = match rustix::fs::fcntl_get_seals(fd) {
-        Ok(seals) => seals,
-        Err(_) if is_own_file(fd)? => SEALS,
-        Err(_) => return Err(MapError::Foreign("it is not a memfd")),
-    };
-    if !seals.contains(SealFlags::SHRINK) && !is_own_file(fd)? {
-        return Err(MapError::Foreign("it is not sealed against shrinking"));
-    }
     if len < size_of::<MetaPage>() {
         return Err(MapError::Foreign("it is too short for a meta-page"));
     }
@@ -466,8 +471,21 @@ pub(crate) fn open(fd: impl AsFd, access: Access) -> Result<Mapping, MapError> {
     Ok(Mapping { memory, geometry, file: File::of(fd)? })
 }
 
+/// Whether memory that somebody else made stays: if it could be taken away, an access to it would kill this process.
+pub(crate) fn check_sealed(fd: BorrowedFd<'_>) -> Result<(), MapError> {
+    let seals = rustix::fs::fcntl_get_seals(fd).map_err(|_| MapError::Foreign("it is not a memfd"))?;
+    if !seals.contains(SealFlags::SHRINK) {
+        return Err(MapError::Foreign("it is not sealed against shrinking"));
+    }
+    // There the seal keeps neither the pages, which may be punched out while no other is free, nor a length of whole ones.
+    if PageSize::of(fd).is_huge() {
+        return Err(MapError::Foreign("it lies in huge pages, which seals do not keep"));
+    }
+    Ok(())
+}
+
 /// Whether this is a file with a name that only this user, or root, can change: a persistent buffer cannot be sealed.
-fn is_own_file(fd: BorrowedFd<'_>) -> Result<bool, MapError> {
+pub(crate) fn is_own_file(fd: BorrowedFd<'_>) -> Result<bool, MapError> {
     let stat = rustix::fs::fstat(fd).map_err(failed("look at the buffer's descriptor"))?;
     let is_file = rustix::fs::FileType::from_raw_mode(stat.st_mode).is_file() && stat.st_nlink > 0;
     let is_ours = stat.st_uid == 0 || stat.st_uid == rustix::process::geteuid().as_raw();
@@ -528,6 +546,29 @@ mod tests {
         assert!(!has(&flags, "wr") && !has(&flags, "mw"), "{flags}");
         let flags = flags_of(writers.memory.start().as_ptr().addr());
         assert!(!has(&flags, "dc") && has(&flags, "wr"), "{flags}");
+    }
+
+    #[test]
+    fn a_memfd_that_does_not_stay_is_not_mapped() {
+        let reason = |flags, seals, len| {
+            let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING | flags;
+            let fd = match rustix::fs::memfd_create("theirs", flags) {
+                Err(Errno::NOSYS | Errno::INVAL | Errno::OPNOTSUPP) => return None,
+                fd => fd.expect("memory"),
+            };
+            rustix::fs::ftruncate(&fd, len).expect("no page is there yet");
+            rustix::fs::fcntl_add_seals(&fd, seals).expect("nobody did before");
+            match open(&fd, Access::Read) {
+                Err(MapError::Foreign(reason)) => Some(reason),
+                other => panic!("{other:?}"),
+            }
+        };
+        let usual = reason(MemfdFlags::empty(), SealFlags::GROW, 1 << 21);
+        assert!(usual.expect("each kernel has them").contains("not sealed"));
+        match reason(MemfdFlags::HUGETLB, SEALS, 1 << 30) {
+            Some(huge) => assert!(huge.contains("huge pages"), "{huge}"),
+            None => println!("skipped: this kernel has no huge pages"),
+        }
     }
 
     #[test]

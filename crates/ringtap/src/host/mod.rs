@@ -150,7 +150,7 @@ impl Host {
         };
         let host = Self { instance: Arc::new(instance) };
         host.begin();
-        host.keep_events()?;
+        host.keep_events().inspect_err(|_| host.instance.files.iter().for_each(Files::discard))?;
         Ok(host)
     }
 

@@ -33,9 +33,6 @@ pub(super) const OFFERS: Duration = Duration::from_secs(2);
 /// How long one of them may take for each step of its offer.
 pub(super) const OFFER_STEP: Duration = Duration::from_millis(500);
 
-/// How long one of them may take for all of it, so that none holds what it sent for as long as all may.
-pub(super) const OFFER: Duration = Duration::from_secs(1);
-
 /// Descriptors sent to a client that has not read the answers before. Our own clients read each before they ask again. What
 /// lies unread in sockets counts against the limit of this host's user, and at the limit nobody else is given one.
 pub(super) const UNREAD_DESCRIPTORS: u32 = 4;

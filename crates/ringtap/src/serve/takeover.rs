@@ -179,8 +179,6 @@ fn wait(listener: impl AsFd, offering: &[Offering], until: Instant) -> Option<(b
 /// A process that offers.
 struct Offering {
     socket: OwnedFd,
-    /// When it connected.
-    since: Instant,
     /// When it said something last.
     heard: Instant,
     /// `None` before it said that it offers something.
@@ -206,13 +204,12 @@ enum Step {
 
 impl Offering {
     fn new(socket: OwnedFd) -> Self {
-        let now = Instant::now();
-        Self { socket, since: now, heard: now, offer: None }
+        Self { socket, heard: Instant::now(), offer: None }
     }
 
     /// When our patience with it ends.
     fn until(&self) -> Instant {
-        (self.heard + limits::OFFER_STEP).min(self.since + limits::OFFER)
+        self.heard + limits::OFFER_STEP
     }
 
     /// Takes its next packet.
