@@ -156,7 +156,7 @@ fn held(command: &[&str]) -> Child {
 #[test]
 fn a_held_command_begins_when_told_and_is_itself() {
     let script = ["sh", "-c", "grep SigIgn /proc/self/status; echo $$; exit 7"];
-    let directly = Command::new(script[0]).args(&script[1..]).output().unwrap().stdout;
+    let directly = support::with_signals(script[0]).args(&script[1..]).output().unwrap().stdout;
     let ignored = String::from_utf8(directly).unwrap().lines().next().unwrap().to_owned();
     let held_shell = held(&script);
     let id = held_shell.id();

@@ -400,14 +400,14 @@ fn a_shells_loop_ends_with_ctrl_c() {
     let temporary = Temporary::new("stream-loop");
     let shop = Shop::open(&temporary);
     let script = "while :; do \"$0\" stream --attach \"$1\" || true; done";
-    let mut shell = Command::new("bash");
+    let mut shell = support::with_signals("bash");
     shell.args(["-c", script, env!("CARGO_BIN_EXE_ringtap")]).arg(&shop.socket).process_group(0);
-    let Ok(mut shell) = shell.stdout(std::process::Stdio::piped()).spawn() else {
-        println!("skipped, as there is no bash");
-        return;
-    };
+    let mut shell = shell.stdout(std::process::Stdio::piped()).spawn().unwrap();
     let mut line = String::new();
-    BufReader::new(shell.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
+    if BufReader::new(shell.stdout.as_mut().unwrap()).read_line(&mut line).unwrap() == 0 {
+        assert_eq!(shell.wait().unwrap().code(), Some(127));
+        return println!("skipped, as there is no bash");
+    }
     // As the keyboard does: to the shell and its command.
     rustix::process::kill_process_group(support::pid(&shell), Signal::INT).unwrap();
     let mut ended = None;

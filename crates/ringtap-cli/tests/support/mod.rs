@@ -9,11 +9,16 @@ use std::process::{Child, Command, Output, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-/// The program, which takes the signals that the tests send also where they were themselves started with these ignored: under
+/// A program which takes the signals that the tests send also where they were themselves started with these ignored: under
 /// `nohup`, or in the background of a script.
-pub(crate) fn ringtap() -> Command {
+pub(crate) fn with_signals(program: &str) -> Command {
     let mut command = Command::new("env");
-    command.args(["--default-signal=HUP,INT,QUIT,TERM", env!("CARGO_BIN_EXE_ringtap")]);
+    command.args(["--default-signal=HUP,INT,QUIT,TERM", program]);
+    command
+}
+
+pub(crate) fn ringtap() -> Command {
+    let mut command = with_signals(env!("CARGO_BIN_EXE_ringtap"));
     command.env_remove("COLUMNS").env_remove("CLICOLOR_FORCE").stdin(Stdio::null());
     command
 }
