@@ -8,6 +8,7 @@ mod synthetic;
 use ringtap::{Config, Host};
 use rustix::process::Signal;
 use std::fs;
+use std::os::unix::fs::FileTypeExt;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -184,6 +185,19 @@ fn nothing_is_left_of_an_export_that_fails() {
     let output = run(&["export", "--to", "parquet", "-o", "ftp://host/folder/", path(&capture())]);
     let said = said(&output);
     assert!(output.status.code() == Some(1) && said.contains("cannot use ftp://host/folder/"), "{said}");
+    // Nor does a file take the name of what is none, or of what a link leads away from; nor are folders made for it.
+    let socket = temporary.path().join("socket");
+    let _listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+    let link = temporary.path().join("link");
+    std::os::unix::fs::symlink(&socket, &link).unwrap();
+    let missing = temporary.path().join("no/folder/file");
+    for out in [path(&socket), path(&link), path(&missing), "-"] {
+        let output = run(&["export", "--to", "parquet", "-o", out, path(&capture())]);
+        assert!(!output.status.success(), "{out}");
+    }
+    assert!(socket.metadata().unwrap().file_type().is_socket() && link.is_symlink());
+    fs::remove_file(&link).unwrap();
+    fs::remove_file(&socket).unwrap();
     assert_eq!(files(temporary.path()), [file]);
 }
 

@@ -11,6 +11,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::OnceLock;
 use support::{Temporary, run, said, signal, until};
 
 ringtap::event! {
@@ -46,8 +47,13 @@ fn path(of: &Path) -> &str {
     of.to_str().unwrap()
 }
 
-/// A Python that has Perfetto's definitions, or `None` and one line that says why not.
+/// A Python that has Perfetto's definitions, or `None` and one line that says why not. It is made once for all tests.
 fn python() -> Option<PathBuf> {
+    static PYTHON: OnceLock<Option<PathBuf>> = OnceLock::new();
+    PYTHON.get_or_init(make_python).clone()
+}
+
+fn make_python() -> Option<PathBuf> {
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("perfetto-venv");
     let python = folder.join("bin/python");
     let has_definitions = |python: &Path| {
@@ -57,7 +63,7 @@ fn python() -> Option<PathBuf> {
     if has_definitions(&python) {
         return Some(python);
     }
-    // Under another name first, as several of these tests may run at once.
+    // Under another name first, as several of these programs may run at once.
     let own = folder.with_extension(format!("{:?}", std::thread::current().id()).replace(['(', ')'], ""));
     let _ = fs::remove_dir_all(&own);
     let made = Command::new("python3").args(["-m", "venv"]).arg(&own).output();
@@ -248,7 +254,7 @@ fn recorded(temporary: &Temporary) -> PathBuf {
             for flow in asked {
                 WorkBegin { flow }.write(&does);
                 WorkEnd { flow_end: flow, status: -1 }.write(&does);
-                Load { value: f64::from(u32::try_from(flow).unwrap()) / 8.0 }.write(&does);
+                Load { value: f64::from(u32::try_from(flow).unwrap()) + 0.5 }.write(&does);
             }
         };
         std::thread::Builder::new().name("does jobs".into()).spawn_scoped(scope, work).unwrap();
@@ -284,7 +290,7 @@ fn an_applications_counters_and_flows_reach_perfetto() {
     };
     let jobs = || (0..JOBS).map(f64::from);
     assert_eq!(counts("jobs"), jobs().map(|id| 7.0 - id).collect::<Vec<_>>());
-    assert_eq!(counts("load_gauge"), jobs().map(|id| (id + 1.0) / 8.0).collect::<Vec<_>>());
+    assert_eq!(counts("load_gauge"), jobs().map(|id| id + 1.5).collect::<Vec<_>>());
     // Each flow leads from the span that asks, on its thread, to the one that does, on the other; there it ends.
     let mut flows = BTreeMap::<u64, Vec<String>>::new();
     for line in &lines {

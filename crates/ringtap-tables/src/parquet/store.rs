@@ -107,6 +107,12 @@ fn folder(path: &str) -> Result<Store, WriteError> {
 }
 
 fn local(path: &Path) -> io::Result<StoreFile> {
+    // The complete file takes the name from whatever has it: not from a device, and of a link, where that leads to.
+    let link = path.is_symlink().then(|| path.canonicalize()).transpose()?;
+    let path = link.as_deref().unwrap_or(path);
+    if path.metadata().is_ok_and(|there| !there.is_file()) {
+        return Err(io::Error::other("it is there, and no regular file; name another"));
+    }
     let folder = path.parent().unwrap_or(Path::new(""));
     if !folder.as_os_str().is_empty() {
         fs::create_dir_all(folder)?;

@@ -4,6 +4,7 @@ use super::exporter::Exporter;
 use super::{Args, Partition};
 use crate::command::report::{Item, What};
 use crate::command::rows::{Given, Rows};
+use crate::misuse;
 use crate::provenance::Provenance;
 use anyhow::{Context, Result, bail};
 use ringtap_format::text::Common;
@@ -55,6 +56,9 @@ impl Parquet {
             epoch_ns: args.parquet.epoch.and_then(|ns| i64::try_from(ns).ok()),
         };
         let place = args.output.to_str().context("the name of the output is no UTF-8")?;
+        if place == "-" {
+            misuse!("Parquet is a file or a folder: name one, `-` is none");
+        }
         let options = Options::default();
         let by = args.parquet.partition.map(|partition| match partition {
             Partition::Event => By::Event,
@@ -87,6 +91,9 @@ fn split(place: &str, typed: &Provenance) -> Result<(Store, String)> {
     }
     let (folder, name) = place.rsplit_once('/').unwrap_or((".", place));
     let folder = if folder.is_empty() { "/" } else { folder };
+    if !is_remote && !std::path::Path::new(folder).is_dir() {
+        bail!("cannot make {place}: there is no folder {folder}");
+    }
     Ok((Store::open(folder)?, name.to_owned()))
 }
 
