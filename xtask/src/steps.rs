@@ -68,6 +68,12 @@ pub(crate) const ALL: &[Step] = &[
         "examples of tracing",
         &["cargo", "test", "--quiet", "--manifest-path", "examples/tracing/Cargo.toml"],
     ),
+    // Two minutes of it; the tests above have a share of seconds.
+    Step {
+        name: "torture",
+        environment: &[("RINGTAP_TORTURE", "120")],
+        command: &["cargo", "test", "--package", "ringtap-daemon", "--test", "torture"],
+    },
     Step {
         name: "tests of the ring without restartable sequences",
         environment: &[("GLIBC_TUNABLES", "glibc.pthread.rseq=0")],

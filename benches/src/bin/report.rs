@@ -1,5 +1,5 @@
 //! `ringtap report` beside `trace-cmd report` on a large file: CPU time, which other processes do not change, on one
-//! CPU; and how the time falls with more threads.
+//! CPU; and how the time falls with more threads, in rounds by turns.
 //!
 //! The file is a small capture whose pages are repeated, each time a little later.
 
@@ -35,7 +35,16 @@ struct Args {
     /// Leave trace-cmd out, which takes more than a minute for a GiB
     #[arg(long)]
     alone: bool,
+    /// Only how the time falls with more threads
+    #[arg(long)]
+    scaling: bool,
+    /// Rounds of that
+    #[arg(long, default_value_t = 3)]
+    rounds: usize,
 }
+
+/// Layouts whose time is taken with more threads: the one that reads the file twice, and the one with the longest lines.
+const SCALING: [&str; 2] = ["ftrace", "json"];
 
 fn main() -> Result<()> {
     let args = Args::parse();
@@ -47,14 +56,27 @@ fn main() -> Result<()> {
 
 fn compare(args: &Args, file: &Path) -> Result<()> {
     let mib = fs::metadata(file)?.len() >> 20;
-    let threads = std::thread::available_parallelism()?.get();
     println!("{mib} MiB; CPU seconds on one CPU, and the time that passed");
+    if !args.scaling {
+        on_one_cpu(args, file)?;
+    }
+    let threads = std::thread::available_parallelism()?.get();
+    for layout in SCALING {
+        for (name, out) in [("/dev/null", None), ("a file", Some(file.with_extension("txt")))] {
+            let scaled = scale(args, file, layout, threads, out.as_deref());
+            out.iter().for_each(|out| _ = fs::remove_file(out));
+            println!("ringtap report --layout {layout} to {name}: {}", scaled?);
+        }
+    }
+    Ok(())
+}
+
+fn on_one_cpu(args: &Args, file: &Path) -> Result<()> {
     let all = sched_getaffinity(None)?;
     let mut one = CpuSet::new();
     let first = (0..CpuSet::MAX_CPU).find(|&cpu| all.is_set(cpu)).context("no CPU to run on")?;
     one.set(first);
     sched_setaffinity(None, &one)?;
-    let file = file.as_os_str();
     let rival = match args.alone {
         true => None,
         false => time("trace-cmd report", Command::new("trace-cmd").args(["report", "-i"]).arg(file)),
@@ -70,17 +92,34 @@ fn compare(args: &Args, file: &Path) -> Result<()> {
         }
     }
     sched_setaffinity(None, &all)?;
-    let mut alone = None;
-    for jobs in std::iter::successors(Some(1), |jobs| Some(jobs * 2)).take_while(|&jobs| jobs <= threads) {
-        let mut command = Command::new(&args.ringtap);
-        command.args(["report", "--layout", "json", "--jobs", &jobs.to_string()]).arg(file);
-        let Some((_, passed)) = time(&format!("ringtap report --json --jobs {jobs}"), &mut command) else {
-            break;
-        };
-        let alone = *alone.get_or_insert(passed);
-        println!("    {:.2} times as fast as one thread", alone.as_secs_f64() / passed.as_secs_f64());
-    }
     Ok(())
+}
+
+/// The shortest times with one, two, four and more threads, and how many times as fast as one each is. Rounds go by turns, so
+/// that what disturbs one disturbs the others.
+fn scale(args: &Args, file: &Path, layout: &str, threads: usize, out: Option<&Path>) -> Result<String> {
+    let jobs = std::iter::successors(Some(1), |jobs| Some(jobs * 2)).take_while(|&jobs| jobs <= threads);
+    let mut shortest: Vec<(usize, Duration)> = jobs.map(|jobs| (jobs, Duration::MAX)).collect();
+    for _ in 0..args.rounds.max(1) {
+        for (jobs, shortest) in &mut shortest {
+            let mut command = Command::new(&args.ringtap);
+            command.args(["report", "--layout", layout, "--jobs", &jobs.to_string()]).arg(file);
+            command.stdout(match out {
+                Some(out) => Stdio::from(File::create(out)?),
+                None => Stdio::null(),
+            });
+            let now = Instant::now();
+            let status = command.status().context("cannot start ringtap")?;
+            ensure!(status.success(), "ringtap report failed");
+            *shortest = now.elapsed().min(*shortest);
+        }
+    }
+    let alone = shortest.first().context("at least one thread")?.1.as_secs_f64();
+    let shown = shortest.iter().map(|(jobs, time)| {
+        let time = time.as_secs_f64();
+        format!("{jobs} threads {time:.2} s, {:.2} times as fast as one", alone / time)
+    });
+    Ok(shown.skip(1).fold(format!("1 thread {alone:.2} s"), |all, next| format!("{all}; {next}")))
 }
 
 /// CPU time and time of a command; `None`, and one line that says so, where it does not run.

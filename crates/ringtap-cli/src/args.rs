@@ -12,7 +12,8 @@ Exit status:
   1      failed; one sentence on the standard error says why and what helps
   2      wrong usage
   128+N  stopped by signal N, after cleaning up: it dies of the signal, so that loops end with Ctrl-C
-         (not `record` without a COMMAND, whose usual end that is: 0)
+         (not `record` without a COMMAND, whose usual end that is: 0); signals that are ignored when
+         it is started stay so: in the background of a script it is SIGTERM that ends it
   a COMMAND's own, where one was run";
 
 /// Watch trace events of applications and of the Linux kernel, live and without a copy

@@ -27,6 +27,8 @@ pub fn parse_instance(name: &str) -> Result<String, String> {
     match name {
         "" | "." | ".." => Err("is no name".to_owned()),
         _ if name.contains('/') => Err("must not contain '/'".to_owned()),
+        _ if name.contains(char::is_control) => Err("must not contain control characters".to_owned()),
+        _ if name.len() > 255 => Err("is longer than 255 bytes".to_owned()),
         _ => Ok(name.to_owned()),
     }
 }
@@ -108,7 +110,11 @@ pub fn default_socket() -> Result<PathBuf> {
     named_socket().map_or_else(|| Ok(ringtap::serve::default_path("default")?), Ok)
 }
 
-fn no_instance<T>(name: &str, instances: &[String]) -> Result<T> {
+/// Says that there is no such instance, and which there are.
+///
+/// # Errors
+/// Always.
+pub fn no_instance<T>(name: &str, instances: &[String]) -> Result<T> {
     match instances {
         [] => {
             bail!(
@@ -182,7 +188,28 @@ impl Remote {
     /// # Errors
     /// The host is gone.
     pub fn instances(&self) -> Result<Vec<String>> {
-        self.list_from_top("instances")
+        let mut names = self.connection.instances()?;
+        names.sort();
+        Ok(names)
+    }
+
+    /// Switches recording on or off, also where the host is a program's own, which has no files.
+    ///
+    /// # Errors
+    /// The host is gone, or refuses it.
+    pub fn set_recording(&self, on: bool) -> Result<()> {
+        match self.write("tracing_on", if on { "1" } else { "0" }) {
+            Err(error) if is_programs_own(&error) => Ok(self.connection.set_recording(on)?),
+            set => set,
+        }
+    }
+
+    /// Empties the buffers of a program's own host.
+    ///
+    /// # Errors
+    /// The host is gone, or a buffer is in use.
+    pub fn empty_own(&self) -> Result<()> {
+        self.connection.reset().map_err(Into::into)
     }
 
     /// Makes the instance.
@@ -193,8 +220,22 @@ impl Remote {
         let made = self.connection.tree(&format!("instances/{name}"), TreeCall::Mkdir);
         match made.map(drop).map_err(anyhow::Error::from) {
             Err(error) if errno(&error) == Some(Errno::EXIST) => bail!("there is an instance {name} already"),
+            Err(error) if errno(&error) == Some(Errno::NOSPC) => {
+                bail!(
+                    "cannot make the instance {name}: the host has as many as it can; `ringtap instance rm` makes room"
+                )
+            }
             made => made.with_context(|| format!("cannot make the instance {name}")),
         }
+    }
+
+    /// Says that there is no such CPU, and which there are.
+    ///
+    /// # Errors
+    /// Always.
+    pub fn no_cpu<T>(&self, cpu: u32) -> Result<T> {
+        let cpus = self.list("per_cpu")?.into_iter().map(|name| name.replace("cpu", ""));
+        bail!("there is no CPU {cpu} here; there are {}", cpus.collect::<Vec<_>>().join(", "))
     }
 
     /// Removes the instance.
@@ -276,15 +317,11 @@ impl Remote {
     /// # Errors
     /// It cannot be read.
     pub fn list(&self, directory: &str) -> Result<Vec<String>> {
-        self.list_from_top(&self.path(directory))
-    }
-
-    fn list_from_top(&self, path: &str) -> Result<Vec<String>> {
-        let mut text = Vec::new();
+        let (path, mut text) = (self.path(directory), Vec::new());
         loop {
             let from = u64::try_from(text.len())?;
             let names =
-                self.connection.tree(path, TreeCall::List(from)).context("cannot list the host's files")?;
+                self.connection.tree(&path, TreeCall::List(from)).context("cannot list the host's files")?;
             if names.is_empty() {
                 return Ok(String::from_utf8_lossy(&text).lines().map(str::to_owned).collect());
             }
@@ -320,6 +357,12 @@ impl Remote {
         events.sort();
         Ok(events)
     }
+}
+
+/// Whether a host refused because it is a program's own, which has no files.
+#[must_use]
+pub fn is_programs_own(error: &anyhow::Error) -> bool {
+    errno(error) == Some(Errno::NOSYS)
 }
 
 /// The kernel's number for what went wrong, where the host gave one.

@@ -3,6 +3,7 @@
 mod support;
 
 use ringtap::attach;
+use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketAddrUnix, SocketFlags, SocketType};
 use rustix::process::Signal;
 use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
@@ -188,6 +189,42 @@ fn events_of_a_programs_own_host() {
     };
     assert_eq!(list(&[]), "status Some(0), stdout:\nown:thing\n");
     assert!(list(&["--json"]).contains("\"event\":\"thing\""));
+
+    // What needs no files works as elsewhere; what does says what to do instead, and leaves all as it was.
+    let ask = |arguments: &[&str]| {
+        let output = ringtap().env(attach::SOCKET_VARIABLE, &socket).args(arguments).output().unwrap();
+        said(&output).replace(folder.path().to_str().unwrap(), "FOLDER")
+    };
+    let done = "status Some(0), stderr:\n";
+    let writer = host.writer();
+    writer.write(&[0; 16]).unwrap();
+    for stop in [&["stop"][..], &["stop", "--all"]] {
+        assert_eq!(ask(stop), done);
+        let _off = writer.write(&[0; 16]).unwrap_err();
+        assert_eq!(ask(&["start"]), done);
+        writer.write(&[0; 16]).unwrap();
+    }
+    let written = || host.cpus().iter().map(|&cpu| host.stats(cpu).unwrap().written()).sum::<u64>();
+    assert_eq!(written(), 3);
+    assert_eq!(ask(&["stop"]), done);
+    assert_eq!(ask(&["reset"]), done);
+    assert_eq!(written(), 0);
+    writer.write(&[0; 16]).unwrap();
+    assert_eq!(ask(&["instance", "list"]), done);
+    let refused: String = [
+        &["show"][..],
+        &["start", "-e", "own:thing"],
+        &["set", "-b", "64"],
+        &["reset", "-b", "64"],
+        &["snapshot", "--take"],
+        &["instance", "add", "a"],
+        &["list", "-o"],
+        &["record", "-e", "own:thing", "-o", "/dev/null"],
+    ]
+    .map(|arguments| format!("{arguments:?}\n{}", ask(arguments)))
+    .concat();
+    insta::assert_snapshot!("control-own-host", refused);
+    assert_eq!(written(), 1);
 }
 
 /// `stat` and `stream` find the host as the other commands do.
@@ -216,11 +253,89 @@ fn what_cannot_be_done_is_said() {
     insta::assert_snapshot!("control-no-host", said(&nobody));
     host.ask(&["instance", "add", "twice"]);
     insta::assert_snapshot!("control-add", host.refused(&["instance", "add", "twice"]));
+    // Of several instances all are made or removed, or none.
+    host.refused(&["instance", "add", "new", "twice"]);
+    host.refused(&["instance", "rm", "twice", "no-such"]);
+    assert_eq!(host.ask(&["instance", "list"]), "twice\n");
     // A start that fails leaves no instance.
     host.refused(&["start", "-B", "half", "-C", "sundial"]);
     assert_eq!(host.ask(&["instance", "list"]), "twice\n");
+    // Nor does a reset that fails change anything.
+    host.ask(&["stop"]);
+    host.refused(&["reset", "-b", "4000000000"]);
+    assert_eq!(host.ask(&["show", "-f", "tracing_on"]), "0\n");
+    let others: String = [
+        &["start", "-e", "app:read", "-f", ""][..],
+        &["show", "-f", "events"],
+        &["show", "-f", "trace_pipe"],
+        &["reset", "-b", "4000000000"],
+        &["instance", "add", "a\nb"],
+    ]
+    .map(|arguments| format!("{arguments:?}\n{}", host.refused(arguments)))
+    .concat();
+    insta::assert_snapshot!("control-others", others);
+    assert!(host.refused(&["snapshot", "-c", "9999"]).contains("there is no CPU 9999 here; there are 0"));
     assert!(host.ask(&["list", "-C"]).contains('['));
     assert!(host.ask(&["list", "-o"]).contains("options/overwrite=1"));
+}
+
+/// Between the program and a real host: each greeting that passes claims to be of the next release. Ends with the test.
+fn of_another_release(host: PathBuf, socket: &std::path::Path) {
+    use ringtap_abi::control::{Header, MAX_PACKET, PROTOCOL, Part, request};
+    let new = || {
+        let kind = SocketType::SEQPACKET;
+        rustix::net::socket_with(AddressFamily::UNIX, kind, SocketFlags::CLOEXEC, None).unwrap()
+    };
+    let listener = new();
+    rustix::net::bind(&listener, &SocketAddrUnix::new(socket).unwrap()).unwrap();
+    rustix::net::listen(&listener, 8).unwrap();
+    std::thread::spawn(move || {
+        while let Ok(client) = rustix::net::accept(&listener) {
+            let mut packet = vec![0; MAX_PACKET];
+            let (len, _) = rustix::net::recv(&client, &mut packet[..], RecvFlags::empty()).unwrap();
+            let (greeting, body) = Header::split(&packet[..len]).unwrap();
+            assert_eq!((greeting.kind, greeting.cpu), (request::HELLO, PROTOCOL));
+            let greeting = Header { cpu: PROTOCOL + 1, ..greeting };
+            let greeting = [greeting.bytes(), body].concat();
+            let server = new();
+            rustix::net::connect(&server, &SocketAddrUnix::new(&host).unwrap()).unwrap();
+            rustix::net::send(&server, &greeting, SendFlags::empty()).unwrap();
+            let (len, _) = rustix::net::recv(&server, &mut packet[..], RecvFlags::empty()).unwrap();
+            rustix::net::send(&client, &packet[..len], SendFlags::empty()).unwrap();
+        }
+    });
+}
+
+#[test]
+fn a_host_of_another_release_is_named_by_every_command() {
+    let host = Served::new("release");
+    let socket = host.folder.join("next.sock");
+    of_another_release(host.socket(), &socket);
+    let file = host.folder.join("file");
+    let file = file.to_str().unwrap();
+    let commands: [&[&str]; 13] = [
+        &["list"],
+        &["show"],
+        &["start", "-e", "app:read"],
+        &["stop"],
+        &["set", "-b", "128"],
+        &["reset"],
+        &["snapshot", "--take"],
+        &["instance", "add", "one"],
+        &["instance", "list"],
+        &["stat"],
+        &["stream"],
+        &["record", "-o", file],
+        &["export", "--to", "chrome", "-o", file, "--attach", socket.to_str().unwrap()],
+    ];
+    let sentence =
+        "the client speaks version 4 and this host version 3: use the same release of ringtap on both sides";
+    for command in commands {
+        let output = ringtap().env(attach::SOCKET_VARIABLE, &socket).args(command).output().unwrap();
+        assert_eq!(said(&output), format!("status Some(1), stderr:\nringtap: {sentence}\n"), "{command:?}");
+    }
+    assert!(!std::fs::exists(file).unwrap());
+    assert_eq!((host.ask(&["list"]), host.ask(&["instance", "list"])), (String::new(), String::new()));
 }
 
 /// The examples of the README and of the help texts, before the program that they are about runs.

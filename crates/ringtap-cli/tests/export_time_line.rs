@@ -4,11 +4,39 @@ mod support;
 #[path = "support/synthetic.rs"]
 mod synthetic;
 
+use ringtap::{Config, Host};
+use rustix::process::Signal;
 use serde_json::{Map, Value, json};
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use support::{Temporary, run, said};
+use support::{Temporary, run, said, signal, until};
+
+ringtap::event! {
+    /// A job is asked for.
+    struct JobBegin as line:job_begin { flow: u64, id: u32 }
+}
+ringtap::event! {
+    /// It is asked for no longer.
+    struct JobEnd as line:job_end { id: u32 }
+}
+ringtap::event! {
+    /// Another thread does it.
+    struct WorkBegin as line:work_begin { flow: u64 }
+}
+ringtap::event! {
+    /// It is done.
+    struct WorkEnd as line:work_end { flow_end: u64, status: i32 }
+}
+ringtap::event! {
+    /// Jobs that wait.
+    struct Queue<'a> as line:queue_counter { value: i64, name: &'a str }
+}
+ringtap::event! {
+    /// How busy somebody is.
+    struct Load as line:load_gauge { value: f64 }
+}
 
 fn capture() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../compliance/capture.dat")
@@ -116,7 +144,7 @@ fn ours(file: &Path) -> (Vec<Key>, Vec<(u64, Value)>) {
 
 /// Each span that ends has begun.
 fn check_nesting(lines: &[Value], track: impl Fn(&Value) -> String) {
-    let mut depth = std::collections::BTreeMap::new();
+    let mut depth = BTreeMap::new();
     let kind = |line: &Value| line.get("type").or(line.get("ph")).unwrap().as_str().unwrap().to_owned();
     let mut in_order: Vec<_> = lines.iter().filter(|line| line.get("ts").is_some()).collect();
     in_order.sort_by(|a, b| a["ts"].as_f64().unwrap().total_cmp(&b["ts"].as_f64().unwrap()));
@@ -198,6 +226,82 @@ fn perfetto_holds_what_we_decode() {
         "time-line-perfetto",
         lines.iter().map(|line| format!("{line}\n")).collect::<String>()
     );
+}
+
+const JOBS: u32 = 200;
+
+/// What [`JOBS`] jobs leave, each asked for by one thread and done by another, in a file of `ringtap record`.
+fn recorded(temporary: &Temporary) -> PathBuf {
+    let host = Host::new(&Config::default()).unwrap();
+    let socket = temporary.path().join("jobs.sock");
+    let server = host.serve(&socket).unwrap();
+    JobBegin::register(&host).unwrap();
+    JobEnd::register(&host).unwrap();
+    WorkBegin::register(&host).unwrap();
+    WorkEnd::register(&host).unwrap();
+    Queue::register(&host).unwrap();
+    Load::register(&host).unwrap();
+    let (ask, asked) = std::sync::mpsc::channel::<u64>();
+    let (does, asks) = (host.writer(), host.writer());
+    std::thread::scope(|scope| {
+        let work = move || {
+            for flow in asked {
+                WorkBegin { flow }.write(&does);
+                WorkEnd { flow_end: flow, status: -1 }.write(&does);
+                Load { value: f64::from(u32::try_from(flow).unwrap()) / 8.0 }.write(&does);
+            }
+        };
+        std::thread::Builder::new().name("does jobs".into()).spawn_scoped(scope, work).unwrap();
+        for id in 0..JOBS {
+            let flow = u64::from(id) + 1;
+            JobBegin { flow, id }.write(&asks);
+            Queue { value: 7 - i64::from(id), name: "jobs" }.write(&asks);
+            ask.send(flow).unwrap();
+            JobEnd { id }.write(&asks);
+        }
+        drop(ask);
+    });
+    let file = temporary.path().join("jobs.dat");
+    let mut command = temporary.ringtap();
+    let recorder = command.args(["record", "--attach", path(&socket), "-o", path(&file)]).spawn().unwrap();
+    until("the file has its head", || fs::metadata(&file).is_ok_and(|file| file.len() > 0));
+    signal(&recorder, Signal::INT);
+    let output = recorder.wait_with_output().unwrap();
+    assert!(output.status.success(), "{}", said(&output));
+    drop(server);
+    file
+}
+
+#[test]
+fn an_applications_counters_and_flows_reach_perfetto() {
+    let Some(python) = python() else { return };
+    let temporary = Temporary::new("flows");
+    let file = recorded(&temporary);
+    let lines = compare_perfetto(&python, &file, &temporary.path().join("jobs.pftrace"));
+    let counts = |track: &str| {
+        let of_track = lines.iter().filter(|line| line["type"] == "counter" && line["track"] == track);
+        of_track.map(|line| line["value"].as_f64().unwrap()).collect::<Vec<_>>()
+    };
+    let jobs = || (0..JOBS).map(f64::from);
+    assert_eq!(counts("jobs"), jobs().map(|id| 7.0 - id).collect::<Vec<_>>());
+    assert_eq!(counts("load_gauge"), jobs().map(|id| (id + 1.0) / 8.0).collect::<Vec<_>>());
+    // Each flow leads from the span that asks, on its thread, to the one that does, on the other; there it ends.
+    let mut flows = BTreeMap::<u64, Vec<String>>::new();
+    for line in &lines {
+        for key in ["flows", "flow_ends"] {
+            for flow in line[key].as_array().into_iter().flatten() {
+                let (kind, name) = (line["type"].as_str().unwrap(), line["name"].as_str().unwrap());
+                let told = format!("{key} {kind} {name} {}", line["comm"] == "does jobs");
+                flows.entry(flow.as_u64().unwrap()).or_default().push(told);
+            }
+        }
+    }
+    assert_eq!(flows.keys().copied().collect::<Vec<_>>(), (1..=u64::from(JOBS)).collect::<Vec<_>>());
+    let expected = ["flow_ends end  true", "flows begin job false", "flows begin work true"];
+    for (flow, mut told) in flows {
+        told.sort();
+        assert_eq!(told, expected, "flow {flow}");
+    }
 }
 
 #[test]

@@ -194,6 +194,34 @@ fn ctrl_backslash_leaves_no_instance() {
     assert!(!has_instance());
 }
 
+/// In the background of a script, whose Ctrl-C is not meant for it, and under `nohup`.
+#[test]
+fn what_was_ignored_stays_ignored_and_sigterm_ends_it() {
+    let temporary = Temporary::new("interrupted-ignored");
+    let socket = temporary.path().join("host.sock");
+    let mut serve = Command::new("env");
+    serve.args([
+        "--ignore-signal=INT,QUIT,HUP",
+        env!("CARGO_BIN_EXE_ringtap"),
+        "serve",
+        "--buffer-size",
+        "64",
+    ]);
+    let mut serve = serve.arg("--socket").arg(&socket).stderr(Stdio::null()).spawn().unwrap();
+    until("it serves", || run(&["list", "--attach", path(&socket)]).status.success());
+    let status = fs::read_to_string(format!("/proc/{}/status", serve.id())).unwrap();
+    let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:")).unwrap();
+    let ignored = u64::from_str_radix(ignored.trim(), 16).unwrap();
+    let pid = Pid::from_child(&serve);
+    for signal in [Signal::INT, Signal::QUIT, Signal::HUP] {
+        assert_ne!(ignored & (1 << (signal.as_raw() - 1)), 0, "{signal:?}");
+        rustix::process::kill_process(pid, signal).unwrap();
+    }
+    rustix::process::kill_process(pid, Signal::TERM).unwrap();
+    assert_eq!(serve.wait().unwrap().signal(), Some(Signal::TERM.as_raw()));
+    assert!(!socket.exists());
+}
+
 #[test]
 fn a_command_has_its_name_from_the_start() {
     if cannot_trace() {

@@ -1,5 +1,6 @@
 //! `ringtap serve --directory` is killed, and `ringtap recover` prints what its files hold.
 
+mod hugetlbfs;
 mod support;
 
 use ringtap::attach::{Attachment, Connection, Role, SOCKET_VARIABLE};
@@ -170,18 +171,6 @@ fn a_full_disk_is_one_sentence_and_nothing_is_half_made() {
     let mut host = serve(&files, &socket);
     signal(&host, Signal::KILL);
     host.wait().unwrap();
-}
-
-#[test]
-fn a_hugetlbfs_is_refused_in_one_sentence() {
-    let folder = Temporary::new("recover-huge");
-    let socket = folder.path().join("host.sock");
-    let Some(huge) = Mounted::new("hugetlbfs", "mode=0700", folder.path().join("huge")) else { return };
-    let told = refused(&huge.0.join("files"), &socket, "64");
-    assert!(
-        told.lines().count() == 1 && told.contains("hugetlbfs") && told.contains("huge=always"),
-        "{told}"
-    );
 }
 
 fn recovered_events(path: &Path) -> usize {

@@ -49,6 +49,11 @@ fn systemd_takes_the_units() {
     }
 }
 
+ringtap::event! {
+    /// What another test writes.
+    pub struct Late as systemd:late { number: u64 }
+}
+
 /// As systemd makes it for `ListenSequentialPacket=`.
 fn listening(path: &Path) -> OwnedFd {
     let socket =
@@ -145,6 +150,38 @@ fn a_passed_socket_is_served_on_and_outlives_daemons() {
     let third = start();
     until("one that was not killed left nothing", || counted(&path) == 0);
     third.end(Signal::TERM);
+}
+
+#[test]
+fn who_connects_and_says_nothing_keeps_no_host_from_taking_over() {
+    let folder = Temporary::new("take-over-silence");
+    let path = folder.path().join("host.sock");
+    let socket = listening(&path);
+    let start = || Daemon(Some(started_with(socket.try_clone().unwrap(), "1", &[])));
+    let first = start();
+    let attachment = Attachment::attach(&path).unwrap();
+    Late::register(&attachment).unwrap();
+    let host = Connection::connect(&path, Role::Reader).unwrap();
+    host.tree("events/systemd/late/enable", TreeCall::Write(b"1")).unwrap();
+    let writer = attachment.writer();
+    (0..100).for_each(|number| Late { number }.try_write(&writer).unwrap());
+    // They are in the socket's queue before the attached process, whose host ends only then.
+    signal(first.0.as_ref().unwrap(), Signal::STOP);
+    let silent: Vec<OwnedFd> = (0..40)
+        .map(|_| {
+            let kind = SocketType::SEQPACKET;
+            let silent = rustix::net::socket_with(AddressFamily::UNIX, kind, SocketFlags::CLOEXEC, None);
+            let silent = silent.unwrap();
+            rustix::net::connect(&silent, &SocketAddrUnix::new(&path).unwrap()).unwrap();
+            silent
+        })
+        .collect();
+    first.end(Signal::KILL);
+    let second = start();
+    until("it has what there was", || attachment.is_attached() && counted(&path) == 100);
+    let told = said(&second.end(Signal::TERM));
+    assert!(told.contains("took over the buffers"), "{told}");
+    drop(silent);
 }
 
 #[test]

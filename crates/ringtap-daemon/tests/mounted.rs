@@ -2,7 +2,7 @@
 
 mod mounts;
 
-use mounts::{Mounted, drain, events_of, mounted, on_cpu_0, write_markers};
+use mounts::{Mounted, drain, events_of, mounted, mounted_with, on_cpu_0, write_markers};
 use ringtap::Reader;
 use ringtap::clock::ClockId;
 use rustix::event::{PollFd, PollFlags, Timespec};
@@ -126,6 +126,21 @@ fn what_is_mapped_cannot_be_resized() {
     drop(mapped);
     files.iter().for_each(|file| assert_eq!(snapshot(file, "1"), Ok(()), "{file}"));
     assert_eq!(resize("64"), Ok(()));
+}
+
+#[test]
+fn snapshots_of_persistent_buffers_are_taken_unless_somebody_maps_them() {
+    let files = std::env::temp_dir().join(format!("ringtap-mounted-files-{}", std::process::id()));
+    if let Some(mounted) = mounted_with(64, Some(&files)) {
+        let snapshot =
+            || fs::write(mounted.path("snapshot"), "1").map_err(|error| error.raw_os_error().unwrap());
+        assert_eq!(snapshot(), Ok(()), "its host alone has the files open");
+        let mapped = reader(&mounted);
+        assert_eq!(snapshot(), Err(Errno::BUSY.raw_os_error()));
+        drop(mapped);
+        assert_eq!(snapshot(), Ok(()));
+    }
+    fs::remove_dir_all(&files).unwrap();
 }
 
 /// The meta-page of CPU 0's buffer, mapped as the kernel's map_test does it.

@@ -1,10 +1,9 @@
-//! Hosts, writers and clients of a mounted tree are killed at random, or stopped for a while,
-//! while others resize, take snapshots, switch events
-//! and read. Each host is followed by one that takes its buffers over. Afterwards the counts are exact, nobody hangs, and
-//! nothing is left behind.
+//! Hosts, writers and clients of a mounted tree are killed at random, or stopped for a while, while others resize, take
+//! snapshots, switch events and read. Each host is followed by one that takes its buffers over. Afterwards the counts are
+//! exact, nobody hangs, and nothing is left behind.
 //!
 //! `RINGTAP_TORTURE=3600 cargo test -p ringtap-daemon --test torture -- --nocapture` does it for an hour; `RINGTAP_SEED`
-//! chooses another course. The tests have a share of a few seconds.
+//! chooses another course. `cargo test` does it for a few seconds, and `cargo xtask test` for two minutes besides.
 
 mod random;
 

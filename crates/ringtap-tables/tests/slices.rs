@@ -1,8 +1,8 @@
 //! Row groups are slices of time, whatever order events of different kinds come in.
 
-use arrow_array::StringArray;
 use arrow_array::cast::AsArray;
-use arrow_array::types::Int32Type;
+use arrow_array::types::{Int16Type, Int32Type, Int64Type, UInt32Type, UInt64Type};
+use arrow_array::{Array, StringArray};
 use parquet::arrow::arrow_reader::{
     ArrowReaderOptions, ParquetRecordBatchReaderBuilder, RowSelection, RowSelector,
 };
@@ -191,5 +191,77 @@ fn origins_are_read_as_they_were_whatever_their_runs() {
             assert_eq!(names(&file, "event", skipped, rows), vec![Some("a".to_owned()); rows]);
         }
     }
+    fs::remove_dir_all(&folder).unwrap();
+}
+
+/// Rows of more than one page: few different numbers with and without a sign, different ones only, and such as are not there.
+#[test]
+fn numbers_are_read_as_they_were_written() {
+    const ROWS: u64 = 150_000;
+    let mut formats = Formats::new(Target::LE64, Dialect::Kernel);
+    let text = "name: n\nID: 9\nformat:\n\tfield:unsigned short common_type;\toffset:0;\tsize:2;\tsigned:0;\n\n\
+        \tfield:s16 few;\toffset:8;\tsize:2;\tsigned:1;\n\tfield:u64 large;\toffset:16;\tsize:8;\tsigned:0;\n\
+        \tfield:s64 different;\toffset:24;\tsize:8;\tsigned:1;\n\tfield:s32 last;\toffset:32;\tsize:4;\tsigned:1;\n\n\
+        print fmt: \"\"\n";
+    formats.add("app", text).unwrap();
+    let few = |row: u64| i16::try_from(row % 300).unwrap() - 150;
+    let large = |row: u64| u64::MAX - row % 7 * (1 << 61);
+    let different = |row: u64| row.wrapping_mul(0x9e37_79b9_7f4a_7c15).cast_signed();
+    let last = |row: u64| (!(row / 1000).is_multiple_of(3)).then(|| -i32::try_from(row % 5).unwrap());
+    let folder = folder("numbers");
+    let store = Store::open(folder.to_str().unwrap()).unwrap();
+    let mut layout = Layout::new(false);
+    layout.see(0, 9, formats.by_id(9));
+    let options = Options { slice_rows: 1 << 18, zstd_level: 1 };
+    let mut wide = Wide::new(store.create("n.parquet").unwrap(), layout, &options).unwrap();
+    let origin = Origin::default();
+    for row in 0..ROWS {
+        let mut record = vec![9, 0, 0, 0, 5, 0, 0, 0];
+        record.extend(i32::from(few(row)).to_le_bytes());
+        record.resize(16, 0);
+        record.extend(large(row).to_le_bytes());
+        record.extend(different(row).to_le_bytes());
+        record.extend(last(row).iter().flat_map(|last| last.to_le_bytes()));
+        let common = Common::of(&record, Target::LE64);
+        let event = formats.by_id(9);
+        let row = Row { origin: &origin, time: row, cpu: 3, common, comm: b"task", event, record: &record };
+        wide.row(0, &row).unwrap();
+    }
+    wide.finish().unwrap().0.complete().unwrap();
+
+    let file = || File::open(folder.join("n.parquet")).unwrap();
+    let mut row = 0;
+    for batch in ParquetRecordBatchReaderBuilder::try_new(file()).unwrap().build().unwrap() {
+        let batch = batch.unwrap();
+        let of = batch.column_by_name("n").unwrap().as_struct();
+        let cpus = batch.column_by_name("cpu").unwrap().as_primitive::<UInt32Type>();
+        for at in 0..batch.num_rows() {
+            let lasts = of.column(3).as_primitive::<Int32Type>();
+            let found = (
+                of.column(0).as_primitive::<Int16Type>().value(at),
+                of.column(1).as_primitive::<UInt64Type>().value(at),
+                of.column(2).as_primitive::<Int64Type>().value(at),
+                lasts.is_valid(at).then(|| lasts.value(at)),
+                cpus.value(at),
+            );
+            assert_eq!(found, (few(row), large(row), different(row), last(row), 3), "row {row}");
+            row += 1;
+        }
+    }
+    assert_eq!(row, ROWS);
+    let reader = SerializedFileReader::new(file()).unwrap();
+    let group = reader.metadata().row_group(0);
+    let ends = |name: &str| {
+        let column = group.columns().iter().find(|column| column.column_path().string() == name).unwrap();
+        match column.statistics().unwrap() {
+            Statistics::Int32(of) => (i64::from(*of.min_opt().unwrap()), i64::from(*of.max_opt().unwrap())),
+            Statistics::Int64(of) => (*of.min_opt().unwrap(), *of.max_opt().unwrap()),
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!(ends("n.few"), (-150, 149));
+    assert_eq!(ends("n.large"), (large(6).cast_signed(), -1));
+    assert_eq!(ends("n.last"), (-4, 0));
+    assert_eq!(ends("cpu"), (3, 3));
     fs::remove_dir_all(&folder).unwrap();
 }

@@ -5,7 +5,7 @@
 //! handed out is never given back as a whole: when its last owner is gone, its words are replaced, in one step of
 //! the kernel's, by zeros that nobody can write to. Whoever still looks finds the event off.
 
-use crate::map::{MapError, failed};
+use crate::map::{self, Access, MapError, Memory, failed};
 use crate::rules::HasRegion;
 use ringtap_abi::control::Part;
 use ringtap_abi::rules::{self, Region};
@@ -30,12 +30,20 @@ pub(crate) struct Board {
     start: NonNull<u8>,
     /// `None` where nobody is to be given it, and no descriptor kept.
     fd: Option<OwnedFd>,
-    /// The file that the tasks lie in, where a persistent host has one.
-    tasks_file: OnceLock<OwnedFd>,
+    /// Where the tasks lie in a file, which a persistent host has.
+    tasks_file: OnceLock<TasksFile>,
     /// Whether a word was handed out.
     is_pinned: AtomicBool,
     /// Of this process's switchboards no two ever have the same, and none has 0.
     number: u64,
+}
+
+#[derive(Debug)]
+struct TasksFile {
+    /// At least [`TASKS_LEN`] bytes.
+    memory: Memory,
+    /// `None` as the board's.
+    fd: Option<OwnedFd>,
 }
 
 // SAFETY: the memory belongs to no thread.
@@ -72,10 +80,7 @@ impl Board {
 
     /// Maps what somebody else made, after checking what it says of itself.
     pub(crate) fn open(fd: OwnedFd) -> Result<Self, MapError> {
-        let seals = rustix::fs::fcntl_get_seals(&fd).map_err(|_| MapError::Foreign("it is not a memfd"))?;
-        if !seals.contains(SealFlags::SHRINK) {
-            return Err(MapError::Foreign("it is not sealed against shrinking"));
-        }
+        map::check_sealed(fd.as_fd())?;
         let len = rustix::fs::fstat(&fd).map_err(failed("look at the switchboard's descriptor"))?.st_size;
         if usize::try_from(len) != Ok(LEN) {
             return Err(MapError::Foreign("it has not the length of a switchboard"));
@@ -135,34 +140,33 @@ impl Board {
 
     /// Has the tasks lie in a file, which outlives all processes; to be handed out to those that map the switchboard.
     pub(crate) fn keep_tasks_in(&self, file: OwnedFd) -> Result<(), MapError> {
-        self.map_tasks(file.as_fd())?;
-        // It is kept once: a host has one such file.
-        let _ = self.tasks_file.set(file);
-        Ok(())
+        self.map_tasks(file, true)
     }
 
     pub(crate) fn tasks_file(&self) -> Option<BorrowedFd<'_>> {
-        self.tasks_file.get().map(AsFd::as_fd)
+        self.tasks_file.get()?.fd.as_ref().map(AsFd::as_fd)
     }
 
-    /// Maps the file that the tasks lie in, in their place.
-    fn map_tasks(&self, file: BorrowedFd<'_>) -> Result<(), MapError> {
-        let len = rustix::fs::fstat(file).map_err(failed("look at the file of tasks"))?.st_size;
+    /// Maps the file that the tasks lie in.
+    fn map_tasks(&self, file: OwnedFd, keeps_descriptor: bool) -> Result<(), MapError> {
+        let len = rustix::fs::fstat(&file).map_err(failed("look at the file of tasks"))?.st_size;
         if usize::try_from(len).unwrap_or(0) < TASKS_LEN {
             return Err(MapError::Foreign("the file of tasks is too short"));
         }
-        let place = self.start.as_ptr().wrapping_add(TASKS_OFFSET).cast();
-        let (protection, flags) = (ProtFlags::READ | ProtFlags::WRITE, MapFlags::SHARED | MapFlags::FIXED);
-        // SAFETY: replaces pages of this mapping by others, in one step; any bytes of theirs are valid for what lies there.
-        unsafe { rustix::mm::mmap(place, TASKS_LEN, protection, flags, file, 0) }
-            .map(|_| ())
-            .map_err(failed("map the file of tasks"))
+        // Not in the place on the board, where no huge page fits.
+        let memory = Memory::map(file.as_fd(), 0, TASKS_LEN, Access::Write)?;
+        // It is kept once: a host has one such file.
+        let _ = self.tasks_file.set(TasksFile { memory, fd: keeps_descriptor.then_some(file) });
+        Ok(())
     }
 
     /// The tasks.
     pub(crate) fn tasks(&self) -> &[Task] {
-        // SAFETY: as in `head`; the tasks end before the words.
-        unsafe { std::slice::from_raw_parts(self.at(TASKS_OFFSET).cast::<Task>(), TASKS) }
+        let on_board = || self.at(TASKS_OFFSET).cast::<Task>();
+        let start = self.tasks_file.get().map_or_else(on_board, |file| file.memory.start().as_ptr().cast());
+        // SAFETY: as in `head`; on the board the tasks end before the words, and the file's memory is mapped as long as
+        // `self` is there, and this long.
+        unsafe { std::slice::from_raw_parts(start, TASKS) }
     }
 
     /// The rules of events.
@@ -345,7 +349,10 @@ pub(crate) fn shared(
 ) -> Result<Arc<Board>, MapError> {
     let mut board = Board::open(fd)?;
     if let Some(tasks) = tasks {
-        board.map_tasks(tasks.as_fd())?;
+        if !map::is_own_file(tasks.as_fd())? {
+            return Err(MapError::Foreign("the file of tasks is another user's, who could take it away"));
+        }
+        board.map_tasks(tasks, false)?;
     }
     if !keeps_descriptor {
         board.fd = None;

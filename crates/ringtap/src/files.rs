@@ -9,7 +9,7 @@ use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write};
+use std::io;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
@@ -26,6 +26,9 @@ pub(crate) struct Files {
 #[derive(Debug)]
 struct Appended {
     file: File,
+    path: PathBuf,
+    /// Where the next one goes. Zeros may follow: a file in huge pages is longer than what is in it.
+    end: u64,
     /// The highest id of the events in it.
     last: Option<u16>,
     /// Whether it outlives a reset of the machine, once its length does.
@@ -33,9 +36,21 @@ struct Appended {
 }
 
 impl Appended {
-    fn new(file: File, last: Option<u16>) -> Self {
+    fn new(file: File, path: PathBuf, end: u64, last: Option<u16>) -> Self {
         let is_dax = map::is_dax(&file);
-        Self { file, last, is_dax }
+        Self { file, path, end, last, is_dax }
+    }
+
+    fn append(&mut self, event: &Event) -> Result<(), MapError> {
+        let declaration = declaration(event);
+        map::write_at(&self.file, &self.path, self.end, declaration.as_bytes())?;
+        self.end += declaration.len() as u64;
+        self.last = Some(event.id);
+        if self.is_dax {
+            let path = self.path.clone();
+            self.file.sync_data().map_err(|source| MapError::File { action: "sync", path, source })?;
+        }
+        Ok(())
     }
 }
 
@@ -52,16 +67,17 @@ impl Files {
             .create(folder)
             .map_err(failed("make the directory", folder))?;
         let lock = open(folder).map_err(|errno| failed("open", folder)(errno.into()))?;
-        if map::is_of_huge_pages(&lock).map_err(|errno| failed("look at", folder)(errno.into()))? {
-            return Err(MapError::HugePages { path: folder.to_owned() });
-        }
         rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive)
             .map_err(|_| MapError::InUse { path: folder.to_owned() })?;
         move_aside(folder).map_err(failed("move the last host's files aside in", folder))?;
         let path = folder.join(EVENTS);
-        let file = OpenOptions::new().append(true).create_new(true).mode(0o600).open(&path);
+        let file = OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(&path);
         let file = file.map_err(failed("make the file", &path))?;
-        Ok(Self { folder: folder.to_owned(), _lock: lock, events: Mutex::new(Appended::new(file, None)) })
+        map::prepare(&file, &path).inspect_err(|_| {
+            let _ = fs::remove_file(&path);
+        })?;
+        let events = Mutex::new(Appended::new(file, path, 0, None));
+        Ok(Self { folder: folder.to_owned(), _lock: lock, events })
     }
 
     /// Takes the directory of a host that was killed, to go on with the buffers that are in it. `None` where these files
@@ -70,13 +86,15 @@ impl Files {
         let lock = open(folder).ok()?;
         rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive).ok()?;
         let path = folder.join(EVENTS);
-        let file = OpenOptions::new().append(true).open(&path).ok()?;
-        // Without what the last host wrote half before it was killed.
-        let (events, whole) = recover::whole_events(&fs::read_to_string(&path).ok()?);
-        file.set_len(whole as u64).ok()?;
+        let file = OpenOptions::new().read(true).write(true).open(&path).ok()?;
+        let all = fs::read(&path).ok()?;
+        let (events, whole) = recover::whole_events(all.utf8_chunks().next().map_or("", |text| text.valid()));
+        // What the last host wrote half before it was killed: it may be longer than what takes its place.
+        let end = all.iter().rposition(|byte| *byte != 0).map_or(whole, |last| whole.max(last + 1));
+        map::cut(&file, &path, whole..end).ok()?;
         let last = events.iter().map(|event| event.id).max();
-        let files =
-            Self { folder: folder.to_owned(), _lock: lock, events: Mutex::new(Appended::new(file, last)) };
+        let events = Mutex::new(Appended::new(file, path, whole as u64, last));
+        let files = Self { folder: folder.to_owned(), _lock: lock, events };
         let is_there = |(cpu, buffer): (u32, &map::File)| {
             File::open(files.buffer(cpu))
                 .is_ok_and(|file| map::File::of(file.as_fd()).is_ok_and(|it| it == *buffer))
@@ -112,16 +130,11 @@ impl Files {
     }
 
     /// Keeps the declarations of those events that are not kept yet; they come in the order of their ids.
-    pub(crate) fn keep(&self, events: impl Iterator<Item = impl AsRef<Event>>) -> io::Result<()> {
+    pub(crate) fn keep(&self, events: impl Iterator<Item = impl AsRef<Event>>) -> Result<(), MapError> {
         let mut appended = self.events.lock().unwrap_or_else(PoisonError::into_inner);
         for event in events {
-            let event = event.as_ref();
-            if appended.last.is_none_or(|last| event.id > last) {
-                appended.file.write_all(declaration(event).as_bytes())?;
-                appended.last = Some(event.id);
-                if appended.is_dax {
-                    appended.file.sync_data()?;
-                }
+            if appended.last.is_none_or(|last| event.as_ref().id > last) {
+                appended.append(event.as_ref())?;
             }
         }
         Ok(())
@@ -156,4 +169,37 @@ fn move_aside(folder: &Path) -> io::Result<()> {
     }
     fs::DirBuilder::new().mode(0o700).create(&last)?;
     ours.iter().try_for_each(|name| fs::rename(folder.join(name), last.join(name)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_killed_host_wrote_half_is_gone_and_what_follows_is_read() {
+        let folder = std::env::temp_dir().join(format!("ringtap-files-{}", std::process::id()));
+        let event = |id, name: &str| Event {
+            id,
+            system: "app".to_owned(),
+            name: name.to_owned(),
+            format: "a text\n".to_owned(),
+        };
+        let files = Files::new(&folder).expect("it can be written");
+        files.keep([Box::new(event(20, "whole"))].iter()).expect("there is room");
+        drop(files);
+        // Cut between the bytes of a letter; in huge pages the end is there and the first byte is not.
+        for half in
+            [b"event 21 app half 500\nmuch text \xc3".as_slice(), b"\0vent 21 app half 3\na\xc3\xa4\n"]
+        {
+            let path = folder.join(EVENTS);
+            let whole = declaration(&event(20, "whole"));
+            fs::write(&path, [whole.as_bytes(), half].concat()).expect("it can be written");
+            let files = Files::resume(&folder, &[]).expect("they are there");
+            files.keep([Box::new(event(20, "whole")), Box::new(event(21, "x"))].iter()).expect("room");
+            let (events, _) = recover::whole_events(&fs::read_to_string(&path).expect("it is text"));
+            let names: Vec<_> = events.iter().map(|event| (event.id, event.name.as_str())).collect();
+            assert_eq!(names, [(20, "whole"), (21, "x")]);
+        }
+        fs::remove_dir_all(&folder).expect("it is ours");
+    }
 }

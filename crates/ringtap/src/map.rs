@@ -12,9 +12,11 @@ use rustix::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use rustix::fs::{MemfdFlags, Mode, OFlags, SealFlags};
 use rustix::io::Errno;
 use rustix::mm::{Advice, MapFlags, ProtFlags};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::ptr::NonNull;
-use std::sync::atomic::Ordering::{Relaxed, SeqCst};
+use std::sync::atomic::AtomicU8;
+use std::sync::atomic::Ordering::{Relaxed, Release, SeqCst};
 
 /// Why memory could not be made or mapped.
 #[derive(Debug, thiserror::Error)]
@@ -41,14 +43,18 @@ pub enum MapError {
         /// Bytes of the buffer.
         bytes: u64,
     },
-    /// A file system of huge pages: its files are mapped in such pages alone, and readers map sub-buffers; nor do they take
-    /// what is written by a call, as the events' declarations are.
+    /// The file lies on a hugetlbfs, and there are too few huge pages for it.
     #[error(
-        "{path} lies on a hugetlbfs, whose files cannot be mapped by sub-buffers: use a tmpfs, mounted with huge=always for huge pages"
+        "there are too few free huge pages of {} KiB for the {bytes} bytes of {path}: reserve more (sysctl vm.nr_hugepages, or nr_hugepages in /sys/kernel/mm/hugepages/hugepages-{0}kB), or make the buffers smaller",
+        page_size / 1024
     )]
     HugePages {
-        /// The directory.
+        /// The file.
         path: PathBuf,
+        /// Its bytes: whole pages.
+        bytes: u64,
+        /// Bytes of a page.
+        page_size: usize,
     },
     /// A file could not be made.
     #[error("failed to {action} {path}")]
@@ -83,12 +89,6 @@ pub enum MapError {
     },
 }
 
-impl MapError {
-    pub(crate) fn events(source: std::io::Error) -> Self {
-        Self::System { action: "write down the events beside the buffers", source }
-    }
-}
-
 pub(crate) fn failed(action: &'static str) -> impl FnOnce(Errno) -> MapError {
     move |errno| MapError::System { action, source: errno.into() }
 }
@@ -115,7 +115,9 @@ pub(crate) enum Access {
 #[derive(Debug)]
 pub(crate) struct Memory {
     start: NonNull<u8>,
+    /// Bytes: whole pages, of the size in which the file is mapped.
     len: usize,
+    is_huge: bool,
 }
 
 // SAFETY: the memory belongs to no thread.
@@ -124,7 +126,7 @@ unsafe impl Send for Memory {}
 unsafe impl Sync for Memory {}
 
 impl Memory {
-    /// Maps `len` bytes of `fd` from `offset` on, shared.
+    /// Maps `len` bytes of `fd` from `offset` on, shared, and what is left of the last page.
     pub(crate) fn map(fd: BorrowedFd<'_>, offset: u64, len: usize, access: Access) -> Result<Self, MapError> {
         if ALIASING_CACHES {
             return Err(MapError::AliasingCaches);
@@ -133,11 +135,15 @@ impl Memory {
             Access::Read => ProtFlags::READ,
             Access::Write => ProtFlags::READ | ProtFlags::WRITE,
         };
+        // A part of a huge page can neither be advised nor unmapped.
+        let page = PageSize::of(fd);
+        let len = len.next_multiple_of(page.bytes());
         // SAFETY: a new mapping at a place of the kernel's choice touches nothing that exists.
         let start =
             unsafe { rustix::mm::mmap(std::ptr::null_mut(), len, protection, MapFlags::SHARED, fd, offset) };
         let start = NonNull::new(start.map_err(failed("map the buffer"))?.cast::<u8>());
-        let memory = Self { start: start.ok_or(MapError::Foreign("it was mapped at address 0"))?, len };
+        let start = start.ok_or(MapError::Foreign("it was mapped at address 0"))?;
+        let memory = Self { start, len, is_huge: page.is_huge() };
         if access == Access::Read {
             memory.advise(Advice::LinuxDontFork)?;
             memory.advise(Advice::LinuxDontDump)?;
@@ -157,6 +163,21 @@ impl Memory {
 
     pub(crate) fn len(&self) -> usize {
         self.len
+    }
+
+    /// Stores bytes from `at` on, the first one last.
+    ///
+    /// # Panics
+    /// Where they do not fit.
+    fn store(&self, at: usize, bytes: &[u8]) {
+        assert!(at.checked_add(bytes.len()).is_some_and(|end| end <= self.len));
+        let start = self.start.as_ptr().wrapping_add(at).cast::<AtomicU8>();
+        // SAFETY: it lies in the mapping, which `self` keeps; it is made of atomics, for which any bytes are valid.
+        let cells = unsafe { std::slice::from_raw_parts(start, bytes.len()) };
+        for (cell, &byte) in cells.iter().zip(bytes).rev() {
+            // Release: whoever finds the first byte finds all, also where this process is killed in between.
+            cell.store(byte, Release);
+        }
     }
 }
 
@@ -234,8 +255,15 @@ impl Mapping {
     /// All of it.
     pub(crate) fn words(&self) -> &[AtomicU32] {
         let start = self.memory.start().cast::<AtomicU32>().as_ptr();
-        // SAFETY: the mapping is page-aligned and this long, and `self` keeps it mapped; atomics may have any bytes.
-        unsafe { std::slice::from_raw_parts(start, self.memory.len() / size_of::<AtomicU32>()) }
+        let len = self.geometry.map_len() / size_of::<AtomicU32>();
+        // SAFETY: the mapping is page-aligned and at least this long, and `self` keeps it mapped; atomics may have any
+        // bytes.
+        unsafe { std::slice::from_raw_parts(start, len) }
+    }
+
+    /// Whether it lies in huge pages: from behind the meta-page on it cannot be mapped then.
+    pub(crate) fn is_huge(&self) -> bool {
+        self.memory.is_huge
     }
 
     pub(crate) fn geometry(&self) -> Geometry {
@@ -251,6 +279,10 @@ impl Mapping {
     pub(crate) fn give_back(&self, fd: BorrowedFd<'_>) {
         // The cursors' look at the mark comes behind their fence (E3); this store comes before the kernel's.
         self.ring().meta().switches.state.fetch_or(state::GONE, SeqCst);
+        if self.is_huge() {
+            // Whoever still looks there is given a page for the one that was taken, or SIGBUS where none is free.
+            return;
+        }
         let (from, to) = (self.geometry.meta_page_size(), self.geometry.map_len());
         let flags = rustix::fs::FallocateFlags::PUNCH_HOLE | rustix::fs::FallocateFlags::KEEP_SIZE;
         // Where the file system cannot, the memory lives as long as its mappings.
@@ -279,9 +311,31 @@ pub(crate) fn create(geometry: Geometry, cpu: u32) -> Result<(OwnedFd, Mapping),
 /// File system type of huge pages (`HUGETLBFS_MAGIC`).
 const HUGETLBFS: rustix::fs::FsWord = 0x9584_58f6;
 
-/// Whether files lie in huge pages.
-pub(crate) fn is_of_huge_pages(fd: impl AsFd) -> Result<bool, Errno> {
-    Ok(rustix::fs::fstatfs(fd)?.f_type == HUGETLBFS)
+/// In which pages a file is mapped.
+#[derive(Clone, Copy, Debug)]
+enum PageSize {
+    Usual,
+    /// The file is on a hugetlbfs, and takes no `write`.
+    Huge(usize),
+}
+
+impl PageSize {
+    fn of(fd: impl AsFd) -> Self {
+        let huge = rustix::fs::fstatfs(fd).ok().filter(|system| system.f_type == HUGETLBFS);
+        let bytes = huge.and_then(|system| usize::try_from(system.f_bsize).ok());
+        bytes.map_or(Self::Usual, Self::Huge)
+    }
+
+    fn bytes(self) -> usize {
+        match self {
+            Self::Usual => rustix::param::page_size(),
+            Self::Huge(bytes) => bytes,
+        }
+    }
+
+    fn is_huge(self) -> bool {
+        matches!(self, Self::Huge(_))
+    }
 }
 
 /// Whether a file is memory that keeps its contents when the machine is reset.
@@ -291,10 +345,15 @@ pub(crate) fn is_dax(fd: impl AsFd) -> bool {
         .is_ok_and(|stat| stat.stx_attributes.contains(StatxAttributes::DAX))
 }
 
-/// Makes a file's blocks. In memory that outlives a reset, they are there for good: a block that was only reserved reads
-/// as zeros after the reset, whatever was stored to it, until the file system has noted that it is in use.
-pub(crate) fn reserve(fd: &OwnedFd, path: &Path, bytes: u64) -> Result<(), MapError> {
-    let done = rustix::fs::fallocate(fd, rustix::fs::FallocateFlags::empty(), 0, bytes).and_then(|()| {
+/// Makes a file's blocks, or the huge pages that it lies in. In memory that outlives a reset, they are there for good: a
+/// block that was only reserved reads as zeros after the reset, whatever was stored to it, until the file system has noted
+/// that it is in use.
+pub(crate) fn reserve(fd: impl AsFd, path: &Path, bytes: u64) -> Result<(), MapError> {
+    let (fd, page) = (fd.as_fd(), PageSize::of(&fd));
+    let bytes = if page.is_huge() { bytes.next_multiple_of(page.bytes() as u64) } else { bytes };
+    // Where it comes as far as to a signal, it does not go on by itself.
+    let allocate = || rustix::fs::fallocate(fd, rustix::fs::FallocateFlags::empty(), 0, bytes);
+    let done = rustix::io::retry_on_intr(allocate).and_then(|()| {
         if is_dax(fd) {
             write_zeros(fd, bytes)?;
             rustix::fs::fsync(fd)?;
@@ -304,7 +363,11 @@ pub(crate) fn reserve(fd: &OwnedFd, path: &Path, bytes: u64) -> Result<(), MapEr
     match done {
         Ok(()) => Ok(()),
         Err(Errno::NOSPC | Errno::DQUOT | Errno::FBIG) => {
-            Err(MapError::DiskFull { path: path.to_owned(), bytes })
+            let path = path.to_owned();
+            Err(match page {
+                PageSize::Usual => MapError::DiskFull { path, bytes },
+                PageSize::Huge(page_size) => MapError::HugePages { path, bytes, page_size },
+            })
         }
         Err(errno) => Err(MapError::File {
             action: "reserve all blocks of",
@@ -314,13 +377,42 @@ pub(crate) fn reserve(fd: &OwnedFd, path: &Path, bytes: u64) -> Result<(), MapEr
     }
 }
 
-fn write_zeros(fd: &OwnedFd, bytes: u64) -> Result<(), Errno> {
+fn write_zeros(fd: BorrowedFd<'_>, bytes: u64) -> Result<(), Errno> {
     let zeros = vec![0; 1 << 20];
     let mut at = 0;
     while at < bytes {
         let len = usize::try_from(bytes - at).unwrap_or(usize::MAX).min(zeros.len());
         at += rustix::io::pwrite(fd, &zeros[..len], at)? as u64;
     }
+    Ok(())
+}
+
+/// Takes away the end of what was written to a file; in huge pages, zeros take its place.
+pub(crate) fn cut(file: &std::fs::File, path: &Path, end: std::ops::Range<usize>) -> Result<(), MapError> {
+    if PageSize::of(file).is_huge() {
+        return write_at(file, path, end.start as u64, &vec![0; end.len()]);
+    }
+    let failed = |source| MapError::File { action: "cut", path: path.to_owned(), source };
+    file.set_len(end.start as u64).map_err(failed)
+}
+
+/// Makes the first page of a file for [`write_at`] where it is a huge one: that none is free is noticed here, and not when
+/// something is to be written.
+pub(crate) fn prepare(file: &std::fs::File, path: &Path) -> Result<(), MapError> {
+    if PageSize::of(file).is_huge() { reserve(file, path, 1) } else { Ok(()) }
+}
+
+/// Writes to a file, in huge pages by a mapping. What a process leaves that is killed meanwhile has no last byte, or no first
+/// one.
+pub(crate) fn write_at(file: &std::fs::File, path: &Path, at: u64, bytes: &[u8]) -> Result<(), MapError> {
+    if !PageSize::of(file).is_huge() {
+        let failed = |source| MapError::File { action: "write to", path: path.to_owned(), source };
+        return file.write_all_at(bytes, at).map_err(failed);
+    }
+    let from = usize::try_from(at).map_err(|_| MapError::Foreign("it is longer than memory can be"))?;
+    let end = from + bytes.len();
+    reserve(file, path, end as u64)?;
+    Memory::map(file.as_fd(), 0, end, Access::Write)?.store(from, bytes);
     Ok(())
 }
 
@@ -366,17 +458,11 @@ fn format(fd: &OwnedFd, geometry: Geometry, cpu: u32) -> Result<Mapping, MapErro
 /// Maps a buffer that somebody else made, after checking all that it says of itself.
 pub(crate) fn open(fd: impl AsFd, access: Access) -> Result<Mapping, MapError> {
     let fd = fd.as_fd();
+    if !is_own_file(fd)? {
+        check_sealed(fd)?;
+    }
     let len = rustix::fs::fstat(fd).map_err(failed("look at the buffer's descriptor"))?.st_size;
     let len = usize::try_from(len).unwrap_or(0);
-    // Without the seals its owner could truncate it, and each access behind its end would kill the reader.
-    let seals = match rustix::fs::fcntl_get_seals(fd) {
-        Ok(seals) => seals,
-        Err(_) if is_own_file(fd)? => SEALS,
-        Err(_) => return Err(MapError::Foreign("it is not a memfd")),
-    };
-    if !seals.contains(SealFlags::SHRINK) && !is_own_file(fd)? {
-        return Err(MapError::Foreign("it is not sealed against shrinking"));
-    }
     if len < size_of::<MetaPage>() {
         return Err(MapError::Foreign("it is too short for a meta-page"));
     }
@@ -385,8 +471,21 @@ pub(crate) fn open(fd: impl AsFd, access: Access) -> Result<Mapping, MapError> {
     Ok(Mapping { memory, geometry, file: File::of(fd)? })
 }
 
+/// Whether memory that somebody else made stays: if it could be taken away, an access to it would kill this process.
+pub(crate) fn check_sealed(fd: BorrowedFd<'_>) -> Result<(), MapError> {
+    let seals = rustix::fs::fcntl_get_seals(fd).map_err(|_| MapError::Foreign("it is not a memfd"))?;
+    if !seals.contains(SealFlags::SHRINK) {
+        return Err(MapError::Foreign("it is not sealed against shrinking"));
+    }
+    // There the seal keeps neither the pages, which may be punched out while no other is free, nor a length of whole ones.
+    if PageSize::of(fd).is_huge() {
+        return Err(MapError::Foreign("it lies in huge pages, which seals do not keep"));
+    }
+    Ok(())
+}
+
 /// Whether this is a file with a name that only this user, or root, can change: a persistent buffer cannot be sealed.
-fn is_own_file(fd: BorrowedFd<'_>) -> Result<bool, MapError> {
+pub(crate) fn is_own_file(fd: BorrowedFd<'_>) -> Result<bool, MapError> {
     let stat = rustix::fs::fstat(fd).map_err(failed("look at the buffer's descriptor"))?;
     let is_file = rustix::fs::FileType::from_raw_mode(stat.st_mode).is_file() && stat.st_nlink > 0;
     let is_ours = stat.st_uid == 0 || stat.st_uid == rustix::process::geteuid().as_raw();
@@ -447,6 +546,29 @@ mod tests {
         assert!(!has(&flags, "wr") && !has(&flags, "mw"), "{flags}");
         let flags = flags_of(writers.memory.start().as_ptr().addr());
         assert!(!has(&flags, "dc") && has(&flags, "wr"), "{flags}");
+    }
+
+    #[test]
+    fn a_memfd_that_does_not_stay_is_not_mapped() {
+        let reason = |flags, seals, len| {
+            let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING | flags;
+            let fd = match rustix::fs::memfd_create("theirs", flags) {
+                Err(Errno::NOSYS | Errno::INVAL | Errno::OPNOTSUPP) => return None,
+                fd => fd.expect("memory"),
+            };
+            rustix::fs::ftruncate(&fd, len).expect("no page is there yet");
+            rustix::fs::fcntl_add_seals(&fd, seals).expect("nobody did before");
+            match open(&fd, Access::Read) {
+                Err(MapError::Foreign(reason)) => Some(reason),
+                other => panic!("{other:?}"),
+            }
+        };
+        let usual = reason(MemfdFlags::empty(), SealFlags::GROW, 1 << 21);
+        assert!(usual.expect("each kernel has them").contains("not sealed"));
+        match reason(MemfdFlags::HUGETLB, SEALS, 1 << 30) {
+            Some(huge) => assert!(huge.contains("huge pages"), "{huge}"),
+            None => println!("skipped: this kernel has no huge pages"),
+        }
     }
 
     #[test]

@@ -98,6 +98,17 @@ pub struct DamagedPage {
     pub reason: Reason,
 }
 
+/// A sub-buffer that was kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RecoveredPage {
+    /// Its bytes, as `trace_pipe_raw` would hand them out.
+    pub bytes: Vec<u8>,
+    /// The time of its first event, in ticks.
+    pub ticks: u64,
+    /// Events that are missing before it. Its bytes tell them, too, but how many only where they leave room for that.
+    pub lost: u64,
+}
+
 /// What a recovered buffer yields.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step<'a> {
@@ -332,10 +343,9 @@ impl<'a> Recovered<'a> {
         Stats { read_events: read, overrun, dropped_events: self.dropped, ..Stats::default() }
     }
 
-    /// Hands out the sub-buffers that were kept and end behind event number `from`, as `trace_pipe_raw` would: each with
-    /// the time of its first event, in ticks. Of one that begins before `from` the rest is. What is missing before and
-    /// between them is told on the page behind it. Returns the number of events.
-    pub fn pages(&self, from: u64, mut each: impl FnMut(Vec<u8>, u64)) -> u64 {
+    /// Hands out the sub-buffers that were kept and end behind event number `from`. Of one that begins before `from` the
+    /// rest is. What is missing before and between them is told with the page behind it. Returns the number of events.
+    pub fn pages(&self, from: u64, mut each: impl FnMut(RecoveredPage)) -> u64 {
         let (mut expected, mut events) = (if from > self.written { 0 } else { from }, 0u64);
         for page in self.pages.iter().filter(|page| page.entries > 0) {
             let end = page.first.saturating_add(page.entries.into());
@@ -344,7 +354,7 @@ impl<'a> Recovered<'a> {
             let lost = page.first.saturating_sub(expected);
             expected = end;
             events = events.saturating_add(page.entries.into());
-            each(self.whole(&page, data, lost), page.time);
+            each(RecoveredPage { bytes: self.whole(&page, data, lost), ticks: page.time, lost });
         }
         events
     }
@@ -431,8 +441,8 @@ pub fn check_recover(bytes: &[u8]) {
         assert!(taken <= bytes.len(), "records overlap");
     }
     let mut pages = 0;
-    recovered.pages(recovered.unread, |page, _| {
-        assert_eq!(page.len(), recovered.geometry.subbuf_size() as usize);
+    recovered.pages(recovered.unread, |page| {
+        assert_eq!(page.bytes.len(), recovered.geometry.subbuf_size() as usize);
         pages += 1;
     });
     assert!(pages <= recovered.kept());

@@ -282,6 +282,13 @@ impl Frame {
         self.buffer.memory()
     }
 
+    /// Whether it lies in huge pages, of a persistent buffer's file on a hugetlbfs: then the kernel maps whole ones of them alone, and
+    /// no sub-buffers.
+    #[must_use]
+    pub fn is_huge(&self) -> bool {
+        self.buffer.mapping().is_huge()
+    }
+
     /// Bytes of a sub-buffer.
     #[must_use]
     pub fn subbuf_size(&self) -> u32 {

@@ -42,8 +42,21 @@ fn process() {
             let raw = greeted(&socket);
             say("flooding");
             loop {
-                let _ = send(&raw, Header { kind: request::GET_BUFFER, cpu: 0, value: 0 }.bytes());
+                let _ = send(&raw, Header { kind: request::STATS, cpu: 0, value: 0 }.bytes());
             }
+        }
+        "crowd" => {
+            let mut clients = Vec::new();
+            let crowded = loop {
+                match Connection::connect(&socket, Role::Reader) {
+                    Ok(connection) => clients.push(connection),
+                    Err(error) => break error,
+                }
+            };
+            assert!(crowded.is_crowded(), "{crowded}");
+            say(format!("{} {crowded}", clients.len()));
+            wait_for_parent();
+            assert!(clients.iter().all(|client| client.stats(0).is_ok()));
         }
         "flood and listen" => {
             let raw = greeted(&socket);
@@ -278,23 +291,28 @@ fn clients_are_limited_and_make_room_when_they_go() {
     let mut host = Other::start("host with 128 descriptors", &place.socket());
     host.expect("serving");
     let connect = || Connection::connect(place.socket(), Role::Reader);
-    let mut clients: Vec<Connection> = Vec::new();
-    let crowded = loop {
-        match connect() {
-            Ok(connection) => clients.push(connection),
-            Err(error) => break error,
-        }
+    let crowd = || {
+        let mut other = Other::start("crowd", &place.socket());
+        let heard = other.hear().expect("it says how many it has");
+        (other, heard)
     };
-    assert!(crowded.is_crowded(), "{crowded}");
-    let limit = clients.len();
-    assert_eq!(
-        crowded.to_string(),
-        format!("this host has {limit} clients, which is all it takes: end some first")
-    );
-    assert_eq!(limit, 96, "three quarters of what it may have");
-    clients.truncate(50);
+    // Three quarters of the descriptors that it may have, and of those a quarter for each process.
+    let mut crowds = Vec::new();
+    for _ in 0..3 {
+        let (other, heard) = crowd();
+        let pid = other.pid();
+        let share = "24 connections to this host, which is all that one may have: end some first";
+        assert_eq!(heard, format!("24 process {pid} has {share}"));
+        crowds.push(other);
+    }
+    let ours = connect().expect("there is room for others");
+    let (last, heard) = crowd();
+    assert_eq!(heard, "23 this host has 96 clients, which is all it takes: end some first");
+    assert!(connect().is_err_and(|error| error.is_crowded()));
+    last.finish();
     eventually("there is room again", || connect().is_ok());
-    assert!(clients.iter().all(|client| client.stats(0).is_ok()));
+    assert!(ours.stats(0).is_ok());
+    crowds.into_iter().for_each(Other::finish);
     host.finish();
 }
 

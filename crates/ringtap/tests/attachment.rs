@@ -383,6 +383,23 @@ fn a_process_that_starts_before_the_host_attaches_when_it_comes() {
     instances.top().set_event(id, true);
     assert_eq!(order(&mut other, "write 10"), "10 0 0");
     assert_eq!(written(&instances.top()), 10);
+    let is_named = || instances.tasks().iter().any(|task| task.tgid == other.pid());
+    assert!(is_named(), "its thread has a name in the trace");
+    other.finish();
+}
+
+#[test]
+fn threads_that_write_into_a_named_instance_alone_have_their_names() {
+    let place = Place::new();
+    let instances = instances();
+    let _server = instances.serve(place.socket()).expect("it can serve");
+    let side = instances.create("side").expect("there is room");
+    let mut other = Other::start("obey", &place.socket());
+    other.expect("ready");
+    side.set_event(instances.event("attachment", "step").expect("it declared it").id, true);
+    eventually("it knows the instance", || order(&mut other, "write 1") == "1 0 0");
+    assert!(instances.tasks().iter().any(|task| task.tgid == other.pid()), "{:?}", instances.tasks());
+    assert_eq!(written(&instances.top()), 0);
     other.finish();
 }
 
@@ -668,7 +685,7 @@ fn calls_on_files_reach_the_tree() {
     let _server = other.serve(place.socket()).expect("it can serve");
     let connection = Connection::connect(place.socket(), Role::Reader).expect("it can attach");
     assert!(
-        connection.tree("trace", TreeCall::Read(0)).expect_err("no tree").to_string().contains("no tree")
+        connection.tree("trace", TreeCall::Read(0)).expect_err("no tree").to_string().contains("own host")
     );
 }
 

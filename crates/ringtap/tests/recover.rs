@@ -196,6 +196,31 @@ fn a_damaged_page_is_named_and_the_others_are_kept() {
 }
 
 #[test]
+fn what_is_missing_is_told_where_a_page_has_no_room_for_it() {
+    const EVENTS: u64 = 4000;
+    let folder = Folder::new("no-room");
+    let host = Host::new(&config(&folder.0, 4)).expect("the directory can be written");
+    let cpus = host.cpus();
+    let writer = host.writer();
+    // With its header an event takes 20 bytes, of which 204 fill a sub-buffer to its last byte.
+    (0..EVENTS).for_each(|_| assert!(writer.write_array(&[0u8; 16]).is_ok(), "recording is on"));
+    drop((writer, host));
+    let (mut events, mut lost, mut full) = (0, 0, 0);
+    for cpu in cpus {
+        let bytes = fs::read(folder.0.join(format!("cpu{cpu}"))).expect("it is there");
+        let recovered = Recovered::new(&bytes).expect("it is a buffer");
+        events += recovered.pages(0, |page| {
+            lost += page.lost;
+            let commit = u64::from_le_bytes(page.bytes[8..16].try_into().expect("eight bytes"));
+            // Told, but not how many.
+            full += u32::from(page.lost > 0 && commit & (1 << 31) != 0 && commit & (1 << 30) == 0);
+        });
+    }
+    assert_eq!(events + lost, EVENTS);
+    assert!(full > 0, "a page was full, and had losses before it");
+}
+
+#[test]
 fn a_full_disk_is_told_when_the_buffer_is_made() {
     let folder = Folder::new("full");
     fs::create_dir(&folder.0).expect("there is room for a folder");

@@ -171,6 +171,19 @@ impl Writing for Other {
     }
 }
 
+/// Lets all writers stop, and counts what they tried: they never knew of anything.
+fn stopped(writers: &mut [Other]) -> u64 {
+    writers.iter_mut().for_each(|writer| writer.tell("stop"));
+    let mut tried = 0;
+    for writer in writers {
+        let said = writer.hear().expect("it counts");
+        let (its, off) = said.split_once(' ').expect("two numbers");
+        assert_eq!(off, "0", "nothing was switched off");
+        tried += its.parse::<u64>().expect("a number");
+    }
+    tried
+}
+
 /// Events of an instance, as its counters say, and as a reader finds them: read and lost.
 fn counted(instance: &Instance) -> (u64, u64) {
     let host = instance.host();
@@ -218,14 +231,7 @@ fn a_host_that_was_killed_is_replaced_and_nothing_is_lost() {
     let late = instances.create("late").expect("a new name");
     late.set_event(event.id, true);
     eventually("the writers know the new instance", || counted(&late).0 > 0);
-    writers.iter_mut().for_each(|writer| writer.tell("stop"));
-    let mut written = 0;
-    for writer in &mut writers {
-        let said = writer.hear().expect("it counts");
-        let (its, off) = said.split_once(' ').expect("two numbers");
-        assert_eq!(off, "0", "writers never knew");
-        written += its.parse::<u64>().expect("a number");
-    }
+    let written = stopped(&mut writers);
     let refused = refused(&top);
     let (counted, found) = counted(&top);
     assert_eq!((counted + refused, found), (written, counted));
@@ -249,14 +255,7 @@ fn hosts_that_are_killed_while_they_read_lose_nothing() {
     }
     host.kill();
     let (instances, _server) = start(&place.socket());
-    writers.iter_mut().for_each(|writer| writer.tell("stop"));
-    let mut written = 0;
-    for writer in &mut writers {
-        let said = writer.hear().expect("it counts");
-        let (its, off) = said.split_once(' ').expect("two numbers");
-        assert_eq!(off, "0", "writers never knew");
-        written += its.parse::<u64>().expect("a number");
-    }
+    let written = stopped(&mut writers);
     let refused = refused(&instances.top());
     let (counted, found) = counted(&instances.top());
     assert_eq!((counted + refused, found), (written, counted));
@@ -331,16 +330,8 @@ fn host_that_resizes_and_two_writers(place: &Place) -> (Other, [Other; 2]) {
 }
 
 /// Stops the writers; what they tried, all of which was written, or refused and counted.
-fn finish_exactly(writers: [Other; 2], top: &Instance) {
-    let mut tried = 0;
-    let said = writers.map(|mut writer| {
-        writer.tell("stop");
-        let said = writer.hear().expect("it counts");
-        let (its, off) = said.split_once(' ').expect("two numbers");
-        assert_eq!(off, "0", "nothing was switched off");
-        tried += its.parse::<u64>().expect("a number");
-        writer
-    });
+fn finish_exactly(mut writers: [Other; 2], top: &Instance) {
+    let tried = stopped(&mut writers);
     let settled = || {
         let (written, found) = counted(top);
         assert_eq!(written, found);
@@ -348,7 +339,7 @@ fn finish_exactly(writers: [Other; 2], top: &Instance) {
     };
     // What is lost with a buffer is counted once its process comes to it.
     eventually("all that was tried is counted", || settled() == tried);
-    said.into_iter().for_each(Other::finish);
+    writers.into_iter().for_each(Other::finish);
 }
 
 #[test]

@@ -6,6 +6,7 @@ pub mod demo;
 pub mod exec;
 pub mod export;
 pub mod held;
+mod host_side;
 pub mod man;
 pub mod mount;
 pub mod query;

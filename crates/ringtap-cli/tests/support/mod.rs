@@ -9,8 +9,11 @@ use std::process::{Child, Command, Output, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
+/// The program, which takes the signals that the tests send also where they were themselves started with these ignored: under
+/// `nohup`, or in the background of a script.
 pub(crate) fn ringtap() -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_ringtap"));
+    let mut command = Command::new("env");
+    command.args(["--default-signal=HUP,INT,QUIT,TERM", env!("CARGO_BIN_EXE_ringtap")]);
     command.env_remove("COLUMNS").env_remove("CLICOLOR_FORCE").stdin(Stdio::null());
     command
 }

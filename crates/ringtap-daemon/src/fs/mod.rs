@@ -14,8 +14,9 @@ mod tree;
 
 pub use crate::control::Mapped;
 pub use handle::{Access, Answer, Handle, RawPipe, Special, Wait};
-pub use mount::{Held, Mount, MountError};
+pub use mount::{Mount, MountError};
 pub use namespace::Namespace;
 pub use node::Node;
+pub use server::Held;
 pub use socket::Socket;
 pub use tree::{Attributes, Entry, Kind, Ownership, Tree};

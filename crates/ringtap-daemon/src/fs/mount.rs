@@ -3,7 +3,7 @@
 #![forbid(unsafe_code)]
 
 use super::fuse::device::Device;
-use super::server::{Burst, Server};
+use super::server::{Burst, Held, Server};
 use super::tree::Tree;
 use crate::limits::SLOW_THREADS;
 use rustix::event::EventfdFlags;
@@ -52,19 +52,6 @@ pub enum MountError {
         #[source]
         source: std::io::Error,
     },
-}
-
-/// What a mount holds for its clients at the moment.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Held {
-    /// Open files and directories.
-    pub files: usize,
-    /// Inodes of `trace_pipe_raw`, of which each lookup makes one.
-    pub inodes: usize,
-    /// Files of ours that the kernel maps in place of theirs.
-    pub backings: usize,
-    /// Requests that wait for events.
-    pub waiting: usize,
 }
 
 /// A mounted tree. Dropped, it is unmounted, and those who have its files open get errors.

@@ -27,12 +27,18 @@ pub(crate) struct Mounted {
 
 /// Mounts a tree with buffers of this size; `None`, and one line that says why, where that cannot be.
 pub(crate) fn mounted(buffer_kib: u64) -> Option<Mounted> {
+    mounted_with(buffer_kib, None)
+}
+
+/// The same, with the buffers as files in a directory.
+pub(crate) fn mounted_with(buffer_kib: u64, files: Option<&Path>) -> Option<Mounted> {
     static LAST: AtomicU32 = AtomicU32::new(0);
     let number = LAST.fetch_add(1, Relaxed);
     let directory = std::env::temp_dir().join(format!("ringtap-mounted-{}-{number}", std::process::id()));
     std::fs::create_dir(&directory).unwrap();
     let ring_subbufs = Geometry::for_bytes(4096, buffer_kib * 1024).unwrap().ring_subbufs();
-    let config = Config { ring_subbufs, clock: Some(ClockId::Mono), ..Config::default() };
+    let files = files.map(Path::to_owned);
+    let config = Config { ring_subbufs, clock: Some(ClockId::Mono), directory: files, ..Config::default() };
     let instances = Instances::new(&config).unwrap();
     let tree = Tree::new(Control::new(instances.clone()), Ownership::default());
     let mount = Mount::new(&tree, &directory);

@@ -122,6 +122,18 @@ impl<R: ReadAt> Timeline<R> {
         self.lanes.iter().map(|lane| lane.origin)
     }
 
+    /// Each lane as a timeline of its own, from its start.
+    pub fn lanes(&self) -> impl Iterator<Item = Self>
+    where
+        R: Clone,
+    {
+        self.lanes.iter().map(|lane| {
+            let mut alone = Self { lanes: vec![lane.clone()], ..Self::default() };
+            alone.restart();
+            alone
+        })
+    }
+
     /// How many bytes have been read, and how many there are.
     #[must_use]
     pub fn progress(&self) -> (u64, u64) {

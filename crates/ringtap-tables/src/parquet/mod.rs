@@ -1,6 +1,9 @@
 //! Parquet files: one for a whole trace ([`Wide`]), or one for each event and hour ([`Partitioned`]); in a folder of this
 //! machine's or of an object store ([`Store`]).
 
+mod chunk;
+mod coded;
+mod hybrid;
 mod partitioned;
 #[cfg(feature = "remote")]
 mod remote;

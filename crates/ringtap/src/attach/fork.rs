@@ -3,7 +3,7 @@
 //! This module exists to protect one invariant: a lock that another thread held when the process forked is never
 //! waited for in the child. There it is replaced by a new one, before the child has a second thread.
 
-use super::attachment::Shared;
+use super::follow::Shared;
 use crate::rseq::stay_loaded;
 use std::cell::UnsafeCell;
 use std::sync::{Arc, Mutex, MutexGuard, Once, PoisonError, TryLockError, Weak};

@@ -1,6 +1,7 @@
 //! Declaring many events with a host that may know them already, as it does where many processes run the same program.
 
-use super::{AttachError, Connection};
+use super::connection::Connection;
+use super::error::AttachError;
 use crate::board::Board;
 use crate::event::Register;
 use crate::event::registry::same_format;

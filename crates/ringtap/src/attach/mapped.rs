@@ -5,8 +5,8 @@
 //!
 //! What was replaced is kept until it is read, so that it can be offered to a host in this one's place.
 
+use super::connection::{Connection, map_descriptor};
 use super::error::AttachError;
-use super::{Connection, map_descriptor};
 use crate::line::{self, Said};
 use crate::map::{Access, File, Mapping};
 use crate::writer::{self, Lane, OnBoard};

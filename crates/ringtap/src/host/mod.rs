@@ -150,7 +150,7 @@ impl Host {
         };
         let host = Self { instance: Arc::new(instance) };
         host.begin();
-        host.keep_events().map_err(MapError::events)?;
+        host.keep_events().inspect_err(|_| host.instance.files.iter().for_each(Files::discard))?;
         Ok(host)
     }
 
@@ -189,8 +189,9 @@ impl Host {
         &self.instance.strict
     }
 
-    /// Whether the buffers are files.
-    pub(crate) fn is_persistent(&self) -> bool {
+    /// Whether the buffers are files: see [`Config::directory`].
+    #[must_use]
+    pub fn is_persistent(&self) -> bool {
         self.instance.files.is_some()
     }
 
@@ -247,7 +248,7 @@ impl Host {
         let instance =
             Instance { bit, files, ..Instance::of(lanes, clock, calibrated, common, buffer_percent) };
         let host = Self { instance: Arc::new(instance) };
-        host.keep_events().map_err(MapError::events)?;
+        host.keep_events()?;
         Ok(host)
     }
 
@@ -535,7 +536,7 @@ impl Host {
     }
 
     /// Writes down what is declared, beside persistent buffers.
-    fn keep_events(&self) -> std::io::Result<()> {
+    fn keep_events(&self) -> Result<(), MapError> {
         match &self.instance.files {
             Some(files) => files.keep(self.instance.common.registry().events()),
             None => Ok(()),

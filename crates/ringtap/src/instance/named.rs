@@ -501,6 +501,11 @@ impl Instance {
         }
     }
 
+    /// Whether both are handles of the same instance.
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.named, &other.named)
+    }
+
     /// Takes back all of [`stop_at`](Self::stop_at).
     pub fn stop_at_none(&self) {
         if !self.named.present().is_removed {

@@ -122,8 +122,10 @@ pub(crate) unsafe fn append_plain<const N: usize>(
     writer: &Writer,
     words: [MaybeUninit<u64>; 3],
 ) -> Plain {
+    // Whoever emulates hands all words on.
+    let none = if cfg!(target_arch = "aarch64") { MaybeUninit::uninit() } else { MaybeUninit::new(0) };
     // SAFETY: 1., 2. As the caller says.
-    unsafe { append::<N, false>(spot, writer, words, MaybeUninit::uninit()) }
+    unsafe { append::<N, false>(spot, writer, words, none) }
 }
 
 /// As [`append_plain`], of a payload whose last four bytes become how long something took: 0 where that is less, the most that

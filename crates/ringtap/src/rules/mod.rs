@@ -8,15 +8,20 @@
 //! As in the kernel, triggers fire whether or not the event is recorded. Those of an event of which none has a filter
 //! or needs the record act before it is written, so that `traceoff` keeps it out; else all act behind it.
 
+mod block;
 mod decide;
+mod error;
 pub(crate) mod forks;
 mod hist;
 mod publish;
+mod space;
 mod stack;
 #[cfg(test)]
 mod tests;
 
+pub use block::{Action, Hist, Rules, Trigger};
 pub use decide::{Actor, Event, write};
+pub use error::RulesError;
 pub use hist::{HistRow, HistTotals};
-pub use publish::{Action, HasRegion, Hist, Publisher, Rules, RulesError, Trigger};
+pub use publish::{HasRegion, Publisher};
 pub use ringtap_abi::rules::{Counter, PidList, Region};

@@ -1,108 +1,21 @@
 //! The host's side: rules become blocks in shared memory, and old blocks' memory is used again.
 
+use super::block::{Hist, Rules, Trigger, block, read_program};
 use super::decide::lower_half;
+use super::error::RulesError;
 use super::hist::{HistRow, HistTotals, Table};
-use ringtap_abi::predicate;
+use super::space::Space;
 use ringtap_abi::rules::hist::Shape;
 use ringtap_abi::rules::{
-    self, BLOCKS, BlockHead, COUNTERS, Counter, HISTS, Head, INSTANCES, Kind, MAX_BLOCK, MAX_TRIGGERS, PAGE,
-    PIDS, PidList, Region, SectionHead, TriggerHead, ordering,
+    self, BLOCKS, BlockHead, COUNTERS, Counter, HISTS, Head, INSTANCES, Kind, PAGE, PIDS, PidList, Region,
+    ordering,
 };
-use rustix::io::Errno;
 use rustix::thread::futex::{self, Timespec};
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 use std::sync::atomic::fence;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
-
-/// What an event does in one instance besides being recorded, and whether it is.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Rules {
-    /// The program of the filter: [`ringtap_abi::predicate`].
-    pub filter: Option<Vec<u64>>,
-    /// What the event sets off, in this order.
-    pub triggers: Vec<Trigger>,
-}
-
-impl Rules {
-    /// Whether there are none.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.filter.is_none() && self.triggers.is_empty()
-    }
-}
-
-/// Something that an event sets off.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Trigger {
-    /// What.
-    pub action: Action,
-    /// How often it still may.
-    pub counter: Option<Counter>,
-    /// The program of its own filter.
-    pub filter: Option<Vec<u64>>,
-    /// Whether it does nothing for the present.
-    pub is_paused: bool,
-}
-
-/// What a trigger does.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Action {
-    /// Switches recording on.
-    TraceOn,
-    /// Switches recording off.
-    TraceOff,
-    /// Asks the host for a snapshot.
-    Snapshot,
-    /// Records the thread's stack.
-    Stacktrace,
-    /// Switches the event of this id on.
-    EnableEvent(u16),
-    /// Switches the event of this id off.
-    DisableEvent(u16),
-    /// Counts the event.
-    Hist(Hist),
-}
-
-/// Names a histogram.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Hist(u32);
-
-/// Why rules were refused.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum RulesError {
-    /// There is no such instance.
-    #[error("no instance {0} can have rules: there are {INSTANCES} at most")]
-    NoInstance(usize),
-    /// A program is not one.
-    #[error("the filter's byte code is damaged: lower the filter again")]
-    Program,
-    /// More triggers than an event can have.
-    #[error("an event can have {MAX_TRIGGERS} triggers in all instances: remove some")]
-    TooManyTriggers,
-    /// Filters longer than a block.
-    #[error("the filters and triggers of the event are too long together: shorten them")]
-    TooLong,
-    /// A shape that no histogram can have.
-    #[error("the histogram's keys are too long, or its size is not possible")]
-    Shape,
-    /// Nothing is left.
-    #[error("no room is left for {0}: remove filters and triggers that are not needed")]
-    Full(&'static str),
-    /// A pid that no thread can have.
-    #[error("{0} is no thread's id: they are below {PIDS}")]
-    Pid(u32),
-    /// The kernel does not tell who forks.
-    #[error(
-        "forks cannot be followed, the kernel does not tell of them (perf_event_open: {0}): allow it, or leave event-fork off"
-    )]
-    Forks(Errno),
-    /// The memory holds something else.
-    #[error("the memory holds no rules, or those of another version of ringtap")]
-    Foreign,
-}
 
 /// Somebody who has a region of rules mapped.
 pub trait HasRegion {
@@ -219,7 +132,7 @@ impl<M: HasRegion> Publisher<M> {
             word.store(*new, Relaxed);
         }
         publish_head(&self.region(), event, place);
-        if let Some(words) = state.blocks.taken.get(&(old.place as usize)).copied() {
+        if let Some(words) = state.blocks.taken(old.place as usize) {
             state.blocks.give(old.place as usize, words);
         }
         mark(!all.is_empty());
@@ -404,108 +317,6 @@ fn publish_head(region: &Region<'_>, event: u16, place: usize) {
     head.store(Head { place, version: old.version.wrapping_add(1) }.pack(), ordering::publish());
 }
 
-/// An event's block; empty where it has no rules.
-fn block(all: &BTreeMap<u8, Rules>) -> Result<Vec<u64>, RulesError> {
-    if all.is_empty() {
-        return Ok(Vec::new());
-    }
-    if all.values().map(|rules| rules.triggers.len()).sum::<usize>() > MAX_TRIGGERS {
-        return Err(RulesError::TooManyTriggers);
-    }
-    let mut block = vec![0];
-    for (instance, rules) in all {
-        section(&mut block, *instance, rules)?;
-    }
-    let words =
-        u32::try_from(block.len()).ok().filter(|words| *words <= MAX_BLOCK).ok_or(RulesError::TooLong)?;
-    let sections = u8::try_from(all.len()).map_err(|_| RulesError::TooLong)?;
-    block[0] = BlockHead { words, sections }.pack();
-    Ok(block)
-}
-
-fn section(block: &mut Vec<u64>, instance: u8, rules: &Rules) -> Result<(), RulesError> {
-    let start = block.len();
-    block.push(0);
-    program(block, rules.filter.as_deref())?;
-    for trigger in &rules.triggers {
-        trigger.append(block)?;
-    }
-    let needs_record =
-        |trigger: &Trigger| trigger.filter.is_some() || trigger.action.parts().0.needs_record();
-    block[start] = SectionHead {
-        words: words_since(block, start)?,
-        triggers: u16::try_from(rules.triggers.len()).map_err(|_| RulesError::TooManyTriggers)?,
-        instance,
-        has_filter: rules.filter.is_some(),
-        acts_behind: rules.triggers.iter().any(needs_record),
-    }
-    .pack();
-    Ok(())
-}
-
-fn words_since(block: &[u64], start: usize) -> Result<u32, RulesError> {
-    u32::try_from(block.len() - start).map_err(|_| RulesError::TooLong)
-}
-
-/// Appends a program that is as long as it says.
-fn program(block: &mut Vec<u64>, program: Option<&[u64]>) -> Result<(), RulesError> {
-    let Some(program) = program else { return Ok(()) };
-    let header = program.first().and_then(|word| predicate::Header::unpack(*word));
-    if header.is_none_or(|header| header.words as usize != program.len()) {
-        return Err(RulesError::Program);
-    }
-    block.extend(program);
-    Ok(())
-}
-
-impl Action {
-    /// What the trigger's head says of it, and its histogram.
-    fn parts(self) -> (Kind, u16, Option<Hist>) {
-        match self {
-            Self::TraceOn => (Kind::TraceOn, 0, None),
-            Self::TraceOff => (Kind::TraceOff, 0, None),
-            Self::Snapshot => (Kind::Snapshot, 0, None),
-            Self::Stacktrace => (Kind::Stacktrace, 0, None),
-            Self::EnableEvent(event) => (Kind::EnableEvent, event, None),
-            Self::DisableEvent(event) => (Kind::DisableEvent, event, None),
-            Self::Hist(hist) => (Kind::Hist, 0, Some(hist)),
-        }
-    }
-
-    fn of_parts(kind: Kind, event: u16, hist: u32) -> Self {
-        match kind {
-            Kind::TraceOn => Self::TraceOn,
-            Kind::TraceOff => Self::TraceOff,
-            Kind::Snapshot => Self::Snapshot,
-            Kind::Stacktrace => Self::Stacktrace,
-            Kind::EnableEvent => Self::EnableEvent(event),
-            Kind::DisableEvent => Self::DisableEvent(event),
-            Kind::Hist => Self::Hist(Hist(hist)),
-        }
-    }
-}
-
-impl Trigger {
-    fn append(&self, block: &mut Vec<u64>) -> Result<(), RulesError> {
-        let start = block.len();
-        let (kind, event, hist) = self.action.parts();
-        block.push(0);
-        block.extend(self.counter.map(Counter::pack));
-        block.extend(hist.map(|hist| u64::from(hist.0)));
-        program(block, self.filter.as_deref())?;
-        block[start] = TriggerHead {
-            words: words_since(block, start)?,
-            event,
-            kind,
-            has_filter: self.filter.is_some(),
-            is_counted: self.counter.is_some(),
-            is_paused: self.is_paused,
-        }
-        .pack();
-        Ok(())
-    }
-}
-
 impl State {
     fn new() -> Self {
         Self {
@@ -531,12 +342,13 @@ impl State {
         let mut all = BTreeMap::new();
         for section in rules::sections(blocks, place) {
             let section = section.ok()?;
-            let filter = copy_of(blocks, section.filter);
+            let filter = read_program(blocks, section.filter);
             let mut triggers = Vec::new();
             for trigger in rules::triggers(blocks, &section) {
                 let trigger = trigger.ok()?;
                 counters.extend(trigger.counter.map(|counter| counter.slot));
-                triggers.push(self.adopt_trigger(region, &trigger)?);
+                self.adopt_hist(region, &trigger)?;
+                triggers.push(Trigger::read(blocks, &trigger));
             }
             all.insert(section.head.instance, Rules { filter, triggers });
         }
@@ -546,111 +358,16 @@ impl State {
         Some(())
     }
 
-    fn adopt_trigger(&mut self, region: &Region<'_>, trigger: &rules::Trigger) -> Option<Trigger> {
-        let head = trigger.head;
-        if head.kind == Kind::Hist && !self.hist_words.contains_key(&trigger.hist) {
+    /// Takes the histogram of a trigger over, where it has one; `None` where there can be none.
+    fn adopt_hist(&mut self, region: &Region<'_>, trigger: &rules::Trigger) -> Option<()> {
+        if trigger.head.kind == Kind::Hist && !self.hist_words.contains_key(&trigger.hist) {
             let place = trigger.hist as usize;
             let words = Shape::unpack(region.hists().get(place..)?, 0)?.layout().words();
             self.hists.take_at(place, words).then_some(())?;
             self.hist_words.insert(trigger.hist, words);
         }
-        Some(Trigger {
-            action: Action::of_parts(head.kind, head.event, trigger.hist),
-            counter: trigger.counter,
-            filter: copy_of(region.blocks(), trigger.filter),
-            is_paused: head.is_paused,
-        })
-    }
-}
-
-/// A program's words, which were walked over.
-fn copy_of(blocks: &[ringtap_abi::sync::AtomicU64], program: Option<usize>) -> Option<Vec<u64>> {
-    let words = blocks.get(program?..)?;
-    let len = predicate::Header::unpack(words.first()?.load(Relaxed))?.words as usize;
-    words.get(..len).map(|words| words.iter().map(|word| word.load(Relaxed)).collect())
-}
-
-/// Memory that is given out in pieces, each as late as possible after it was given back.
-#[derive(Debug)]
-struct Space {
-    end: usize,
-    /// Lengths of the free pieces, by their starts; no two touch.
-    free: BTreeMap<usize, usize>,
-    /// Lengths of the pieces given out.
-    taken: HashMap<usize, usize>,
-    /// Where to look first.
-    next: usize,
-}
-
-impl Space {
-    fn new(range: std::ops::Range<usize>) -> Self {
-        let free = BTreeMap::from([(range.start, range.len())]);
-        Self { end: range.end, free, taken: HashMap::new(), next: range.start }
-    }
-
-    fn take(&mut self, len: usize) -> Option<usize> {
-        let fits = |(start, room): (&usize, &usize)| (*room >= len).then_some(*start);
-        let behind = self.free.range(self.next..).find_map(fits);
-        let start = behind.or_else(|| self.free.iter().find_map(fits))?;
-        self.take_at(start, len).then_some(start)
-    }
-
-    /// Takes a piece that is known; false where it is not free, or is none.
-    fn take_at(&mut self, start: usize, len: usize) -> bool {
-        if len == 0 {
-            return false;
-        }
-        let Some((&from, &room)) = self.free.range(..=start).next_back() else { return false };
-        let Some(end) = start.checked_add(len).filter(|end| *end <= from + room) else { return false };
-        self.free.remove(&from);
-        if start > from {
-            self.free.insert(from, start - from);
-        }
-        if from + room > end {
-            self.free.insert(end, from + room - end);
-        }
-        self.taken.insert(start, len);
-        self.next = if end >= self.end { 0 } else { end };
-        true
-    }
-
-    fn give(&mut self, start: usize, len: usize) {
-        self.taken.remove(&start);
-        let (mut start, mut end) = (start, start + len);
-        if let Some((&before, &room)) = self.free.range(..start).next_back()
-            && before + room == start
-        {
-            self.free.remove(&before);
-            start = before;
-        }
-        if let Some(room) = self.free.remove(&end) {
-            end += room;
-        }
-        self.free.insert(start, end - start);
+        Some(())
     }
 }
 
 const _: () = assert!(HISTS.is_multiple_of(PAGE), "histograms are whole pages");
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn pieces_come_back_whole_and_late() {
-        let mut space = Space::new(1..100);
-        let first = space.take(30).unwrap();
-        let second = space.take(30).unwrap();
-        space.give(first, 30);
-        assert_eq!(space.take(30), Some(61), "not the one that was just given back");
-        assert_eq!(space.take(30), Some(1));
-        assert_eq!(space.take(30), None);
-        for start in [1, second, 61] {
-            space.give(start, 30);
-        }
-        assert_eq!(space.free, BTreeMap::from([(1, 99)]));
-        assert!(!space.take_at(90, 20));
-        assert!(space.take_at(40, 20));
-        assert!(!space.take_at(59, 1) && !space.take_at(1, 0));
-    }
-}

@@ -3,7 +3,7 @@
 use super::desk::{Desk, Ticket};
 use super::requests::{self, Answer, Cost, Session};
 use super::tree::Peer;
-use super::{limits, packet};
+use super::{limits, packet, socket};
 use crate::instance::Instances;
 use crate::unshared::Unshared;
 use ringtap_abi::control::{Header, answer};
@@ -20,6 +20,8 @@ pub(super) struct Client {
     unsent: Option<Answer>,
     /// The call on the tree that is being answered. It is not read from before that.
     call: Option<Ticket>,
+    /// Descriptors sent since it had read all that was sent before.
+    unread_descriptors: u32,
     /// When our patience with it ends: it has said no HELLO, or takes no answer.
     deadline: Option<Instant>,
     over: bool,
@@ -28,7 +30,12 @@ pub(super) struct Client {
 impl Client {
     pub(super) fn new(socket: Unshared, peer: Peer) -> Self {
         let deadline = Some(Instant::now() + limits::PATIENCE);
-        Self { socket, session: Session::new(peer), unsent: None, call: None, deadline, over: false }
+        let session = Session::new(peer);
+        Self { socket, session, unsent: None, call: None, unread_descriptors: 0, deadline, over: false }
+    }
+
+    pub(super) fn peer(&self) -> Peer {
+        self.session.peer()
     }
 
     /// Whether the connection is to be closed.
@@ -109,7 +116,10 @@ impl Client {
         }
     }
 
-    fn send(&mut self, answer: Answer) {
+    fn send(&mut self, mut answer: Answer) {
+        if answer.descriptor.is_some() && !self.takes_descriptors() {
+            answer = requests::unread_descriptors();
+        }
         let descriptor = answer.descriptor.as_ref().and_then(requests::Descriptor::get);
         match packet::send(&self.socket, &answer.header, &answer.body, descriptor) {
             Ok(()) => {
@@ -124,6 +134,17 @@ impl Client {
             }
             Err(_) => self.over = true,
         }
+    }
+}
+
+impl Client {
+    /// Whether it reads what it is sent, as far as descriptors are concerned; and counts one more.
+    fn takes_descriptors(&mut self) -> bool {
+        if socket::unread(&self.socket) == 0 {
+            self.unread_descriptors = 0;
+        }
+        self.unread_descriptors += 1;
+        self.unread_descriptors <= limits::UNREAD_DESCRIPTORS
     }
 }
 
@@ -190,6 +211,25 @@ mod tests {
                 assert_eq!(answers(&theirs), share);
             }
         }
+    }
+
+    #[test]
+    fn a_client_that_reads_no_answers_is_given_few_descriptors() {
+        let host = host();
+        let (mut client, theirs) = attached(&host);
+        let buffer = &mut [0; MAX_PACKET];
+        // One after the other, as our own do, it may have as many as it likes.
+        for _ in 0..3 * limits::UNREAD_DESCRIPTORS {
+            ask(&theirs, request::GET_BUFFER, 0, 0);
+            client.turn(&host, None, 0, buffer);
+            assert_eq!(answers(&theirs), 1);
+        }
+        for _ in 0..2 * limits::UNREAD_DESCRIPTORS {
+            ask(&theirs, request::GET_BUFFER, 0, 0);
+        }
+        client.turn(&host, None, 0, buffer);
+        assert!(client.is_over(Instant::now()));
+        assert_eq!(answers(&theirs), limits::UNREAD_DESCRIPTORS as usize + 1, "the last one says why");
     }
 
     #[test]

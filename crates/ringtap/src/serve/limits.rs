@@ -33,6 +33,16 @@ pub(super) const OFFERS: Duration = Duration::from_secs(2);
 /// How long one of them may take for each step of its offer.
 pub(super) const OFFER_STEP: Duration = Duration::from_millis(500);
 
+/// Descriptors sent to a client that has not read the answers before. Our own clients read each before they ask again. What
+/// lies unread in sockets counts against the limit of this host's user, and at the limit nobody else is given one.
+pub(super) const UNREAD_DESCRIPTORS: u32 = 4;
+
+/// The part of all connections that one process may have, or none were left for others: one in so many.
+pub(super) const SHARE_OF_PROCESS: usize = 4;
+
+/// The same for a user who may attach as a member of the group.
+pub(super) const SHARE_OF_MEMBER: usize = 2;
+
 /// Bytes of an event's format text. The kernel's longest, with their tables of flag names, have 12 KiB; with
 /// the two names it must fit in a packet.
 pub(crate) const FORMAT_LEN: usize = 15 * 1024;

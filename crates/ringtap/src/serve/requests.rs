@@ -54,6 +54,10 @@ impl Session {
         Self { peer, role: None, claims, awaiting: None, handed, follower: None, stops }
     }
 
+    pub(super) fn peer(&self) -> Peer {
+        self.peer
+    }
+
     /// Whether HELLO was said and accepted.
     pub(super) fn is_open(&self) -> bool {
         self.role.is_some()
@@ -382,7 +386,10 @@ fn stop_at(
     let pattern = std::str::from_utf8(body).ok().and_then(|text| text.parse::<Pattern>().ok());
     let pattern = pattern.ok_or_else(|| refusal(Errno::INVAL, PatternError.to_string()))?;
     instance.stop_at(&pattern).map_err(|error| refusal(Errno::NOSPC, error.to_string()))?;
-    session.stops.push(Stop(instance));
+    // One for each instance, however often it is asked for.
+    if !session.stops.iter().any(|Stop(known)| known.is_same(&instance)) {
+        session.stops.push(Stop(instance));
+    }
     Ok(ok(0))
 }
 
@@ -416,6 +423,14 @@ fn next_event(instances: &Instances, after: u64) -> Answer {
         }
         None => ok(0),
     }
+}
+
+/// Instead of one more descriptor for a client that takes none.
+pub(super) fn unread_descriptors() -> Answer {
+    refused(violation(
+        Errno::PROTO,
+        "descriptors were sent and not taken: read each answer before asking again",
+    ))
 }
 
 /// Instead of an answer whose descriptor the kernel does not take.

@@ -234,20 +234,47 @@ impl Loop {
         }
     }
 
+    /// Why this peer can have no connection now, if so: there are no more, or it has its share.
+    fn crowd(&self, peer: Peer) -> Option<String> {
+        let limit = self.limit;
+        if self.count >= limit {
+            return Some(format!("this host has {limit} clients, which is all it takes: end some first"));
+        }
+        let count = |is_its: &dyn Fn(Peer) -> bool| {
+            self.clients.iter().flatten().filter(|seat| is_its(seat.client.peer())).count()
+        };
+        // One that we cannot see has no number of its own.
+        let share = (limit / limits::SHARE_OF_PROCESS).max(1);
+        if peer.pid != 0 && count(&|other| other.pid == peer.pid) >= share {
+            return Some(format!(
+                "process {} has {share} connections to this host, which is all that one may have: end some first",
+                peer.pid
+            ));
+        }
+        let share = (limit / limits::SHARE_OF_MEMBER).max(1);
+        let is_member = peer.uid != self.owner && peer.uid != 0;
+        if is_member && count(&|other| other.uid == peer.uid) >= share {
+            return Some(format!(
+                "user {} has {share} connections to this host, which is all that one may have: end some first",
+                peer.uid
+            ));
+        }
+        None
+    }
+
     /// Makes a connection a client, or says why not.
     fn admit(&mut self, socket: Unshared) {
         let Ok(peer) = socket::peer(&socket) else { return };
         let is_member = || self.group.is_some_and(|group| socket::is_member(&socket, peer, group));
         if peer.uid != self.owner && peer.uid != 0 && !is_member() {
+            let members = self.group.map_or(String::new(), |group| format!(", the members of group {group}"));
             let reason = format!(
-                "user {} may not attach: this host serves user {} and root; run as one of them",
+                "user {} may not attach: this host serves user {}{members} and root; run as one of them",
                 peer.uid, self.owner
             );
             return refuse(&socket, Errno::ACCESS, &reason);
         }
-        if self.count >= self.limit {
-            let reason =
-                format!("this host has {} clients, which is all it takes: end some first", self.limit);
+        if let Some(reason) = self.crowd(peer) {
             return refuse(&socket, Errno::USERS, &reason);
         }
         if let Some(arrivals) = &self.arrivals {

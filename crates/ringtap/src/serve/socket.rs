@@ -219,6 +219,14 @@ pub(crate) fn peer(socket: impl AsFd) -> Result<Peer, std::io::Error> {
     Ok(Peer { uid: peer.uid, gid: peer.gid, pid: peer.pid.cast_unsigned() })
 }
 
+/// Bytes that were sent, with what the kernel keeps about them, and that the other side has not read. 0 where it does not say.
+pub(super) fn unread(socket: impl AsFd) -> usize {
+    let mut bytes: libc::c_int = 0;
+    // SAFETY: the kernel writes one number, to a variable that outlives the call.
+    let done = unsafe { libc::ioctl(socket.as_fd().as_raw_fd(), libc::TIOCOUTQ, &raw mut bytes) };
+    if done == 0 { usize::try_from(bytes).unwrap_or(0) } else { 0 }
+}
+
 /// Whether a peer is the host's user, root, or a member of the group.
 pub(super) fn may_attach(socket: impl AsFd + Copy, group: Option<u32>) -> bool {
     let owner = rustix::process::geteuid().as_raw();

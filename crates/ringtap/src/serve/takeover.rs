@@ -31,7 +31,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::Relaxed;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 /// Serves at `path`. Where a host was killed there and attached processes live, its instances go on: buffers,
 /// events, what is on and what was recorded. Else they are made anew, as [`Instances::new`] does.
@@ -103,28 +103,32 @@ fn start(listener: Listener, config: &Config, options: Options) -> Result<(Insta
     start().inspect_err(|_| listener.remove())
 }
 
-/// Takes the first offer that is whole, or what all have together when time is up.
+/// Takes the first offer that is whole, or what all have together when time is up. Processes offer at the same time: one
+/// that says nothing, or a byte now and then, keeps none of the others waiting.
 fn wait_for_offer(listener: &Listener, config: &Config, group: Option<u32>) -> Option<Instances> {
     let until = Instant::now() + limits::OFFERS;
     // Of each host of which anybody has something: a process may not have heard of the last one.
     let mut hosts: Vec<Remains> = Vec::new();
-    while wait(&listener.socket, until) {
-        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-        let Ok(socket) = rustix::net::accept_with(&listener.socket, flags) else { continue };
-        if !socket::may_attach(&socket, group) {
-            continue;
-        }
-        let Some(at) = take_offer(&socket, &mut hosts) else { continue };
-        if !hosts[at].are_whole() {
-            answer(&socket, ok(0));
-            continue;
-        }
-        match hosts.swap_remove(at).adopt(config) {
-            Ok(instances) => {
-                answer(&socket, ok(1));
-                return Some(instances);
+    let mut offering: Vec<Offering> = Vec::new();
+    let mut buffer = vec![0; MAX_PACKET];
+    while let Some((is_new, ready)) = wait(&listener.socket, &offering, until) {
+        // From the last on, so that those before one that goes keep their places.
+        for at in ready.into_iter().rev() {
+            match offering[at].step(&mut buffer) {
+                Step::Expects => {}
+                Step::Over => drop(offering.swap_remove(at)),
+                Step::Ends(offer) => {
+                    let Offering { socket, .. } = offering.swap_remove(at);
+                    if let Some(instances) = take(offer, &socket, &mut hosts, config) {
+                        return Some(instances);
+                    }
+                }
             }
-            Err(error) => answer(&socket, refused(refusal(Errno::INVAL, error.to_string()))),
+        }
+        let now = Instant::now();
+        offering.retain(|offering| now < offering.until());
+        if is_new && let Some(new) = accept(&listener.socket, group) {
+            offering.push(new);
         }
     }
     // The one of which there is most.
@@ -132,15 +136,53 @@ fn wait_for_offer(listener: &Listener, config: &Config, group: Option<u32>) -> O
     hosts.into_iter().rev().find_map(|remains| remains.adopt(config).ok())
 }
 
-/// Waits until there is something to receive; `false` when time is up.
-fn wait(socket: impl AsFd, until: Instant) -> bool {
-    let left = until.saturating_duration_since(Instant::now());
-    let timeout = Timespec::try_from(left).ok();
-    let mut fds = [PollFd::new(&socket, PollFlags::IN)];
-    match rustix::event::poll(&mut fds, timeout.as_ref()) {
-        Ok(ready) => ready > 0,
-        Err(_) => left > Duration::ZERO,
+/// Someone who connects, where that is somebody who may attach.
+fn accept(listener: impl AsFd, group: Option<u32>) -> Option<Offering> {
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let socket = rustix::net::accept_with(listener, flags).ok()?;
+    socket::may_attach(&socket, group).then(|| Offering::new(socket))
+}
+
+/// Adds an offer to what is known, and goes on with it if it is whole.
+fn take(offer: Offer, socket: &OwnedFd, hosts: &mut Vec<Remains>, config: &Config) -> Option<Instances> {
+    let refuse = |error: HostError| answer(socket, refused(refusal(Errno::INVAL, error.to_string())));
+    let at = offer.add_to(hosts).map_err(refuse).ok()?;
+    if !hosts[at].are_whole() {
+        answer(socket, ok(0));
+        return None;
     }
+    let instances = hosts.swap_remove(at).adopt(config).map_err(refuse).ok()?;
+    answer(socket, ok(1));
+    Some(instances)
+}
+
+/// Waits until somebody connects, or one of those who did says something, or has run out of time; `None` when time is up.
+/// Says whether there is a new one, and which of the others are ready.
+fn wait(listener: impl AsFd, offering: &[Offering], until: Instant) -> Option<(bool, Vec<usize>)> {
+    let left = until.checked_duration_since(Instant::now()).filter(|left| !left.is_zero())?;
+    let soonest =
+        offering.iter().map(|offering| offering.until().saturating_duration_since(Instant::now())).min();
+    let timeout = Timespec::try_from(soonest.map_or(left, |soonest| left.min(soonest))).ok();
+    let sockets = offering.iter().map(|offering| offering.socket.as_fd());
+    let mut fds: Vec<_> = std::iter::once(listener.as_fd())
+        .chain(sockets)
+        .map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN))
+        .collect();
+    if rustix::event::poll(&mut fds, timeout.as_ref()).is_err() {
+        return Some((false, Vec::new()));
+    }
+    let is_ready = |fd: &PollFd<'_>| !fd.revents().is_empty();
+    let ready = fds[1..].iter().enumerate().filter(|(_, fd)| is_ready(fd)).map(|(at, _)| at).collect();
+    Some((is_ready(&fds[0]), ready))
+}
+
+/// A process that offers.
+struct Offering {
+    socket: OwnedFd,
+    /// When it said something last.
+    heard: Instant,
+    /// `None` before it said that it offers something.
+    offer: Option<Offer>,
 }
 
 /// What a process has offered so far.
@@ -151,30 +193,51 @@ struct Offer {
     buffers: Vec<(u32, OwnedFd)>,
 }
 
-/// Talks with one process, to the end of its offer. Says which host's it is.
-fn take_offer(socket: &OwnedFd, hosts: &mut Vec<Remains>) -> Option<usize> {
-    let mut buffer = vec![0; MAX_PACKET];
-    let mut offer = Offer::default();
-    let (opening, _) = receive(socket, &mut buffer)?;
-    if opening.kind != request::OFFER || opening.cpu != PROTOCOL {
-        let reason = "the host is just starting in a dead one's place: try again";
-        answer(socket, refused(refusal(Errno::AGAIN, reason)));
-        return None;
+/// What comes of a packet.
+enum Step {
+    /// Another one.
+    Expects,
+    /// Nothing any more: it has ended, or offers nothing.
+    Over,
+    Ends(Offer),
+}
+
+impl Offering {
+    fn new(socket: OwnedFd) -> Self {
+        Self { socket, heard: Instant::now(), offer: None }
     }
-    answer(socket, ok(1));
-    loop {
-        let (header, descriptor) = receive(socket, &mut buffer)?;
+
+    /// When our patience with it ends.
+    fn until(&self) -> Instant {
+        self.heard + limits::OFFER_STEP
+    }
+
+    /// Takes its next packet.
+    fn step(&mut self, buffer: &mut [u8]) -> Step {
+        let (header, descriptor) = match receive(&self.socket, buffer) {
+            Ok(Some(received)) => received,
+            Ok(None) => return Step::Expects,
+            Err(()) => return Step::Over,
+        };
+        self.heard = Instant::now();
+        let Some(offer) = &mut self.offer else {
+            if header.kind != request::OFFER || header.cpu != PROTOCOL {
+                let reason = "the host is just starting in a dead one's place: try again";
+                answer(&self.socket, refused(refusal(Errno::AGAIN, reason)));
+                return Step::Over;
+            }
+            self.offer = Some(Offer::default());
+            answer(&self.socket, ok(1));
+            return Step::Expects;
+        };
         match (header.kind, descriptor) {
             (request::OFFER_SWITCHBOARD, Some(fd)) => offer.board = Some(fd),
             (request::OFFER_BUFFER, Some(fd)) if offer.has_room() => offer.buffers.push((header.cpu, fd)),
-            (request::OFFER_END, None) => {
-                let refuse =
-                    |error: HostError| answer(socket, refused(refusal(Errno::INVAL, error.to_string())));
-                return offer.add_to(hosts).map_err(refuse).ok();
-            }
-            _ => return None,
+            (request::OFFER_END, None) => return Step::Ends(std::mem::take(offer)),
+            _ => return Step::Over,
         }
-        answer(socket, ok(1));
+        answer(&self.socket, ok(1));
+        Step::Expects
     }
 }
 
@@ -200,18 +263,15 @@ impl Offer {
     }
 }
 
-/// The next packet; `None` where the process has ended, or takes too long.
-fn receive(socket: &OwnedFd, buffer: &mut [u8]) -> Option<(Header, Option<OwnedFd>)> {
-    let until = Instant::now() + limits::OFFER_STEP;
-    loop {
-        match packet::receive(socket, buffer) {
-            Ok(received) if !received.truncated => {
-                let (header, _) = Header::split(&buffer[..received.len])?;
-                return Some((header, received.descriptor));
-            }
-            Err(Errno::AGAIN) if wait(socket, until) => {}
-            _ => return None,
+/// The next packet, if it is there already.
+fn receive(socket: &OwnedFd, buffer: &mut [u8]) -> Result<Option<(Header, Option<OwnedFd>)>, ()> {
+    match packet::receive(socket, buffer) {
+        Ok(received) if !received.truncated => {
+            let (header, _) = Header::split(&buffer[..received.len]).ok_or(())?;
+            Ok(Some((header, received.descriptor)))
         }
+        Err(Errno::AGAIN) => Ok(None),
+        _ => Err(()),
     }
 }
 

@@ -57,7 +57,9 @@ pub(super) fn is_call(kind: u32) -> bool {
 
 /// Why a host without a tree answers none.
 pub(super) fn none() -> Refusal {
-    refusal(Errno::NOSYS, "this host has no tree of files: ask `ringtap serve`, or its own program")
+    let reason = "this is a program's own host, whose events are always on and which has no settings: `ringtap list`, `stat`, `stream`, \
+         `record`, `start`, `stop` and `reset` work; for all else have the program attach to `ringtap serve`, by RINGTAP_SOCKET";
+    refusal(Errno::NOSYS, reason)
 }
 
 /// Answers a request about the tree.

@@ -56,8 +56,21 @@ impl<'r> Changes<'r> {
             (None, Some(Errno::NOENT)) => {
                 anyhow!("nothing was changed; there is no file {file}: `ringtap list -o` lists the options")
             }
+            (None, Some(Errno::ACCESS)) if is_about_forks(file) => {
+                anyhow!(
+                    "nothing was changed; the kernel does not tell the host what these threads make: it tells of a user's own where \
+                     /proc/sys/kernel/perf_event_paranoid is 2 or less, and root of all; leave -c and options/event-fork out, or run \
+                     `ringtap serve` as root"
+                )
+            }
             (None, Some(Errno::INVAL)) if file == "trace_clock" => {
                 anyhow!("nothing was changed; there is no clock '{value}': `ringtap list -C` lists them")
+            }
+            (None, Some(Errno::OPNOTSUPP)) => {
+                anyhow!(
+                    "nothing was changed; {file} cannot be set: buffers in files keep the size that `ringtap serve --directory` made \
+                     them with; start it with another --buffer-size or --subbuf-size"
+                )
             }
             (None, Some(Errno::NOMEM)) => {
                 anyhow!("nothing was changed; there is no memory for a {file} of {value}: choose less")
@@ -91,6 +104,11 @@ impl<'r> Changes<'r> {
         let (source, why) = log[start..].split_once("] ")?.1.split_once(": error: ")?;
         Some((source.to_owned(), why.trim_end().to_owned()))
     }
+}
+
+/// Whether setting this file may ask the kernel to tell of forks.
+fn is_about_forks(file: &str) -> bool {
+    matches!(file, "options/event-fork" | "set_event_pid" | "set_event_notrace_pid")
 }
 
 /// What a file takes, where it does not say so itself.

@@ -66,6 +66,13 @@ impl FromArgMatches for Choices {
                 let wrong = format!("'{value}' is typed before its event: write -e EVENT first\n");
                 return Err(clap::Error::raw(clap::error::ErrorKind::ArgumentConflict, wrong));
             };
+            if value.trim().is_empty() {
+                let wrong = format!(
+                    "the {id} of {} is empty: a filter is taken away by 0, a trigger by '!' before it\n",
+                    of.event
+                );
+                return Err(clap::Error::raw(clap::error::ErrorKind::InvalidValue, wrong));
+            }
             if id == TRIGGER {
                 of.triggers.push(value.clone());
             } else if of.filter.replace(value.clone()).is_some() {
@@ -174,7 +181,12 @@ mod tests {
             of("d:*", None, &[]),
         ];
         assert_eq!(parsed(&words).unwrap(), Choices { events });
-        for wrong in [&["-f", "x > 1"][..], &["-f", "x", "-e", "a"], &["-e", "a", "-f", "x", "-f", "y"]] {
+        for wrong in [
+            &["-f", "x > 1"][..],
+            &["-f", "x", "-e", "a"],
+            &["-e", "a", "-f", "x", "-f", "y"],
+            &["-e", "a", "-f", " "],
+        ] {
             parsed(wrong).unwrap_err();
         }
     }

@@ -2,9 +2,10 @@
 
 use crate::outcome::Outcome;
 use crate::output::Output;
-use crate::remote::{self, parse_instance};
+use crate::remote::{self, Remote, parse_instance};
 use anyhow::Result;
 use serde::Serialize;
+use std::collections::BTreeSet;
 use std::io::Write as _;
 
 const EXAMPLES: &str = "\
@@ -57,8 +58,8 @@ struct Listed {
 pub fn run(args: &Args, output: &mut Output) -> Result<Outcome> {
     let remote = args.host.connect()?;
     match &args.action {
-        Action::Add { names } => names.iter().try_for_each(|name| remote.make_instance(name))?,
-        Action::Rm { names } => names.iter().try_for_each(|name| remote.remove_instance(name))?,
+        Action::Add { names } => add(&remote, names)?,
+        Action::Rm { names } => remove(&remote, names)?,
         Action::List { json: true } => output.json_line(&Listed { instances: remote.instances()? })?,
         Action::List { json: false } => {
             for name in remote.instances()? {
@@ -67,4 +68,25 @@ pub fn run(args: &Args, output: &mut Output) -> Result<Outcome> {
         }
     }
     Ok(Outcome::Done)
+}
+
+/// Makes all of them or none.
+fn add(remote: &Remote, names: &[String]) -> Result<()> {
+    for (made, name) in names.iter().enumerate() {
+        remote.make_instance(name).inspect_err(|_| {
+            // What fails now is gone, or in use already: its maker's affair.
+            names[..made].iter().for_each(|name| drop(remote.remove_instance(name)));
+        })?;
+    }
+    Ok(())
+}
+
+/// Removes all of them, or none where one is missing. One that is in use stays, and those behind it.
+fn remove(remote: &Remote, names: &[String]) -> Result<()> {
+    let instances = remote.instances()?;
+    if let Some(missing) = names.iter().find(|name| !instances.contains(name)) {
+        return remote::no_instance(missing, &instances);
+    }
+    let names: BTreeSet<_> = names.iter().collect();
+    names.into_iter().try_for_each(|name| remote.remove_instance(name))
 }

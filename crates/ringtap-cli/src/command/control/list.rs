@@ -3,9 +3,8 @@
 use crate::misuse;
 use crate::outcome::Outcome;
 use crate::output::{EVENT, FAINT, Output};
-use crate::remote::{self, Remote, errno};
+use crate::remote::{self, Remote, is_programs_own};
 use anyhow::{Result, bail};
-use rustix::io::Errno;
 use serde::Serialize;
 use std::io::Write as _;
 
@@ -74,7 +73,7 @@ pub fn run(args: &Args, output: &mut Output) -> Result<Outcome> {
 fn events(remote: &Remote, json: bool, output: &mut Output) -> Result<()> {
     let declared = match remote.events() {
         // A program's own host has no files.
-        Err(error) if errno(&error) == Some(Errno::NOSYS) => return of_program(remote, json, output),
+        Err(error) if is_programs_own(&error) => return of_program(remote, json, output),
         declared => declared?,
     };
     for (system, event) in declared {

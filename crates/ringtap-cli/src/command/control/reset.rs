@@ -1,7 +1,8 @@
 //! `ringtap reset`: an instance as it was at first.
 
+use super::changes::Changes;
 use crate::outcome::Outcome;
-use crate::remote::{self, Remote};
+use crate::remote::{self, Remote, is_programs_own};
 use anyhow::{Context, Result};
 
 const EXAMPLES: &str = "\
@@ -36,25 +37,32 @@ pub fn run(args: &Args) -> Result<Outcome> {
     Ok(Outcome::Done)
 }
 
-/// Each step for itself: what one of them is refused for keeps nothing else from being reset.
+/// The size first, which is the user's to choose and may be refused: then nothing is changed. Of what follows each step is for
+/// itself: what one of them is refused for keeps nothing else from being reset.
 fn reset(remote: &Remote, buffer_size: Option<u32>) -> Result<()> {
-    let size = buffer_size.map(|size| size.to_string());
+    if buffer_size.is_none() && remote.read("tracing_on").is_err_and(|error| is_programs_own(&error)) {
+        // It has no settings, and records as a new one does.
+        remote.set_recording(false)?;
+        return remote.empty_own().and_then(|()| remote.set_recording(true));
+    }
+    if let Some(size) = buffer_size {
+        Changes::new(remote).set("buffer_size_kb", &size.to_string()).context("cannot reset")?;
+    }
     let steps = [
-        ("tracing_on", Some("0")),
-        ("awaited_events", Some("")),
-        ("event_rules", Some("")),
-        ("events/enable", Some("0")),
-        ("set_event_pid", Some("")),
-        ("set_event_notrace_pid", Some("")),
-        ("options/event-fork", Some("0")),
-        ("error_log", Some("")),
-        ("buffer_size_kb", size.as_deref()),
-        ("trace", Some("")),
-        ("tracing_on", Some("1")),
+        ("tracing_on", "0"),
+        ("awaited_events", ""),
+        ("event_rules", ""),
+        ("events/enable", "0"),
+        ("set_event_pid", ""),
+        ("set_event_notrace_pid", ""),
+        ("options/event-fork", "0"),
+        ("error_log", ""),
+        ("trace", ""),
+        ("tracing_on", "1"),
     ];
-    let made = steps.into_iter().filter_map(|(file, text)| {
-        Some(remote.write(file, text?).with_context(|| format!("cannot reset {file}")))
-    });
+    let made = steps
+        .into_iter()
+        .map(|(file, text)| remote.write(file, text).with_context(|| format!("cannot reset {file}")));
     // All of them, and then what the first one says that failed.
     made.collect::<Vec<_>>().into_iter().collect()
 }

@@ -67,7 +67,7 @@ pub struct Args {
 }
 
 impl Settings {
-    fn is_empty(&self) -> bool {
+    pub(super) fn is_empty(&self) -> bool {
         self.events.is_empty()
             && self.buffer_size.is_none()
             && self.subbuf_size.is_none()

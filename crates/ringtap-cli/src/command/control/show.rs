@@ -44,11 +44,16 @@ pub fn run(args: &Args, output: &mut Output) -> Result<Outcome> {
         (None, None) => name.to_owned(),
     };
     let shown = remote.read_to(&file, |bytes| Ok(output.write_as_is(bytes)?));
-    match (shown, args.cpu) {
-        (Err(error), Some(cpu)) if errno(&error) == Some(Errno::NOENT) => {
-            let cpus = remote.list("per_cpu")?.into_iter().map(|name| name.replace("cpu", ""));
-            bail!("there is no CPU {cpu} here; there are {}", cpus.collect::<Vec<_>>().join(", "))
+    let Err(error) = shown else { return Ok(Outcome::Done) };
+    match (errno(&error), args.cpu) {
+        (Some(Errno::NOENT), Some(cpu)) => remote.no_cpu(cpu),
+        (Some(Errno::NOENT), None) => {
+            bail!("there is no file {file}: name it as in a tracefs, such as set_event")
         }
-        (shown, _) => shown.map(|()| Outcome::Done),
+        (Some(Errno::ISDIR), _) => bail!("'{file}' is a folder: name a file in it"),
+        (Some(Errno::AGAIN), _) => {
+            bail!("{file} has nothing to be read now, and is not waited for: `ringtap stream` waits")
+        }
+        _ => Err(error),
     }
 }

@@ -2,8 +2,9 @@
 
 use crate::outcome::Outcome;
 use crate::output::Output;
-use crate::remote;
+use crate::remote::{self, errno};
 use anyhow::{Context, Result};
+use rustix::io::Errno;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -51,9 +52,12 @@ pub fn run(args: &Args, output: &mut Output) -> Result<Outcome> {
         (_, _, true) => Some(("0", "free the snapshot")),
         _ => None,
     };
-    match action {
-        Some((number, what)) => remote.write(&file, number).with_context(|| format!("cannot {what}"))?,
-        None => remote.read_to(&file, |bytes| Ok(output.write_as_is(bytes)?))?,
+    let done = match action {
+        Some((number, what)) => remote.write(&file, number).with_context(|| format!("cannot {what}")),
+        None => remote.read_to(&file, |bytes| Ok(output.write_as_is(bytes)?)),
+    };
+    match (done, args.cpu) {
+        (Err(error), Some(cpu)) if errno(&error) == Some(Errno::NOENT) => remote.no_cpu(cpu),
+        (done, _) => done.map(|()| Outcome::Done),
     }
-    Ok(Outcome::Done)
 }

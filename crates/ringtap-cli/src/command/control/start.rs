@@ -41,9 +41,12 @@ pub fn run(args: &Args) -> Result<Outcome> {
         }
         _ => None,
     };
-    let mut changes = Changes::new(&remote);
-    let started =
-        args.settings.make(&remote, &mut changes, true).and_then(|()| changes.set("tracing_on", "1"));
+    let started = if args.settings.is_empty() {
+        remote.set_recording(true)
+    } else {
+        let mut changes = Changes::new(&remote);
+        args.settings.make(&remote, &mut changes, true).and_then(|()| changes.set("tracing_on", "1"))
+    };
     if let (Err(_), Some(name)) = (&started, made) {
         // Nothing is left of what failed.
         let _ = remote.remove_instance(&name);

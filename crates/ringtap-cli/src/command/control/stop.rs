@@ -26,6 +26,6 @@ pub struct Args {
 /// # Errors
 /// There is no host or no such instance.
 pub fn run(args: &Args) -> Result<Outcome> {
-    args.host.open()?.visit(args.all, |remote| remote.write("tracing_on", "0"))?;
+    args.host.open()?.visit(args.all, |remote| remote.set_recording(false))?;
     Ok(Outcome::Done)
 }

@@ -3,7 +3,7 @@
 use super::files::{Files, write_at};
 use super::sink::Behind;
 use crate::application::Registry;
-use crate::command::stream::follow::HostSide;
+use crate::command::host_side::HostSide;
 use anyhow::{Context, Result};
 use ringtap::attach::{Connection, Role, Shared};
 use ringtap::clock::Conversion;
@@ -12,7 +12,6 @@ use ringtap::instance::Task;
 use ringtap::recover::Recovered;
 use ringtap::tracefs::EventName;
 use ringtap::{Instances, ReadError, Stats, WholePages};
-use ringtap_abi::subbuf::{HEADER_LEN, PageCommit};
 use ringtap_format::trace_dat::{Clock, Descriptions, TscToNs};
 use rustix::fd::AsFd;
 use std::collections::BTreeMap;
@@ -436,10 +435,10 @@ impl ApplicationLane {
             );
         }
         let (conversion, lost, mut done) = (recovered.conversion(), &mut self.lost, Ok(()));
-        let events = recovered.pages(from, |page, time| {
-            *lost += lost_before(&page);
+        let events = recovered.pages(from, |page| {
+            *lost += page.lost;
             if done.is_ok() {
-                done = each(self.lane, conversion.ns(time), page);
+                done = each(self.lane, conversion.ns(page.ticks), page.bytes);
             }
         });
         let before = self.last_stats;
@@ -450,13 +449,6 @@ impl ApplicationLane {
         });
         done
     }
-}
-
-/// The number of events lost before a sub-buffer, as `trace_pipe_raw` tells it.
-fn lost_before(page: &[u8]) -> u64 {
-    let word = |at: usize| page.get(at..)?.first_chunk().map(|word| u64::from_le_bytes(*word));
-    let commit = word(8).map(PageCommit::unpack).filter(|commit| commit.is_missed_stored());
-    commit.and_then(|commit| word(HEADER_LEN as usize + commit.len() as usize)).unwrap_or(0)
 }
 
 /// What a host's memory tells besides the events, from a connection that may map it.

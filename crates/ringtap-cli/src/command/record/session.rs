@@ -15,7 +15,7 @@ use super::sink::Sink;
 use super::trigger::{Trigger, Triggers};
 use super::{Plan, text};
 use crate::child::Running;
-use crate::command::stream::follow::HostSide;
+use crate::command::host_side::HostSide;
 use crate::outcome::Outcome;
 use crate::output::Output;
 use crate::preload::Preload;

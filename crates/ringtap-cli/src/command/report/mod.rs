@@ -222,7 +222,7 @@ pub fn run(args: &Args, output: &mut Output) -> Result<Outcome> {
     let Plan { groups, mut inputs, in_ns } = Plan::new(&args.files, layout)?;
     // The kernel's header counts what follows, so that is read twice.
     let counts = match layout {
-        TextLayout::Ftrace => inputs.count(),
+        TextLayout::Ftrace => inputs.count(args.jobs()),
         _ => source::Counts::default(),
     };
     let form = match args.csv {

@@ -14,7 +14,6 @@ use anyhow::Result;
 use ringtap_format::page::PageRecord;
 use ringtap_format::trace_dat::{Item, Origin, ReadAt, Timed, Timeline};
 use std::collections::BTreeMap;
-use std::ops::Range;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Mutex, PoisonError};
 
@@ -70,54 +69,62 @@ struct Batch {
     number: u64,
     bytes: Vec<u8>,
     steps: Vec<Step>,
+    /// The steps that are no records.
+    others: Vec<Item<'static>>,
     lines: Vec<u8>,
     damages: Damages,
 }
 
+/// One step, small, since each is written by one CPU and read by another.
 struct Step {
-    origin: Origin,
-    lane: usize,
     time: u64,
-    what: What,
+    /// Where a record's bytes end in the batch's; they begin where those of the last record end. Of others,
+    /// [`OTHER`].
+    end: u32,
+    lane: u32,
 }
 
-enum What {
-    /// Its place in the batch's bytes.
-    Record(Range<usize>),
-    Other(Item<'static>),
-}
+/// No record, but the next of the batch's others.
+const OTHER: u32 = u32::MAX;
 
 impl Batch {
     /// Takes steps until it is full; whether there are more.
-    fn fill<R: ReadAt>(&mut self, timeline: &mut Timeline<R>) -> bool {
+    fn fill<R: ReadAt>(&mut self, timeline: &mut Timeline<R>) -> Result<bool> {
         self.bytes.clear();
         self.steps.clear();
+        self.others.clear();
         self.lines.clear();
         while self.bytes.len() < BATCH && self.steps.len() < BATCH {
-            let Some(Timed { origin, lane, time, step }) = timeline.next() else { return false };
-            let what = match step {
+            let Some(Timed { lane, time, step, .. }) = timeline.next() else { return Ok(false) };
+            let mut end = OTHER;
+            match step {
                 Item::Record(record) => {
-                    let start = self.bytes.len();
                     self.bytes.extend_from_slice(record.bytes);
-                    What::Record(start..self.bytes.len())
+                    end = u32::try_from(self.bytes.len())?;
                 }
-                Item::Lost(lost) => What::Other(Item::Lost(lost)),
-                Item::Damaged { offset, error } => What::Other(Item::Damaged { offset, error }),
-                Item::Failed(error) => What::Other(Item::Failed(error)),
-            };
-            self.steps.push(Step { origin, lane, time, what });
+                Item::Lost(lost) => self.others.push(Item::Lost(lost)),
+                Item::Damaged { offset, error } => self.others.push(Item::Damaged { offset, error }),
+                Item::Failed(error) => self.others.push(Item::Failed(error)),
+            }
+            self.steps.push(Step { time, end, lane: u32::try_from(lane)? });
         }
-        true
+        Ok(true)
     }
 
-    fn print(&mut self, shared: &Shared) {
-        let Self { bytes, steps, lines, damages, .. } = self;
-        for Step { origin, lane, time, what } in steps.drain(..) {
-            let step = match what {
-                What::Record(range) => Item::Record(PageRecord { time, bytes: &bytes[range] }),
-                What::Other(item) => item,
+    fn print(&mut self, shared: &Shared, origins: &[Origin]) {
+        let Self { bytes, steps, others, lines, damages, .. } = self;
+        let (mut start, mut others) = (0, others.drain(..));
+        for Step { time, end, lane } in steps.drain(..) {
+            let step = if end == OTHER {
+                let Some(other) = others.next() else { return };
+                other
+            } else {
+                let record = &bytes[start..end as usize];
+                start = end as usize;
+                Item::Record(PageRecord { time, bytes: record })
             };
-            shared.step(&Timed { origin, lane, time, step }, lines, damages);
+            let lane = lane as usize;
+            shared.step(&Timed { origin: origins[lane], lane, time, step }, lines, damages);
         }
     }
 }
@@ -133,12 +140,13 @@ fn together<R: ReadAt>(
     let (to_workers, from_reader) = channel();
     let (to_writer, from_workers) = channel();
     let from_reader = Mutex::new(from_reader);
+    let origins: Vec<_> = timeline.origins().collect();
     std::thread::scope(|scope| {
         // Inside, so that whatever ends this closure ends the workers, too.
         let (to_workers, from_workers): (Sender<Batch>, Receiver<Batch>) = (to_workers, from_workers);
         for _ in 0..jobs {
-            let (batches, made) = (&from_reader, to_writer.clone());
-            scope.spawn(move || work(shared, batches, &made));
+            let (batches, made, origins) = (&from_reader, to_writer.clone(), &*origins);
+            scope.spawn(move || work(shared, origins, batches, &made));
         }
         drop(to_writer);
         output.write_as_is(&first_lines)?;
@@ -161,7 +169,7 @@ fn together<R: ReadAt>(
             };
             batch.number = number;
             number += 1;
-            more = batch.fill(&mut timeline);
+            more = batch.fill(&mut timeline)?;
             if to_workers.send(batch).is_err() {
                 break;
             }
@@ -178,11 +186,11 @@ fn together<R: ReadAt>(
 }
 
 /// Makes lines until no more batches come.
-fn work(shared: &Shared, batches: &Mutex<Receiver<Batch>>, made: &Sender<Batch>) {
+fn work(shared: &Shared, origins: &[Origin], batches: &Mutex<Receiver<Batch>>, made: &Sender<Batch>) {
     loop {
         let batch = batches.lock().unwrap_or_else(PoisonError::into_inner).recv();
         let Ok(mut batch) = batch else { return };
-        batch.print(shared);
+        batch.print(shared, origins);
         if made.send(batch).is_err() {
             return;
         }

@@ -10,7 +10,7 @@ use std::collections::BTreeSet;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// Opens a file and tells whether it is a trace.dat.
 ///
@@ -133,18 +133,21 @@ impl Inputs {
         (file.buffers.get(origin.buffer).map_or("", String::as_str), width)
     }
 
-    /// Counts records and known losses of all files, which then start anew.
-    pub(super) fn count(&mut self) -> Counts {
-        let mut counts = Counts::default();
-        while let Some(timed) = self.timeline.next() {
-            match timed.step {
-                Item::Record(_) => counts.records += 1,
-                Item::Lost(lost) => counts.lost = counts.lost.saturating_add(lost.count().unwrap_or(0)),
-                Item::Damaged { .. } | Item::Failed(_) => {}
-            }
-        }
-        self.timeline.restart();
-        counts
+    /// Counts records and known losses of all files, by so many threads at most.
+    pub(super) fn count(&self, jobs: usize) -> Counts {
+        let lanes = Mutex::new(self.timeline.lanes().collect::<Vec<_>>());
+        let threads = self.timeline.origins().count().min(jobs);
+        let next = || lanes.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        let work = || std::iter::from_fn(next).map(Counts::of).fold(Counts::default(), Counts::and);
+        std::thread::scope(|scope| {
+            let others: Vec<_> = (1..threads).map(|_| scope.spawn(work)).collect();
+            let own = work();
+            let joined = others.into_iter().map(|other| match other.join() {
+                Ok(counts) => counts,
+                Err(panic) => std::panic::resume_unwind(panic),
+            });
+            joined.fold(own, Counts::and)
+        })
     }
 }
 
@@ -153,6 +156,25 @@ impl Inputs {
 pub(super) struct Counts {
     pub(super) records: u64,
     pub(super) lost: u64,
+}
+
+impl Counts {
+    fn of(mut lane: Timeline<Arc<File>>) -> Self {
+        let mut counts = Self::default();
+        while let Some(timed) = lane.next_of_any() {
+            match timed.step {
+                Item::Record(_) => counts.records += 1,
+                Item::Lost(lost) => counts.lost = counts.lost.saturating_add(lost.count().unwrap_or(0)),
+                Item::Damaged { .. } | Item::Failed(_) => {}
+            }
+        }
+        counts
+    }
+
+    fn and(self, other: Self) -> Self {
+        let (records, lost) = (self.records + other.records, self.lost.saturating_add(other.lost));
+        Self { records, lost }
+    }
 }
 
 #[cfg(test)]

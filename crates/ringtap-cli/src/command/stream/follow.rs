@@ -4,32 +4,24 @@
 //! left in the buffers is printed; the readers go, then the instance they read, then the host.
 
 use super::kernel::{KernelPlan, KernelSession};
-use super::{ApplicationPlan, AttachPlan, Filter, Plan};
-use crate::application::{Application, Registry};
+use super::{Filter, Plan};
+use crate::application::Application;
 use crate::child::Running;
-use crate::decode::{self, Decoder, Layout, Names, Seen, Source, TextLayout, write_lines};
+use crate::command::host_side::HostSide;
+use crate::decode::{self, Decoder, Layout, Seen, Source, TextLayout, write_lines};
 use crate::outcome::Outcome;
 use crate::output::Output;
 use crate::preload::Preload;
-use crate::private::Folder;
-use crate::remote::{self, Remote};
 use crate::signals::Signals;
-use crate::switched::Switched;
-use anyhow::{Context, Result, bail};
-use ringtap::attach::{AttachError, Connection, Role, SOCKET_VARIABLE, Shared};
-use ringtap::clock::ClockId;
-use ringtap::instance::Task;
-use ringtap::serve::{Options, Server};
+use anyhow::{Result, bail};
+use ringtap::attach::{AttachError, Connection, SOCKET_VARIABLE};
 use ringtap::tracefs::{EventName, Tracefs};
-use ringtap::{
-    Config, Damaged, Host, Input, Instances, Item, Lost, Merge, Merged, ReadError, Reader, Start, Stats,
-    Waited,
-};
+use ringtap::{Damaged, Item, Lost, Merge, Merged, ReadError, Waited};
 use ringtap_format::{Dialect, Event};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// Longest sleep: a signal or the end of the command is noticed after it.
@@ -168,203 +160,6 @@ pub(super) fn run(plan: &Plan, sink: &mut dyn Sink) -> Result<Outcome> {
         (Some(signal), None) => Outcome::Stopped(signal),
         (None, None) => Outcome::Done,
     })
-}
-
-/// The host whose events are followed: another process's, or one of our own.
-pub(in crate::command) enum HostSide {
-    Attached {
-        connection: Arc<Connection>,
-        socket: PathBuf,
-        instance: Option<String>,
-        consume: bool,
-        new: bool,
-        /// Events that are on as long as we follow them.
-        switched: Mutex<Option<Switched>>,
-    },
-    /// The server goes before the folder of its socket.
-    Embedded { host: Host, instances: Instances, server: Server, _folder: Folder },
-}
-
-impl HostSide {
-    pub(in crate::command) fn open(plan: &ApplicationPlan) -> Result<Self> {
-        Self::open_with(plan, Options::default())
-    }
-
-    /// As [`open`](Self::open); `options` are those of a host of our own.
-    pub(in crate::command) fn open_with(plan: &ApplicationPlan, options: Options) -> Result<Self> {
-        match plan {
-            ApplicationPlan::Attach(plan) => Self::attach(plan),
-            ApplicationPlan::Embed { subbuf_kib, buffer_kib, clock, events } => {
-                let config = Config {
-                    subbuf_size: subbuf_kib * 1024,
-                    // As many as a ring can have, where more were asked for.
-                    ring_subbufs: (buffer_kib / subbuf_kib).clamp(2, u16::MAX.into()),
-                    clock: *clock,
-                    ..Config::default()
-                };
-                let instances = Instances::new(&config).context("cannot make the buffers")?;
-                let top = instances.top();
-                top.set_new_events(events.is_empty());
-                events.iter().try_for_each(|pattern| top.await_events(pattern))?;
-                let folder = Folder::new()?;
-                let server = instances.serve_with(folder.socket(), options)?;
-                Ok(Self::Embedded { host: top.host(), instances, server, _folder: folder })
-            }
-        }
-    }
-
-    fn attach(plan: &AttachPlan) -> Result<Self> {
-        let AttachPlan { socket, instance, events, .. } = plan;
-        let connect = || remote::connect(socket, instance.as_deref());
-        let connection = Arc::new(connect()?);
-        let switched = match events.as_slice() {
-            [] => None,
-            events => match Switched::on(Remote::new(connect()?, instance.clone()), events.to_vec()) {
-                Err(_) if !plan.must_switch => None,
-                switched => Some(switched?),
-            },
-        };
-        for pattern in switched.iter().filter(|_| plan.must_switch).flat_map(Switched::awaited).flatten() {
-            anstream::eprintln!(
-                "ringtap: {pattern} is not declared yet; it is on as soon as a program declares it"
-            );
-        }
-        Ok(Self::Attached {
-            connection,
-            socket: socket.clone(),
-            instance: instance.clone(),
-            consume: plan.consume,
-            new: plan.new,
-            switched: Mutex::new(switched),
-        })
-    }
-
-    /// Another connection to the same buffers, as a reader.
-    pub(in crate::command) fn connect_again(&self) -> Result<Connection> {
-        match self {
-            Self::Attached { socket, instance, .. } => remote::connect(socket, instance.as_deref()),
-            Self::Embedded { server, .. } => remote::connect(server.path(), None),
-        }
-    }
-
-    /// Switches off what was switched on for us.
-    pub(in crate::command) fn switch_back(&self) {
-        if let Self::Attached { switched, .. } = self {
-            drop(switched.lock().unwrap_or_else(PoisonError::into_inner).take());
-        }
-    }
-
-    pub(in crate::command) fn socket(&self) -> &Path {
-        match self {
-            Self::Attached { socket, .. } => socket,
-            Self::Embedded { server, .. } => server.path(),
-        }
-    }
-
-    pub(in crate::command) fn registry(&self) -> Registry {
-        match self {
-            Self::Attached { connection, .. } => Registry::There(Arc::clone(connection)),
-            Self::Embedded { host, .. } => Registry::Here(host.clone()),
-        }
-    }
-
-    pub(in crate::command) fn cpus(&self) -> usize {
-        match self {
-            Self::Attached { connection, .. } => connection.cpus().len(),
-            Self::Embedded { host, .. } => host.cpus().len(),
-        }
-    }
-
-    /// The consuming readers of all CPUs.
-    pub(in crate::command) fn readers(&self) -> Result<Vec<Reader>> {
-        Ok(match self {
-            Self::Attached { connection, .. } => connection.readers()?,
-            Self::Embedded { host, .. } => host.readers()?,
-        })
-    }
-
-    /// Another process's host.
-    pub(in crate::command) fn connection(&self) -> Option<&Arc<Connection>> {
-        match self {
-            Self::Attached { connection, .. } => Some(connection),
-            Self::Embedded { .. } => None,
-        }
-    }
-
-    /// The instances of a host of our own.
-    pub(in crate::command) fn instances(&self) -> Option<&Instances> {
-        match self {
-            Self::Attached { .. } => None,
-            Self::Embedded { instances, .. } => Some(instances),
-        }
-    }
-
-    /// Tells the names of the threads that wrote, also of those that are gone.
-    fn names(&self) -> Names {
-        match self {
-            Self::Embedded { instances, .. } => {
-                let instances = instances.clone();
-                Box::new(move || task_lines(&instances.tasks()))
-            }
-            Self::Attached { socket, .. } => {
-                let (socket, shared) = (socket.clone(), OnceLock::new());
-                // Who may read and not write is told no names.
-                let look = move || Connection::connect(&socket, Role::Writer).ok()?.shared().ok();
-                Box::new(move || {
-                    let shared: &Option<Shared> = shared.get_or_init(&look);
-                    shared.as_ref().map_or_else(String::new, |shared| task_lines(&shared.tasks()))
-                })
-            }
-        }
-    }
-
-    /// The clock that stamps events.
-    pub(in crate::command) fn clock(&self) -> Option<ClockId> {
-        match self {
-            Self::Attached { connection, .. } => connection.clock(),
-            Self::Embedded { host, .. } => Some(host.clock()),
-        }
-    }
-
-    /// A CPU's counters.
-    pub(in crate::command) fn stats(&self, cpu: u32) -> Result<Stats> {
-        match self {
-            Self::Attached { connection, .. } => Ok(connection.stats(cpu)?),
-            Self::Embedded { host, .. } => Ok(host.stats(cpu)?),
-        }
-    }
-
-    /// Switches recording on or off, for all writers at once.
-    pub(in crate::command) fn set_recording(&self, on: bool) -> Result<()> {
-        match self {
-            Self::Attached { connection, .. } => Ok(connection.set_recording(on)?),
-            Self::Embedded { host, .. } => {
-                host.set_recording(on);
-                Ok(())
-            }
-        }
-    }
-
-    fn inputs(&self) -> Result<Vec<Input>> {
-        match self {
-            Self::Attached { socket, consume: true, .. } => {
-                let readers = self.readers().with_context(|| {
-                    format!("cannot consume the events of {}; leave out --consume", socket.display())
-                })?;
-                Ok(readers.into_iter().map(Input::from).collect())
-            }
-            Self::Attached { connection, new, .. } => {
-                let start = if *new { Start::Newest } else { Start::Oldest };
-                Ok(connection.cursors(start)?.into_iter().map(Input::from).collect())
-            }
-            Self::Embedded { host, .. } => Ok(host.readers()?.into_iter().map(Input::from).collect()),
-        }
-    }
-}
-
-/// Tasks as `saved_cmdlines` has them.
-fn task_lines(tasks: &[Task]) -> String {
-    tasks.iter().map(|task| format!("{} {}\n", task.tid, task.comm)).collect()
 }
 
 /// A host behind a socket, which may end before we do.

@@ -1,6 +1,6 @@
 //! `ringtap stream`: follow events live.
 
-pub(super) mod follow;
+mod follow;
 pub(super) mod kernel;
 
 use crate::decode::TextLayout;

@@ -68,10 +68,11 @@ impl Mapped for Mappings {
         if !Self::is_used(&shown, host, cpu) {
             return false;
         }
-        // Somebody has it: through a mapping, where no file is open; else the clients' own tables say it.
-        if shown.values().all(|shown| shown.openings == 0) {
+        // Somebody has it: through a mapping, where no file is open. Else the clients' own tables say it, and where the memory
+        // is a file with a name, which its host has open for writing.
+        if !host.is_persistent() && shown.values().all(|shown| shown.openings == 0) {
             return true;
         }
-        raw::anybody_maps(&shown.into_keys().collect::<Vec<_>>())
+        !shown.is_empty() && raw::anybody_maps(&shown.into_keys().collect::<Vec<_>>())
     }
 }

@@ -3,7 +3,8 @@
 //!
 //! The way of a request: [`super::fuse::device`] receives it, [`serve`](Server::serve) has it handled here or by a slower
 //! thread, [`dispatch`](Server::dispatch) finds what answers it: [`names`] what concerns names and attributes, [`open`]
-//! what concerns open files, [`wait`] what is answered later. [`burst`] sees to it that many requests are answered fast.
+//! what concerns open files, [`wait`] what is answered later; [`state`] is what they keep. [`burst`] sees to it that many
+//! requests are answered fast.
 //!
 //! ```text
 //!   one thread    reads a request, answers it, reads the next
@@ -11,7 +12,7 @@
 //!   a few more    do what takes long: the text of events, resizes, snapshots, filters, instances
 //! ```
 //!
-//! **No client hangs.** A request that cannot be answered yet is noted in [`Waiting`], not waited for. A signal to its
+//! **No client hangs.** A request that cannot be answered yet is noted as [`state::Waiting`], not waited for. A signal to its
 //! client comes as an INTERRUPT, which ends it with `EINTR`: so every client can be killed. The death of this process
 //! closes `/dev/fuse`, and the kernel ends all requests with `ENOTCONN`.
 
@@ -23,31 +24,27 @@ mod mappings;
 mod names;
 mod open;
 mod request;
+mod state;
 mod wait;
 
 use super::fuse::abi::*;
 use super::fuse::device::Device;
-use super::mount::Held;
-use super::node::Node;
 use super::queue::Queue;
-use super::raw::Consumer;
 use super::tree::Tree;
 pub(super) use burst::Burst;
 use mappings::Mappings;
-use names::{Detail, RawInode};
-use open::{File, Open};
+use names::Detail;
 use request::{Request, name};
 use ringtap::subbufs::Bell;
 use rustix::event::{PollFd, PollFlags};
 use rustix::fd::BorrowedFd;
 use rustix::fs::OFlags;
 use rustix::io::Errno;
-use std::collections::{BTreeMap, HashMap};
+use state::{File, Open, State};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
-use wait::Waiting;
 use zerocopy::IntoBytes as _;
 
 /// Longest write that comes as one request, in bytes: more than any control file takes, so that the tree sees it.
@@ -67,14 +64,17 @@ pub(super) struct Server {
     stopped: AtomicBool,
 }
 
-#[derive(Debug, Default)]
-struct State {
-    open: HashMap<u64, Open>,
-    last_handle: u64,
-    raw_inodes: HashMap<u64, RawInode>,
-    consumers: HashMap<Node, Arc<Mutex<Consumer>>>,
-    waiting: Vec<Waiting>,
-    polls: BTreeMap<u64, u64>,
+/// What a mount holds for its clients at the moment.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Held {
+    /// Open files and directories.
+    pub files: usize,
+    /// Inodes of `trace_pipe_raw`, of which each lookup makes one.
+    pub inodes: usize,
+    /// Files of ours that the kernel maps in place of theirs.
+    pub backings: usize,
+    /// Requests that wait for events.
+    pub waiting: usize,
 }
 
 impl Server {

@@ -2,18 +2,14 @@
 
 #![forbid(unsafe_code)]
 
-use super::mappings::Mappings;
-use super::open::Open;
+use super::Server;
 use super::request::Request;
-use super::{Server, State};
+use super::state::{Open, RawInode, is_raw, raw_ino};
 use crate::fs::fuse::abi::*;
-use crate::fs::fuse::device::Backing;
 use crate::fs::node::Node;
 use crate::fs::tree::{Attributes, Entry, Kind};
 use rustix::io::Errno;
-use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 use std::sync::LazyLock;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::SystemTime;
 use zerocopy::{FromBytes as _, IntoBytes as _};
 
@@ -22,19 +18,6 @@ use zerocopy::{FromBytes as _, IntoBytes as _};
 const VALID: u64 = 1;
 /// The name of the file of which each lookup has an inode of its own.
 const RAW_FILE: &str = "trace_pipe_raw";
-/// Marks the numbers of such inodes; the tree's own never have it.
-pub(super) const RAW_INO: u64 = 1 << 63;
-
-/// An inode of one lookup of `trace_pipe_raw`.
-#[derive(Debug)]
-pub(super) struct RawInode {
-    pub(super) node: Node,
-    lookups: u64,
-    pub(super) openings: u64,
-    /// What its mappings go to, while it is open: the same for all its openings, as the kernel wants it.
-    pub(super) backing: Option<Backing>,
-}
-
 /// What a listing tells of each entry.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Detail {
@@ -46,7 +29,7 @@ pub(super) enum Detail {
 
 impl Server {
     pub(super) fn node(&self, nodeid: u64) -> Result<Node, Errno> {
-        if nodeid & RAW_INO != 0 {
+        if is_raw(nodeid) {
             return self.state().raw_inodes.get(&nodeid).map(|inode| inode.node).ok_or(Errno::STALE);
         }
         Node::from_ino(nodeid).ok_or(Errno::STALE)
@@ -60,7 +43,7 @@ impl Server {
         }
         // An inode for each lookup: openings of one inode share a page cache, a size and what they are mapped to.
         let ino = raw_ino();
-        self.state().raw_inodes.insert(ino, RawInode { node, lookups: 1, openings: 0, backing: None });
+        self.state().raw_inodes.insert(ino, RawInode::new(node));
         let entry = EntryOut {
             nodeid: ino,
             attr_valid: VALID,
@@ -77,7 +60,7 @@ impl Server {
 
     pub(super) fn attributes(&self, nodeid: u64) -> Result<Vec<u8>, Errno> {
         let attributes = self.tree.attributes(self.node(nodeid)?)?;
-        let size = if nodeid & RAW_INO == 0 { 0 } else { self.state().raw_size(nodeid) };
+        let size = if is_raw(nodeid) { self.state().raw_size(nodeid) } else { 0 };
         let out = AttrOut { attr_valid: VALID, attr: attr(nodeid, &attributes, size), ..AttrOut::default() };
         Ok(out.as_bytes().to_vec())
     }
@@ -135,26 +118,6 @@ impl Server {
         let node = node.filter(|_| name != RAW_FILE);
         let known = node.and_then(|node| Some((node, self.tree.attributes(node).ok()?)));
         known.map(|(node, attributes)| entry(node, &attributes)).unwrap_or_default()
-    }
-}
-
-impl State {
-    pub(super) fn forget(&mut self, nodeid: u64, lookups: u64, mappings: &Mappings) {
-        let Some(inode) = self.raw_inodes.get_mut(&nodeid) else { return };
-        inode.lookups = inode.lookups.saturating_sub(lookups);
-        if inode.lookups == 0 {
-            self.raw_inodes.remove(&nodeid);
-            mappings.inodes().remove(&nodeid);
-        }
-    }
-
-    /// How far an inode's openings were pushed.
-    pub(super) fn raw_size(&self, ino: u64) -> u64 {
-        let sizes = self.open.values().filter_map(|open| match open {
-            Open::Raw(raw, ..) if raw.ino() == ino => Some(raw.size()),
-            _ => None,
-        });
-        sizes.max().unwrap_or(0)
     }
 }
 
@@ -218,12 +181,4 @@ pub(super) fn no_node(mode: u32) -> Errno {
 /// An empty list.
 pub(super) fn no_extended_attributes(list: &GetxattrIn) -> Vec<u8> {
     if list.size == 0 { GetxattrOut::default().as_bytes().to_vec() } else { Vec::new() }
-}
-
-/// The number of an inode of `trace_pipe_raw`. A client's tables in `/proc` tell it by that alone, so that no other mount
-/// is to have it, of this process or another.
-fn raw_ino() -> u64 {
-    static LAST: LazyLock<AtomicU64> =
-        LazyLock::new(|| AtomicU64::new(RandomState::new().build_hasher().finish()));
-    LAST.fetch_add(1, Relaxed) | RAW_INO
 }

@@ -2,61 +2,22 @@
 
 #![forbid(unsafe_code)]
 
+use super::Server;
 use super::mappings::Shown;
-use super::names::RAW_INO;
 use super::request::Request;
-use super::wait::{Outcome, Waiting, What};
-use super::{Server, State};
+use super::state::{File, Open, Waiting, What, is_raw};
+use super::wait::Outcome;
 use crate::control::Mapped as _;
 use crate::fs::fuse::abi::*;
 use crate::fs::handle::{Access, Answer, Handle, Special};
 use crate::fs::node::Node;
 use crate::fs::raw::{self, Raw};
-use crate::fs::tree::Entry;
 use rustix::fd::AsFd as _;
 use rustix::fs::OFlags;
 use rustix::io::Errno;
 use std::collections::hash_map;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use zerocopy::IntoBytes as _;
-
-/// An open file or directory.
-#[derive(Debug)]
-pub(super) enum Open {
-    Directory(Vec<Entry>),
-    File(File),
-    Raw(Box<Raw>, Node),
-}
-
-/// An open file other than `trace_pipe_raw`.
-#[derive(Clone, Debug)]
-pub(super) struct File {
-    /// Locked for as long as one request takes; without the state's lock, unless it is a pipe.
-    pub(super) handle: Arc<Mutex<Handle>>,
-    special: Special,
-    pub(super) reads_slowly: bool,
-    pub(super) writes_slowly: bool,
-}
-
-impl File {
-    pub(super) fn new(handle: Handle) -> Self {
-        Self {
-            special: handle.special(),
-            reads_slowly: handle.reads_slowly(),
-            writes_slowly: handle.writes_slowly(),
-            handle: Arc::new(Mutex::new(handle)),
-        }
-    }
-
-    pub(super) fn is_pipe(&self) -> bool {
-        self.special == Special::Pipe
-    }
-
-    /// A panic while a request was handled concerned that request.
-    pub(super) fn lock(&self) -> MutexGuard<'_, Handle> {
-        self.handle.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
 
 impl Server {
     pub(super) fn open_dir(&self, nodeid: u64) -> Result<Vec<u8>, Errno> {
@@ -76,14 +37,13 @@ impl Server {
         if flags.contains(OFlags::DIRECT) {
             return Err(Errno::INVAL);
         }
-        let is_raw = nodeid & RAW_INO != 0;
         // Who may write could map the buffer's memory for writing: seals do not hold through the passthrough.
-        if is_raw && access.write {
+        if is_raw(nodeid) && access.write {
             return Err(Errno::ACCESS);
         }
         let node = self.node(nodeid)?;
         let handle = self.tree.open(node, access, &request.caller())?;
-        if is_raw {
+        if is_raw(nodeid) {
             return self.open_raw(nodeid, node, handle, flags.contains(OFlags::NONBLOCK));
         }
         // With the page cache between, files of size 0 would seem empty.
@@ -98,10 +58,11 @@ impl Server {
         let pipe = handle.raw().ok_or(Errno::INVAL)?;
         let mut state = self.state();
         let inode = state.raw_inodes.get_mut(&ino).ok_or(Errno::STALE)?;
+        let (host, cpu) = (pipe.host(), pipe.cpu());
         let mut frame = None;
-        if self.can_map {
+        // A hugetlbfs refuses to map parts of its pages where it is asked itself; behind a FUSE file nobody asks it.
+        if self.can_map && !host.frame(cpu).is_ok_and(|frame| frame.is_huge()) {
             self.mappings.forget_unused();
-            let (host, cpu) = (pipe.host(), pipe.cpu());
             if !self.mappings.may_be_mapped(node.instance, &host, cpu) {
                 // Where writers give no chance to, the numbers stay, which is as good to read by.
                 let _ = host.renumber(cpu);
@@ -220,13 +181,5 @@ impl Server {
             _ => return Err(Errno::NOTTY),
         }
         Ok(Some(IoctlOut::default().as_bytes().to_vec()))
-    }
-}
-
-impl State {
-    pub(super) fn keep(&mut self, open: Open) -> u64 {
-        self.last_handle += 1;
-        self.open.insert(self.last_handle, open);
-        self.last_handle
     }
 }

@@ -2,9 +2,9 @@
 
 #![forbid(unsafe_code)]
 
-use super::open::Open;
+use super::Server;
 use super::request::Request;
-use super::{Server, State};
+use super::state::{Open, State, Waiting, What};
 use crate::fs::fuse::abi::*;
 use crate::fs::fuse::device::Device;
 use crate::fs::handle::{Answer, Wait};
@@ -19,26 +19,6 @@ use zerocopy::IntoBytes as _;
 const ALWAYS: u32 = (libc::POLLIN | libc::POLLOUT | libc::POLLRDNORM | libc::POLLWRNORM) as u32;
 /// What it says of those that have something to read.
 const READABLE: u32 = (libc::POLLIN | libc::POLLRDNORM) as u32;
-
-/// A request that is answered later.
-#[derive(Debug)]
-pub(super) struct Waiting {
-    pub(super) unique: u64,
-    pub(super) handle: u64,
-    pub(super) what: What,
-}
-
-#[derive(Debug)]
-pub(super) enum What {
-    Read {
-        offset: u64,
-        len: usize,
-    },
-    /// A GET_READER, and how often sleepers were sent away, or woken, when it began.
-    GetReader {
-        kicks: u32,
-    },
-}
 
 /// What a read comes to.
 pub(super) enum Outcome {
