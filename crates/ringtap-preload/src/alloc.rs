@@ -7,8 +7,10 @@
 use crate::arena;
 use crate::next::{Next, next};
 use crate::session::Session;
-use crate::suspend::{errno_place, thread};
+use crate::suspend::{errno_place, known, thread};
 use crate::value::{Errno, short_ns};
+use ringtap::Plain;
+use ringtap::clock::{self, ClockId};
 use ringtap::event::{Common, Declared, Route};
 use std::ffi::{c_int, c_void};
 use std::ptr;
@@ -47,7 +49,7 @@ macro_rules! allocations {
     )*) => { $(
         ringtap::event! {
             $(#[$doc])*
-            #[allow(dead_code, reason = "describes what `write_since` writes")]
+            #[allow(dead_code, reason = "describes what the function writes")]
             struct $event as libc_alloc:$name { $($arg: $type,)* ptr: *mut c_void, took_ns: u32 }
         }
         next! { fn $function($($arg: $type),*) -> *mut c_void $(=> $early)?; }
@@ -61,16 +63,58 @@ macro_rules! allocations {
                     // SAFETY: as the caller says.
                     return unsafe { $function::call($($arg),*) };
                 };
+                if !session.is_by_cycles() {
+                    // SAFETY: as the caller says.
+                    return unsafe { traced_by_other_clocks(session, $($arg),*) };
+                }
+                let began = clock::read(ClockId::Cycles);
+                // SAFETY: as the caller says.
+                let ptr = unsafe { $function::call($($arg),*) };
+                let plain = match (known(), $event::declared().route()) {
+                    (Some((id, spot)), Some(route)) => {
+                        let payload = payload(route, id, $($arg,)* ptr);
+                        // SAFETY: 1. It is this thread's.
+                        unsafe { session.writer().try_since_to_by(route, &payload, began, spot) }
+                    }
+                    _ => Plain::Not,
+                };
+                if plain == Plain::Committed { ptr } else { finish($($arg,)* ptr, began, plain) }
+            }
+            #[cold]
+            #[inline(never)]
+            unsafe fn traced_by_other_clocks(session: &Session, $($arg: $type),*) -> *mut c_void {
                 let began = session.now();
                 // SAFETY: as the caller says.
                 let ptr = unsafe { $function::call($($arg),*) };
-                // As the event has them: words, in the order of its fields. The last four bytes are to come.
-                let words = [0, $(Word::word($arg),)* ptr.word(), 0];
-                write_since::<WORDS, { 8 * WORDS - 4 }>(session, $event::declared(), words, began);
+                finish($($arg,)* ptr, began, Plain::Not)
+            }
+            /// What the hot path leaves to do. It finds all out anew, so that the hot path keeps nothing for it. What the
+            /// buffers refuse is counted there.
+            #[cold]
+            #[inline(never)]
+            fn finish($($arg: $type,)* ptr: *mut c_void, began: u64, plain: Plain) -> *mut c_void {
+                keeping_errno(|| {
+                    if let Some(session) = Session::get()
+                        && !session.writer().is_written(plain)
+                        && let Some(route) = $event::declared().route()
+                    {
+                        let mut payload = payload(route, thread().0, $($arg,)* ptr);
+                        let _ = session.writer().write_since_to(route, &mut payload, session.since(began));
+                    }
+                });
                 ptr
             }
             /// The payload's, its common fields' and the time's included.
             const WORDS: usize = 3 + <[&str]>::len(&[$(stringify!($arg)),*]);
+            const LEN: usize = 8 * WORDS - 4;
+            /// As the event has it: words, in the order of its fields. The last four bytes are to come.
+            #[inline(always)]
+            fn payload(route: Route, pid: u32, $($arg: $type,)* ptr: *mut c_void) -> [u8; LEN] {
+                let words = [common(route, pid), $($arg.word(),)* ptr.word(), 0];
+                let mut payload = [0; LEN];
+                payload.copy_from_slice(&words.map(u64::to_le_bytes).as_flattened()[..LEN]);
+                payload
+            }
             if $event::is_on() {
                 // SAFETY: as the caller says.
                 unsafe { traced($($arg),*) }
@@ -121,35 +165,6 @@ impl Word for *mut c_void {
     }
 }
 
-/// Writes an event of an allocation, which ends with how long it took: told by the look at the clock that stamps it.
-#[inline(always)]
-fn write_since<const WORDS: usize, const LEN: usize>(
-    session: &Session,
-    event: &'static Declared,
-    mut words: [u64; WORDS],
-    began: u64,
-) {
-    if let Some(route) = event.route() {
-        let (id, spot) = thread();
-        words[0] = common(route, id);
-        let bytes = words.map(u64::to_le_bytes);
-        let Some(payload) = bytes.as_flattened().first_chunk::<LEN>() else { return };
-        // SAFETY: 1. It was just asked for.
-        if !unsafe { session.writer().try_since_to_by(route, payload, session.since(began), spot) } {
-            write_since_slowly(session, route, *payload, began);
-        }
-    }
-}
-
-/// Where the hot path is none. What the buffers refuse is counted there.
-#[cold]
-#[inline(never)]
-fn write_since_slowly<const LEN: usize>(session: &Session, route: Route, mut payload: [u8; LEN], began: u64) {
-    keeping_errno(|| {
-        let _ = session.writer().write_since_to(route, &mut payload, session.since(began));
-    });
-}
-
 /// The first word of a payload.
 #[inline(always)]
 fn common(route: Route, pid: u32) -> u64 {
@@ -169,40 +184,51 @@ fn keeping_errno(work: impl FnOnce()) {
 
 ringtap::event! {
     /// Memory is about to be freed.
-    #[allow(dead_code, reason = "describes what `write_free` writes")]
+    #[allow(dead_code, reason = "describes what `free` writes")]
     struct Free as libc_alloc:free { ptr: *mut c_void }
 }
 next! { fn free(memory: *mut c_void) -> (); }
-
-#[inline(always)]
-fn write_free(session: &Session, route: Route, memory: *mut c_void) {
-    let (id, spot) = thread();
-    let words = u128::from(memory.word()) << 64 | u128::from(common(route, id));
-    // SAFETY: 1. It was just asked for.
-    if !unsafe { session.writer().try_array_to_by(route, &words.to_le_bytes(), spot) } {
-        write_free_slowly(session, route, words);
-    }
-}
-
-/// Where the hot path is none. What the buffers refuse is counted there.
-#[cold]
-#[inline(never)]
-fn write_free_slowly(session: &Session, route: Route, words: u128) {
-    keeping_errno(|| {
-        let _ = session.writer().write_array_to(route, &words.to_le_bytes());
-    });
-}
 
 #[cfg_attr(not(test), unsafe(no_mangle))]
 unsafe extern "C-unwind" fn free(memory: *mut c_void) {
     #[cold]
     #[inline(never)]
     unsafe fn traced(memory: *mut c_void, route: Route) {
-        if let Some(session) = Session::get() {
-            write_free(session, route, memory);
+        let plain = match (Session::get(), known()) {
+            (Some(session), Some((id, spot))) => {
+                let payload = payload(route, id, memory);
+                // SAFETY: 1. It is this thread's.
+                unsafe { session.writer().try_array_to_by(route, &payload, spot) }
+            }
+            _ => Plain::Not,
+        };
+        if plain == Plain::Committed {
+            // SAFETY: as the caller says.
+            unsafe { free::call(memory) }
+        } else {
+            // SAFETY: as above.
+            unsafe { finish(memory, plain) }
         }
+    }
+    /// As an allocation's.
+    #[cold]
+    #[inline(never)]
+    unsafe fn finish(memory: *mut c_void, plain: Plain) {
+        keeping_errno(|| {
+            if let Some(session) = Session::get()
+                && !session.writer().is_written(plain)
+                && let Some(route) = Free::declared().route()
+            {
+                let payload = payload(route, thread().0, memory);
+                let _ = session.writer().write_array_to(route, &payload);
+            }
+        });
         // SAFETY: as the caller says.
         unsafe { free::call(memory) }
+    }
+    #[inline(always)]
+    fn payload(route: Route, pid: u32, memory: *mut c_void) -> [u8; 16] {
+        (u128::from(memory.word()) << 64 | u128::from(common(route, pid))).to_le_bytes()
     }
     if let Some(route) = Free::declared().route() {
         // SAFETY: as the caller says.

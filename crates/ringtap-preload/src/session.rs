@@ -49,10 +49,16 @@ impl Session {
         &self.writer
     }
 
+    /// Whether events are stamped with the processor's counter.
+    #[inline(always)]
+    pub(crate) fn is_by_cycles(&self) -> bool {
+        self.clock == ClockId::Cycles
+    }
+
     /// The time now, in ticks.
     #[inline(always)]
     pub(crate) fn now(&self) -> u64 {
-        if self.clock == ClockId::Cycles { clock::read(ClockId::Cycles) } else { self.now_otherwise() }
+        if self.is_by_cycles() { clock::read(ClockId::Cycles) } else { self.now_otherwise() }
     }
 
     /// Apart, or the compiler makes a table of all clocks.

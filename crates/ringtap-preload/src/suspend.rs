@@ -80,14 +80,19 @@ pub(crate) fn is_suspended() -> bool {
     marks().suspended.get() != 0
 }
 
-/// The calling thread's id, as in its events, and its spot: [`Writer::spot_of_thread`].
+/// The calling thread's id, as in its events, and its spot, [`Writer::spot_of_thread`]; `None` while they are not known.
 #[inline(always)]
-pub(crate) fn thread() -> (u32, *const ()) {
+pub(crate) fn known() -> Option<(u32, *const ())> {
     let marks = marks();
     match marks.id.get() {
-        0 => learn(marks),
-        id => (id, marks.spot.get()),
+        0 => None,
+        id => Some((id, marks.spot.get())),
     }
+}
+
+/// As [`known`], asked for where it is not.
+pub(crate) fn thread() -> (u32, *const ()) {
+    known().unwrap_or_else(|| learn(marks()))
 }
 
 #[cold]

@@ -95,6 +95,8 @@ pub use resize::Replacement;
 pub use ring::write::Refused;
 pub use ringtap_abi::meta::WriterKind;
 pub use ringtap_abi::records::Damage;
+#[doc(hidden)]
+pub use rseq::Plain;
 #[cfg(not(loom))]
 pub use stats::Stats;
 #[cfg(not(loom))]

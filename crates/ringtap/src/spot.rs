@@ -35,6 +35,8 @@ pub(crate) struct Spot {
     pub(crate) data: *mut u8,
     /// Data bytes that a sub-buffer takes.
     pub(crate) capacity: u64,
+    /// Nanoseconds of a tick of the processor's counter, times 2^32.
+    pub(crate) mult: u64,
     /// Whether [`remember`] is at work.
     in_work: bool,
 }
@@ -67,6 +69,7 @@ thread_local! {
             desc: ptr::null(),
             data: ptr::null_mut(),
             capacity: 0,
+            mult: 0,
             in_work: false,
         })
     };
@@ -93,6 +96,12 @@ pub(crate) fn remember(area: &Area, writer: u32, ring: &Ring<'_>, cpu: u32, page
     if before.in_work || (before.key == key && before.desc == desc) {
         return false;
     }
+    let mult = match ring.meta().clock.load() {
+        Some(conversion) => conversion.mult,
+        // Its host died while it changed it. The counter is the same for all hosts.
+        None if before.mult != 0 => before.mult,
+        None => return false,
+    };
     // SAFETY: as above, here and below.
     unsafe { (*spot).in_work = true };
     // SAFETY: as above.
@@ -106,6 +115,7 @@ pub(crate) fn remember(area: &Area, writer: u32, ring: &Ring<'_>, cpu: u32, page
         desc,
         data: ring.data().at(page, HEADER_LEN),
         capacity: ring.geometry().capacity().into(),
+        mult,
         in_work: true,
     };
     // SAFETY: as above.

@@ -125,7 +125,7 @@ pub(crate) unsafe fn append_plain<const N: usize>(
     // Whoever emulates hands all words on.
     let none = if cfg!(target_arch = "aarch64") { MaybeUninit::uninit() } else { MaybeUninit::new(0) };
     // SAFETY: 1., 2. As the caller says.
-    unsafe { append::<N, false>(spot, writer, words, [none; 2]) }
+    unsafe { append::<N, false>(spot, writer, words, none) }
 }
 
 /// As [`append_plain`], of a payload whose last four bytes become how long something took: 0 where that is less, the most that
@@ -140,10 +140,9 @@ pub(crate) unsafe fn append_since<const N: usize>(
     writer: &Writer,
     words: [MaybeUninit<u64>; 3],
     since: u64,
-    mult: u64,
 ) -> Plain {
     // SAFETY: 1., 2. As the caller says.
-    unsafe { append::<N, true>(spot, writer, words, [since, mult].map(MaybeUninit::new)) }
+    unsafe { append::<N, true>(spot, writer, words, MaybeUninit::new(since)) }
 }
 
 /// Both.
@@ -155,7 +154,7 @@ unsafe fn append<const N: usize, const TIMED: bool>(
     spot: *const Spot,
     writer: &Writer,
     [p0, p1, p2]: [MaybeUninit<u64>; 3],
-    [since, mult]: [MaybeUninit<u64>; 2],
+    since: MaybeUninit<u64>,
 ) -> Plain {
     debug_assert!(is_plain(N), "the caller asked");
     // SAFETY: by 1, it is the calling thread's, which nobody else writes.
@@ -228,6 +227,7 @@ unsafe fn append<const N: usize, const TIMED: bool>(
             // hold, is all that they do.
             "subs {last}, {tmp}, {since}",
             "csel {last}, {last}, xzr, hs",
+            "ldr {mult}, [{spot}, #{MULT}]",
             "umulh {at}, {last}, {mult}",
             "mul {last}, {last}, {mult}",
             "lsr {last}, {last}, #32",
@@ -254,7 +254,7 @@ unsafe fn append<const N: usize, const TIMED: bool>(
             p1 = in(reg) p1,
             p2 = in(reg) p2,
             since = in(reg) since,
-            mult = in(reg) mult,
+            mult = out(reg) _,
             step = in(reg) const { Commit::step(record_len(N)) },
             desc = out(reg) _,
             to = out(reg) _,
@@ -273,6 +273,7 @@ unsafe fn append<const N: usize, const TIMED: bool>(
             NUMBER = const Writer::NUMBER_OFFSET,
             KEY = const offset_of!(Spot, key),
             META = const offset_of!(Spot, meta),
+            MULT = const offset_of!(Spot, mult),
             DESC = const offset_of!(Spot, desc),
             CAPACITY = const offset_of!(Spot, capacity),
             DATA = const offset_of!(Spot, data),

@@ -58,7 +58,7 @@ pub(crate) enum Outcome {
 /// How the hot path ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use]
-pub(crate) enum Plain {
+pub enum Plain {
     /// The event is committed.
     Committed,
     /// The event is committed, and somebody sleeps until there is one.

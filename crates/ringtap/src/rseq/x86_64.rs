@@ -82,10 +82,10 @@ macro_rules! append_section {
         unsafe {
             section!(
             ;
-                // The spot is about this writer, and this thread still where it was.
+                // The spot is about this writer (at), and this thread still where it was.
                 "mov rax, qword ptr [{rseq}]",
                 "xor rax, qword ptr [{spot} + {KEY}]",
-                "cmp rax, qword ptr [{writer} + {NUMBER}]",
+                "cmp rax, qword ptr [{at} + {NUMBER}]",
                 "jne {changed}",
                 // rseq = the desc from here on, w = the commit word, at = its parity.
                 "mov {rseq}, qword ptr [{spot} + {DESC}]",
@@ -160,13 +160,12 @@ macro_rules! append_section {
                 ".popsection";
                 spot = in(reg) $spot,
                 rseq = inout(reg) area => _,
-                writer = in(reg) $writer,
+                at = inout(reg) $writer => _,
                 p0 = in(reg) $p0,
                 p1 = in(reg) $p1,
                 p2 = in(reg) $p2,
                 to = out(reg) _,
                 w = out(reg) _,
-                at = out(reg) _,
                 out("rdx") _,
                 $($operands)*
                 AHEAD = const AHEAD,
@@ -229,7 +228,6 @@ pub(crate) unsafe fn append_since<const N: usize>(
     writer: &Writer,
     [p0, p1, p2]: [MaybeUninit<u64>; 3],
     since: u64,
-    mult: u64,
 ) -> Plain {
     append_section!(
         spot, writer, [p0, p1, p2], N, N - 4;
@@ -237,13 +235,13 @@ pub(crate) unsafe fn append_since<const N: usize>(
         "mov rax, rdx",
         "sub rax, {since}",
         "jb {changed}",
-        "mul {mult}",
+        "mul qword ptr [{spot} + {MULT}]",
         "shr rax, 32",
         "test rdx, rdx",
         "jnz {changed}",
         "mov dword ptr [{to} + {TOTAL} - 4], eax";
         since = in(reg) since,
-        mult = in(reg) mult,
+        MULT = const offset_of!(Spot, mult),
     )
 }
 

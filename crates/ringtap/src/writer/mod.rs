@@ -142,35 +142,18 @@ impl Writer {
         payload: &mut [u8; N],
         since: Since,
     ) -> Result<(), Refused> {
-        // SAFETY: 1. It was just asked for.
-        unsafe { self.write_since_to_by(route, payload, since, Self::spot_of_thread()) }
-    }
-
-    /// As [`write_since_to`](Self::write_since_to), by what [`spot_of_thread`](Self::spot_of_thread) said.
-    ///
-    /// # Errors
-    /// As [`write_to`](Self::write_to).
-    ///
-    /// # Safety
-    /// 1. The spot is the calling thread's.
-    #[doc(hidden)]
-    #[inline(always)]
-    pub unsafe fn write_since_to_by<const N: usize>(
-        &self,
-        route: Route,
-        payload: &mut [u8; N],
-        since: Since,
-        spot: *const (),
-    ) -> Result<(), Refused> {
-        // SAFETY: 1. As the caller says.
-        if unsafe { self.try_since_to_by(route, payload, since, spot) } {
-            return Ok(());
+        if since.clock == ClockId::Cycles {
+            // SAFETY: 1. It was just asked for.
+            let plain = unsafe { self.try_since_to_by(route, payload, since.ticks, Self::spot_of_thread()) };
+            if self.is_written(plain) {
+                return Ok(());
+            }
         }
         self.write_since_again(route, payload, since)
     }
 
-    /// The hot path of [`write_since_to_by`](Self::write_since_to_by) alone: `false` where there is none now, and nothing was
-    /// written.
+    /// The hot path of [`write_since_to`](Self::write_since_to) alone, of what began at these ticks of the processor's counter, by
+    /// what [`spot_of_thread`](Self::spot_of_thread) said. What it leaves to do is [`is_written`](Self::is_written)'s.
     ///
     /// # Safety
     /// 1. The spot is the calling thread's.
@@ -180,15 +163,15 @@ impl Writer {
         &self,
         route: Route,
         payload: &[u8; N],
-        since: Since,
+        since: u64,
         spot: *const (),
-    ) -> bool {
+    ) -> Plain {
         const { assert!(write::is_plain(N)) };
-        if route.word != TOP || since.clock != ClockId::Cycles || self.is_off_here() {
-            return false;
+        if route.word != TOP || self.is_off_here() {
+            return Plain::Not;
         }
         // SAFETY: 1. As the caller says.
-        self.is_written(unsafe { self.write_since(spot.cast(), payload, since) })
+        unsafe { self.write_since(spot.cast(), payload, since) }
     }
 
     /// The hot path of [`write_array_to_by`](Self::write_array_to_by) alone, as above.
@@ -202,18 +185,19 @@ impl Writer {
         route: Route,
         payload: &[u8; N],
         spot: *const (),
-    ) -> bool {
+    ) -> Plain {
         const { assert!(write::is_plain(N)) };
         if route.word != TOP || self.is_off_here() {
-            return false;
+            return Plain::Not;
         }
         // SAFETY: 1. As the caller says. 2. They are this payload's.
-        self.is_written(unsafe { self.write_plain::<N>(spot.cast(), in_registers(payload)) })
+        unsafe { self.write_plain::<N>(spot.cast(), in_registers(payload)) }
     }
 
     /// Whether the hot path has written; wakes those who sleep until something is.
+    #[doc(hidden)]
     #[inline(always)]
-    fn is_written(&self, plain: Plain) -> bool {
+    pub fn is_written(&self, plain: Plain) -> bool {
         if matches!(plain, Plain::CommittedForSleepers) {
             self.wake_sleepers();
         }
@@ -477,16 +461,11 @@ impl Writer {
     /// # Safety
     /// 1. The spot is the calling thread's.
     #[inline(always)]
-    unsafe fn write_since<const N: usize>(
-        &self,
-        spot: *const Spot,
-        payload: &[u8; N],
-        since: Since,
-    ) -> Plain {
+    unsafe fn write_since<const N: usize>(&self, spot: *const Spot, payload: &[u8; N], since: u64) -> Plain {
         let words = in_registers_but_last(payload);
         #[cfg(all(any(target_arch = "x86_64", target_arch = "aarch64"), not(loom)))]
         // SAFETY: 1. As the caller says. 2. They are this payload's, which lives.
-        return unsafe { rseq::native::append_since::<N>(spot, self, words, since.ticks, since.mult) };
+        return unsafe { rseq::native::append_since::<N>(spot, self, words, since) };
         #[cfg(not(all(any(target_arch = "x86_64", target_arch = "aarch64"), not(loom))))]
         {
             let _ = (spot, words, since);

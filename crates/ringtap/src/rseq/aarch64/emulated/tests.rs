@@ -304,11 +304,11 @@ impl Hot {
         }
     }
 
-    fn append_since<const N: usize>(&self, payload: &[u8; N], since: u64, mult: u64) -> Plain {
+    fn append_since<const N: usize>(&self, payload: &[u8; N], since: u64) -> Plain {
         let _ = area();
         let words = filled_up_to(N - 4, in_registers_but_last(payload));
         // SAFETY: as above.
-        unsafe { append_since::<N>(&raw const self.spot, &self.writer, words, since, mult) }
+        unsafe { append_since::<N>(&raw const self.spot, &self.writer, words, since) }
     }
 }
 
@@ -395,7 +395,8 @@ fn since_stores_the_time_since<const N: usize>() {
     {
         let before = expected(&ring);
         hot.spot.capacity = u64::from(before.w.offset()) + 4 + N as u64;
-        let (outcome, last) = append_now(&ring, || hot.append_since(&payload, since, mult));
+        hot.spot.mult = mult;
+        let (outcome, last) = append_now(&ring, || hot.append_since(&payload, since));
         assert_eq!(outcome, Plain::Committed);
         let after = expected(&ring).w;
         let now = ring.desc(before.tail.page()).stamp[after.parity()].load(Relaxed);
