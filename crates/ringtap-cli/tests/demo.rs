@@ -55,6 +55,18 @@ fn the_summary_is_the_last_line_and_adds_up() {
 }
 
 #[test]
+fn workers_that_are_gone_keep_their_names() {
+    let folder = Temporary::new("one-file");
+    fs::write(folder.path().join("file"), "one line\n").unwrap();
+    let output = run(&["demo", "--json", folder.path().to_str().unwrap()]);
+    assert!(output.status.success(), "{}", said(&output));
+    let text = String::from_utf8(output.stdout).unwrap();
+    let lines = text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+    let names: Vec<_> = lines.filter_map(|line| Some(line.get("comm")?.as_str()?.to_owned())).collect();
+    assert!(!names.is_empty() && names.iter().all(|name| name.starts_with("worker-")), "{names:?}");
+}
+
+#[test]
 fn what_is_lost_is_counted() {
     let mut small = Temporary::new("lossy").ringtap();
     small.args(["demo", "--json", "--seconds", "2", "--workers", "8", "--buffer-size", "8", "/usr/include"]);

@@ -147,10 +147,7 @@ impl HostSide {
     /// Tells the names of the threads that wrote, also of those that are gone.
     pub(super) fn names(&self) -> Names {
         match self {
-            Self::Embedded { instances, .. } => {
-                let instances = instances.clone();
-                Box::new(move || task_lines(&instances.tasks()))
-            }
+            Self::Embedded { instances, .. } => names_of(instances),
             Self::Attached { socket, .. } => {
                 let (socket, shared) = (socket.clone(), OnceLock::new());
                 // Who may read and not write is told no names.
@@ -205,6 +202,12 @@ impl HostSide {
             Self::Embedded { host, .. } => Ok(host.readers()?.into_iter().map(Input::from).collect()),
         }
     }
+}
+
+/// Tells the names of the threads that wrote to a host of our own.
+pub(super) fn names_of(instances: &Instances) -> Names {
+    let instances = instances.clone();
+    Box::new(move || task_lines(&instances.tasks()))
 }
 
 /// Tasks as `saved_cmdlines` has them.

@@ -5,13 +5,14 @@ use super::report::Report;
 use super::workers::Workers;
 use super::{Plan, Show};
 use crate::application::{Application, Registry};
+use crate::command::host_side::names_of;
 use crate::decode::{self, Layout, Seen, Source, write_lines};
 use crate::outcome::Outcome;
 use crate::output::{FAINT, Output};
 use crate::private::Folder;
 use crate::signals::Signals;
 use anyhow::{Context, Result, bail};
-use ringtap::{Config, Host, Item, Merge, Stats, clock};
+use ringtap::{Config, Instances, Item, Merge, Stats, clock};
 use ringtap_format::Dialect;
 use std::io::Write;
 use std::time::{Duration, Instant};
@@ -33,13 +34,15 @@ pub(super) fn run(plan: &Plan, signals: &Signals, output: &mut Output) -> Result
         buffer_percent: 0,
         ..Config::default()
     };
-    let host = Host::new(&config)
+    let instances = Instances::new(&config)
         .with_context(|| format!("cannot make buffers of {} KiB for each CPU", plan.buffer_kib))?;
     // In this order, so that an error or the end drops the workers first, then the socket, then its folder.
     let folder = Folder::new()?;
-    let server = host.serve(folder.socket())?;
+    instances.top().set_new_events(true);
+    let host = instances.top().host();
+    let server = instances.serve(folder.socket())?;
     let mut merge = Merge::new(host.readers()?);
-    let mut screen = Screen::new(plan, &host, output)?;
+    let mut screen = Screen::new(plan, &instances, output)?;
     let workers = Workers::start(&plan.path, plan.workers, plan.limit, server.path())?;
 
     let mut stopping: Option<Instant> = None;
@@ -96,9 +99,13 @@ struct Screen {
 }
 
 impl Screen {
-    fn new(plan: &Plan, host: &Host, output: &Output) -> Result<Self> {
+    fn new(plan: &Plan, instances: &Instances, output: &Output) -> Result<Self> {
+        let registry = Registry::Here(instances.top().host());
+        let mut application = Application::new(registry, Dialect::Kernel)?;
+        // A worker may be gone before its last events are printed.
+        application.decoder.ask_for_names(names_of(instances));
         Ok(Self {
-            application: Application::new(Registry::Here(host.clone()), Dialect::Kernel)?,
+            application,
             layout: if plan.json { Layout::Json } else { Layout::Human { since: clock::monotonic_ns() } },
             pace: Pace::new(plan.show == Show::Some),
             is_coloured: output.is_coloured(),
