@@ -58,6 +58,7 @@ pub(crate) const ALL: &[Step] = &[
             "ringtap-tables",
             "--features",
             "ringtap-cli/remote",
+            "--lib",
             "--test",
             "export_parquet",
             "--test",

@@ -87,13 +87,17 @@ static void *thread(void *unused)
     return NULL;
 }
 
-/* Writes until the process ends. */
+/* Writes until the process ends: as fast as it can at first, then slowly, since on a loaded machine the end may be long in
+ * coming, and the reader has to keep up. */
 static void *endless_thread(void *unused)
 {
     (void)unused;
     uint32_t slot = take_slot();
-    for (;;)
+    for (uint64_t i = 0;; i++) {
         write_one(slot, 0);
+        if (i > 100000 && i % 64 == 0)
+            usleep(1000);
+    }
     return NULL;
 }
 

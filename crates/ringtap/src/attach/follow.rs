@@ -195,7 +195,14 @@ impl Shared {
             (state.has_host, state.is_attached) = (false, false);
             match end {
                 End::Stopped => return,
-                End::Lost(error) => state.trouble = Some(error.to_string()),
+                End::Lost(error) => {
+                    state.trouble = Some(error.to_string());
+                    drop(state);
+                    // With the host alive, the same would come again at once, and again.
+                    if !error.is_gone() && self.wait(&[], TRY_AGAIN) {
+                        return;
+                    }
+                }
             }
         }
     }
