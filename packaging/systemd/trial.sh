@@ -183,6 +183,7 @@ done
 repository=$(realpath "$(dirname "$0")/../..")
 folder=${1:-$(mktemp -d /var/tmp/ringtap-systemd.XXXXXX)}
 root=$folder/root
+mkdir -p "$folder" || exit
 [ -x "$root/usr/bin/systemctl" ] || debootstrap --variant=minbase \
     --include=systemd,systemd-sysv,dbus,dbus-user-session,libpam-systemd,procps,util-linux bookworm "$root" >"$folder/debootstrap.log" || exit
 built=$repository/target/debug

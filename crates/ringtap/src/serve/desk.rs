@@ -1,6 +1,5 @@
 //! Who answers calls on the tree: a thread beside the loop, since some of them wait, as a resize does for the very processes
-//! that the loop serves. The processes that call take turns, and each client has one call there
-//! at a time.
+//! that the loop serves. The processes that call take turns, and each client has one call there at a time.
 
 use super::requests::{Answer, refused};
 use super::spawn_without_signals;
