@@ -209,8 +209,8 @@ impl Remains {
     }
 }
 
-/// Goes on with a CPU's buffers, in their order. `is_before`: they are those of the set before the present one, and the dead host had told writers to
-/// leave them.
+/// Goes on with a CPU's buffers, in their order. `is_before`: they are those of the set before the present one, and the
+/// dead host had told writers to leave them.
 fn lane(line: Vec<Found>, words: &CpuWords, is_before: bool) -> Result<Lane, HostError> {
     let said: Vec<_> = line.iter().map(Found::said).collect();
     let noted = if is_before { Noted::default() } else { Noted::by(words) };
