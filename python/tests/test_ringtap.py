@@ -1,6 +1,7 @@
 """Events from Python, read back from live buffers and files. Run by cargo, with RINGTAP_LIBRARY and RINGTAP_TRACE set."""
 
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -89,6 +90,62 @@ class Embedded(unittest.TestCase):
         self.assertFalse(numbers.is_on or numbers(1, 2, 3))
         numbers.set_on(True)
         self.assertTrue(numbers(1, 2, 3))
+
+    def test_a_reader_may_be_closed_while_another_thread_uses_it(self):
+        for _ in range(20):
+            cursor = self.host.cursor()
+            ends = []
+
+            def read():
+                try:
+                    while True:
+                        numbers(1, 2, 3)
+                        cursor.wait()
+                        list(cursor)
+                except ValueError as error:
+                    ends.append(str(error))
+
+            threads = [threading.Thread(target=read) for _ in range(3)]
+            for thread in threads:
+                thread.start()
+            cursor.close()
+            for thread in threads:
+                thread.join()
+            self.assertEqual(ends, ["the reader is closed"] * 3)
+
+    def test_in_a_forked_child_its_parents_readers_are_closed(self):
+        numbers(1, 2, 3)
+        with self.host.cursor() as cursor, self.host.reader() as reader:
+            child = os.fork()
+            if child == 0:
+                closed = 0
+                for each in (cursor, reader):
+                    try:
+                        list(each)
+                    except ValueError:
+                        closed += 1
+                    each.close()
+                with self.host.cursor() as own:
+                    os._exit(0 if closed == 2 and len(list(own)) == 1 else 1)
+            self.assertEqual(os.waitpid(child, 0)[1], 0)
+            self.assertEqual((len(list(cursor)), len(list(reader))), (1, 1))
+
+    def test_a_wait_without_end_hears_of_signals(self):
+        def interrupt(*_):
+            raise KeyboardInterrupt
+
+        before = signal.signal(signal.SIGALRM, interrupt)
+        try:
+            with self.host.cursor(newest=True) as cursor, self.assertRaises(KeyboardInterrupt):
+                signal.setitimer(signal.ITIMER_REAL, 0.1)
+                cursor.wait()
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.signal(signal.SIGALRM, before)
+
+    def test_an_array_has_no_more_elements_than_declared(self):
+        with self.assertRaisesRegex(ValueError, "some is u32"):
+            every(*[(1,) * 9 if name == "some" else value for name, value in zip(every.fields, VALUES)])
 
     def test_wrong_use_is_told(self):
         with self.assertRaises(TypeError):

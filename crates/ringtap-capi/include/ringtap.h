@@ -109,6 +109,11 @@ int ringtap_trace_to(ringtap_host *host);
  * way in other threads are completed. [thread] */
 int ringtap_detach(void);
 
+/* Whether children of fork start threads of the library's, as they do by itself where the process traces to a host of another
+ * process: they hear of switched events, resized buffers, a new host. Without them (0) a child writes on into the buffers that
+ * it has, and may do what the system allows only to a process of one thread, such as unshare(CLONE_NEWUSER). [thread] */
+int ringtap_follow_forks(int follow);
+
 /* The socket under which this process's own memory is served by ringtap_init; NULL where it is not. Valid until
  * ringtap_detach. [thread] */
 const char *ringtap_socket(void);
@@ -256,7 +261,7 @@ typedef struct ringtap_reader ringtap_reader;
 enum ringtap_start { RINGTAP_OLDEST = 0, RINGTAP_UNREAD = 1, RINGTAP_NEWEST = 2 };
 
 /* The consuming reader of a CPU's buffer, or of all merged by time: maps them, and reads in place. There is one at a
- * time. [handle of the host] */
+ * time. A live reader's memory is not mapped in forked children: there it must not be used, nor freed. [handle of the host] */
 int ringtap_reader_new(ringtap_host *host, int cpu, ringtap_reader **reader);
 /* A reader that consumes nothing, calls nobody, and that writers never notice. Any number. [handle of the host] */
 int ringtap_cursor_new(ringtap_host *host, int cpu, enum ringtap_start start, ringtap_reader **reader);
@@ -745,7 +750,7 @@ RINGTAP__INLINE uint64_t ringtap__f64_bits(double value)
 RINGTAP__INLINE int ringtap__is_on(const struct ringtap_event *event)
 {
     /* Relaxed: an event about to be written while it is switched may be either. */
-    return __builtin_expect(__atomic_load_n(&event->on, __ATOMIC_RELAXED) != 0, 0);
+    return __builtin_expect(__atomic_load_n(&event->on, __ATOMIC_RELAXED) != 0, 0) != 0;
 }
 
 /* A record without strings and slices. In a library call's registers where it fits there. */

@@ -121,6 +121,15 @@ impl Column {
         }
     }
 
+    /// The interface's letter of a column of numbers.
+    #[cfg(test)]
+    pub(crate) fn letter(&self) -> Option<char> {
+        match self.data {
+            Data::Numbers { letter, .. } => Some(letter),
+            _ => None,
+        }
+    }
+
     fn format(&self) -> String {
         match &self.data {
             Data::Numbers { letter, .. } => letter.to_string(),

@@ -33,6 +33,15 @@ fn letter(size: usize, signed: bool) -> Option<char> {
     Some(pair[usize::from(!signed)])
 }
 
+/// The letter of a floating-point number. Of another size than these a format may speak, but no table can.
+fn float_letter(size: usize) -> Option<char> {
+    match size {
+        4 => Some('f'),
+        8 => Some('g'),
+        _ => None,
+    }
+}
+
 /// The column of a field.
 fn column(field: &Field) -> Column {
     let (name, size) = (field.name.as_str(), usize::try_from(field.size).unwrap_or(0));
@@ -43,15 +52,15 @@ fn column(field: &Field) -> Column {
             letter.map_or_else(|| Column::texts(name, false), |letter| Column::numbers(name, letter, size))
         }
         Kind::Bits { .. } => Column::numbers(name, if field.signed { 'l' } else { 'L' }, 8),
-        Kind::Float => Column::numbers(name, if size == 4 { 'f' } else { 'g' }, size),
+        Kind::Float => float_letter(size)
+            .map_or_else(|| Column::texts(name, false), |letter| Column::numbers(name, letter, size)),
         Kind::Array(element) | Kind::Rest(element) | Kind::Dynamic { element, .. } => {
             let size = usize::try_from(element.size).unwrap_or(0);
             let is_float = matches!(
                 field.type_name.trim_start_matches("__data_loc "),
                 "float" | "float[]" | "double" | "double[]"
             );
-            let letter =
-                if is_float { Some(if size == 4 { 'f' } else { 'g' }) } else { letter(size, element.signed) };
+            let letter = if is_float { float_letter(size) } else { letter(size, element.signed) };
             match (element.meaning, letter) {
                 (Meaning::Text, _) => Column::texts(name, true),
                 (Meaning::Numbers | Meaning::Pointers, Some(letter)) => {
@@ -202,4 +211,36 @@ pub(crate) unsafe extern "C" fn ringtap_reader_events(
         // SAFETY: as the header says.
         Ok(unsafe { text::put(names.as_bytes(), to, size) })
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ringtap_format::{Dialect, Formats, Target};
+
+    /// The interface's letter of a number says how many bytes each value has: who reads them believes it.
+    #[test]
+    fn no_column_says_more_bytes_than_it_has() {
+        for (declared, size, letter) in [
+            ("float x", 4, Some('f')),
+            ("float x", 2, None),
+            ("float x", 0, None),
+            ("double x", 8, Some('g')),
+            ("double x", 16, None),
+            ("u64 x", 8, Some('L')),
+            ("u64 x", 3, None),
+            ("float x[4]", 16, None),
+            ("double x[2]", 2, None),
+        ] {
+            let line = format!("\tfield:{declared};\toffset:8;\tsize:{size};\tsigned:0;\n");
+            let text = format!("name: e\nID: 7\nformat:\n{line}\nprint fmt: \"\"\n");
+            let mut formats = Formats::new(Target::HOST, Dialect::Kernel);
+            formats.add("s", &text).expect("it can be parsed");
+            let field = &formats.by_id(7).expect("it was just added").fields()[0];
+            let mut column = column(field);
+            assert_eq!(column.letter(), letter, "{declared} of {size} bytes");
+            push(&mut column, field, Some(Value::Unsigned(1)));
+            assert!(letter.is_none() || column.size() == size, "{declared} of {size} bytes");
+        }
+    }
 }

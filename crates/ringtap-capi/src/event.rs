@@ -157,6 +157,9 @@ impl Description {
         if event.field_count > MAX_FIELDS {
             return Err(Error::argument("an event has more than 64 fields"));
         }
+        if event.fields.is_null() && event.field_count > 0 {
+            return Err(Error::null("an event's fields"));
+        }
         let mut fields = Vec::new();
         for index in 0..event.field_count {
             // SAFETY: as above: there are so many.
@@ -279,6 +282,9 @@ impl OwnField {
 /// # Safety
 /// The field is as the header says.
 unsafe fn symbols(field: &CField) -> Result<Vec<(u64, String)>, Error> {
+    if field.symbols.is_null() && field.symbol_count > 0 {
+        return Err(Error::null("a field's symbols"));
+    }
     let mut symbols = Vec::new();
     for index in 0..field.symbol_count {
         // SAFETY: as the caller says.

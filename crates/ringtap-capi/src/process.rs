@@ -13,12 +13,15 @@ use std::ffi::{CString, c_char};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::ptr;
-use std::sync::atomic::AtomicPtr;
-use std::sync::atomic::Ordering::{AcqRel, Acquire};
+use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicPtr};
 use std::sync::{Arc, Once};
 
 /// What events are written with; null while the process does not trace. Never freed: a thread may be about to use it.
 static WRITER: AtomicPtr<Writer> = AtomicPtr::new(ptr::null_mut());
+
+/// Whether forked children have threads of the library's. Relaxed: it is stored before the fork that it is about.
+static FOLLOWS_FORKS: AtomicBool = AtomicBool::new(true);
 
 static PROCESS: Lock<Process> = Lock::new(Process::new(), watch_forks);
 
@@ -110,6 +113,9 @@ impl Process {
             return Err(trace);
         }
         let Some(writer) = trace.writer() else { return Err(trace) };
+        if let Trace::There(attachment) = &trace {
+            attachment.set_follows_forks(FOLLOWS_FORKS.load(Relaxed));
+        }
         let writer = Box::into_raw(Box::new(writer));
         self.writers.push(Address::of(writer));
         WRITER.swap(writer, AcqRel);
@@ -137,6 +143,10 @@ pub(crate) fn declare(event: &Event, description: &Description) -> Result<Code, 
 }
 
 pub(crate) fn forget(event: *const Event) {
+    // A handler that interrupted the lock's owner ends the program: nobody looks at the event any more.
+    if PROCESS.is_mine() {
+        return;
+    }
     let address = Address::of(event);
     PROCESS.lock().events.retain(|known| *known != address);
 }
@@ -161,6 +171,15 @@ pub(crate) fn begin(trace: Trace, socket: Option<&Path>) -> Result<Code, Error> 
     Ok(Code::Ok)
 }
 
+/// Has forked children start threads, or leave it.
+pub(crate) fn follow_forks(follows: bool) {
+    let process = PROCESS.lock();
+    FOLLOWS_FORKS.store(follows, Relaxed);
+    if let Some(Trace::There(attachment)) = &process.trace {
+        attachment.set_follows_forks(follows);
+    }
+}
+
 pub(crate) fn is_tracing() -> bool {
     PROCESS.lock().trace.is_some()
 }
@@ -178,8 +197,12 @@ pub(crate) fn end() {
     drop((trace, socket));
 }
 
-/// The process's own host, if events go there.
+/// The process's own host, if events go there. `None`, too, in a handler that interrupted the lock's owner, and ends the
+/// program.
 pub(crate) fn own_host() -> Option<Arc<Inner>> {
+    if PROCESS.is_mine() {
+        return None;
+    }
     match &PROCESS.lock().trace {
         Some(Trace::Here(host)) => Some(Arc::clone(host)),
         _ => None,
@@ -232,7 +255,7 @@ extern "C" fn in_child() {
     let guard = unsafe { (*HELD.0.get()).take() };
     let is_attached = guard.as_ref().is_some_and(|process| process.is_attached());
     drop(guard);
-    if is_attached {
+    if is_attached && FOLLOWS_FORKS.load(Relaxed) {
         switches::watch(refresh);
     }
 }

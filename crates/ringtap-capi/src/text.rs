@@ -29,9 +29,9 @@ pub(crate) unsafe fn optional(text: *const c_char, what: &str) -> Result<Option<
 /// Writes a text as snprintf does: with a NUL, cut to `size` bytes. Its whole length.
 ///
 /// # Safety
-/// `to` has `size` bytes, or is null with a size of 0.
+/// `to` has `size` bytes, or is null: then nothing is written.
 pub(crate) unsafe fn put(text: &[u8], to: *mut c_char, size: usize) -> usize {
-    if let Some(room) = size.checked_sub(1) {
+    if let Some(room) = size.checked_sub(1).filter(|_| !to.is_null()) {
         let len = text.len().min(room);
         // SAFETY: no more than the caller's bytes, which are not ours.
         unsafe { to.cast::<u8>().copy_from_nonoverlapping(text.as_ptr(), len) };

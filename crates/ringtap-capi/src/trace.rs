@@ -120,6 +120,15 @@ pub(crate) extern "C" fn ringtap_detach() -> c_int {
     })
 }
 
+/// `ringtap_follow_forks`. [thread]
+#[unsafe(no_mangle)]
+pub(crate) extern "C" fn ringtap_follow_forks(follow: c_int) -> c_int {
+    guard(|| {
+        process::follow_forks(follow != 0);
+        Ok(Code::Ok)
+    })
+}
+
 /// `ringtap_socket`. [thread]
 #[unsafe(no_mangle)]
 pub(crate) extern "C" fn ringtap_socket() -> *const c_char {

@@ -27,8 +27,10 @@ impl Bytes {
         if self.start.is_null() {
             return &[];
         }
+        // No memory is longer; whoever says so, such as by -1, is told that it is too large.
+        let length = self.length.min(isize::MAX.cast_unsigned());
         // SAFETY: as the caller says.
-        unsafe { std::slice::from_raw_parts(self.start, self.length) }
+        unsafe { std::slice::from_raw_parts(self.start, length) }
     }
 }
 

@@ -133,7 +133,7 @@ allocations! {
     Calloc as calloc: fn calloc(count: usize, size: usize)
         => arena::allocate(count.saturating_mul(size));
     /// Memory was made larger or smaller; it may have moved.
-    Realloc as realloc: fn realloc(old: *mut c_void, size: usize);
+    Realloc as realloc: fn realloc(old: *mut c_void, size: usize) => arena::reallocate(old, size);
     /// As `realloc`, for `count` elements.
     ReallocArray as reallocarray: fn reallocarray(old: *mut c_void, count: usize, size: usize);
     /// Memory was allocated that is aligned.
@@ -187,7 +187,8 @@ ringtap::event! {
     #[allow(dead_code, reason = "describes what `free` writes")]
     struct Free as libc_alloc:free { ptr: *mut c_void }
 }
-next! { fn free(memory: *mut c_void) -> (); }
+// The dynamic linker frees the text of its last error when it is next asked for a function, be it this one.
+next! { fn free(memory: *mut c_void) -> () => arena::abandon(memory); }
 
 #[cfg_attr(not(test), unsafe(no_mangle))]
 unsafe extern "C-unwind" fn free(memory: *mut c_void) {

@@ -51,6 +51,34 @@ pub(crate) fn allocate(size: usize) -> *mut c_void {
     memory.wrapping_add(ALIGN).cast()
 }
 
+/// Takes what is freed meanwhile: it is never used again, whoever gave it.
+pub(crate) fn abandon(_: *mut c_void) {}
+
+/// As [`allocate`], with the beginning of a piece of ours in it. What somebody else gave cannot be made larger here.
+pub(crate) fn reallocate(old: *mut c_void, size: usize) -> *mut c_void {
+    if !old.is_null() && !is_here(old) {
+        value::set_errno(libc::ENOMEM);
+        return ptr::null_mut();
+    }
+    let new = allocate(size);
+    if !old.is_null() && !new.is_null() {
+        // SAFETY: a piece of ours, and one that was just given out.
+        unsafe { copy(old, new, size) };
+    }
+    new
+}
+
+/// Copies a piece of ours, as much of it as fits.
+///
+/// # Safety
+/// 1. `old` is a piece of ours, and `new` another place of `size` bytes.
+unsafe fn copy(old: *mut c_void, new: *mut c_void, size: usize) {
+    // SAFETY: by 1, its length stands before it.
+    let len = unsafe { old.cast::<u8>().wrapping_sub(ALIGN).cast::<usize>().read() };
+    // SAFETY: by 1, both are that long, and apart.
+    unsafe { ptr::copy_nonoverlapping(old.cast::<u8>(), new.cast(), len.min(size)) };
+}
+
 fn is_here(memory: *mut c_void) -> bool {
     memory.addr().wrapping_sub(MEMORY.0.get().addr()) < LEN
 }
@@ -87,10 +115,8 @@ unsafe extern "C-unwind" fn realloc(memory: *mut c_void, size: usize) -> *mut c_
     // SAFETY: asks the allocator.
     let new = unsafe { crate::alloc::malloc::call(size) };
     if !new.is_null() {
-        // SAFETY: its length stands before each piece.
-        let old = unsafe { memory.cast::<u8>().wrapping_sub(ALIGN).cast::<usize>().read() };
-        // SAFETY: both are that long, and apart.
-        unsafe { ptr::copy_nonoverlapping(memory.cast::<u8>(), new.cast(), old.min(size)) };
+        // SAFETY: a piece of ours, and what was just allocated.
+        unsafe { copy(memory, new, size) };
     }
     new
 }

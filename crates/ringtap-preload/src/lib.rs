@@ -55,6 +55,7 @@ fn functions() -> impl Iterator<Item = &'static Next> {
         lock::ANNOUNCING,
         wait::FUNCTIONS,
         futex::FUNCTIONS,
+        suspend::FUNCTIONS,
     ];
     parts.into_iter().flatten().copied()
 }

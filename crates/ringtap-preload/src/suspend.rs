@@ -8,9 +8,11 @@
 //! The variables are of the initial-exec kind, of which the linker says where they lie relative to the thread: so looking at
 //! one calls nobody. Those of Rust's `thread_local!` are not, in a library.
 
+use crate::next::{Next, next};
 use ringtap::Writer;
 use std::arch::{asm, global_asm};
 use std::cell::Cell;
+use std::ffi::{c_int, c_void};
 use std::sync::atomic::{Ordering::SeqCst, compiler_fence};
 
 /// A thread's marks.
@@ -142,6 +144,42 @@ pub(crate) fn is_finding() -> bool {
 /// Notes whether the thread is looking for a function, and tells whether it was.
 pub(crate) fn set_finding(is_finding: bool) -> bool {
     marks().finding.replace(is_finding)
+}
+
+next! {
+    fn clone(
+        run: *mut c_void, stack: *mut c_void, flags: c_int, argument: *mut c_void, parent: *mut c_void,
+        tls: *mut c_void, child: *mut c_void,
+    ) -> c_int;
+}
+
+pub(crate) static FUNCTIONS: &[&Next] = &[&clone::NEXT];
+
+/// As the C library's, with the calling thread marked where the child has its variables: while the child runs, if it waits for
+/// that, and else for ever, since nobody says when the child ends. In C the last arguments are there or not, as the flags say;
+/// those that are not are not looked at.
+///
+/// # Safety
+/// As the C library's.
+#[cfg_attr(not(test), unsafe(no_mangle))]
+unsafe extern "C-unwind" fn clone(
+    run: *mut c_void,
+    stack: *mut c_void,
+    flags: c_int,
+    argument: *mut c_void,
+    parent: *mut c_void,
+    tls: *mut c_void,
+    child: *mut c_void,
+) -> c_int {
+    let shares = flags & (libc::CLONE_VM | libc::CLONE_SETTLS) == libc::CLONE_VM;
+    let suspended = &marks().suspended;
+    suspended.set(suspended.get() + u32::from(shares));
+    // SAFETY: as the caller says.
+    let pid = unsafe { clone::call(run, stack, flags, argument, parent, tls, child) };
+    if shares && (flags & libc::CLONE_VFORK != 0 || pid < 0) {
+        suspended.set(suspended.get() - 1);
+    }
+    pid
 }
 
 /// As the C library's, with the calling thread marked while the child runs.

@@ -125,13 +125,13 @@ const PATH_LIMIT: usize = 511;
 pub(crate) struct Path<'p>(&'p [u8]);
 
 impl Path<'_> {
-    /// Reads a string that was given to a call which ended with this error: where that says that there is no such memory,
-    /// it is not looked at.
+    /// Reads a string that was given to a call which ended with this error. It is not looked at where there may be no such
+    /// memory: the kernel says so, or refuses flags before it looks.
     ///
     /// # Safety
-    /// 1. Unless the error is `EFAULT`, the pointer is null or a string's that lives as long as the result.
+    /// 1. Unless the error is `EFAULT` or `EINVAL`, the pointer is null or a string's that lives as long as the result.
     pub(crate) unsafe fn of(path: *const c_char, errno: i32) -> Self {
-        if errno == libc::EFAULT || path.is_null() {
+        if matches!(errno, libc::EFAULT | libc::EINVAL) || path.is_null() {
             return Self(&[]);
         }
         // SAFETY: by 1.
@@ -165,15 +165,17 @@ pub(crate) struct Address {
 }
 
 impl Address {
-    /// Reads an address that was given to a call, or by it, unless the call ended with `EFAULT`.
+    /// Reads an address that was given to a call, unless that ended with an error before the kernel had read it: of the
+    /// address itself, of the descriptor, or of a length that no address has.
     ///
     /// # Safety
-    /// 1. Unless the error is `EFAULT`, the pointer is null, or there are `len` bytes.
+    /// 1. Unless the error is one of these, the pointer is null, or there are `len` bytes.
     pub(crate) unsafe fn of(address: *const libc::sockaddr, len: libc::socklen_t, errno: i32) -> Self {
         let mut text = Self { text: [0; ADDRESS_LEN], len: 0 };
-        if errno != libc::EFAULT && !address.is_null() {
-            let mut storage = [0; size_of::<libc::sockaddr_storage>()];
-            let len = storage.len().min(len as usize);
+        let mut storage = [0; size_of::<libc::sockaddr_storage>()];
+        let len = len as usize;
+        let is_read = !matches!(errno, libc::EFAULT | libc::EBADF | libc::ENOTSOCK) && len <= storage.len();
+        if is_read && !address.is_null() {
             // SAFETY: by 1.
             unsafe { std::ptr::copy_nonoverlapping(address.cast(), storage.as_mut_ptr(), len) };
             // What does not fit is cut off.

@@ -7,12 +7,13 @@ use libc::{
 };
 use std::ffi::{c_int, c_uint, c_void};
 
-/// A time that was given to a call, in nanoseconds: -1 where there was none, or the call ended with `EFAULT`.
+/// A time that was given to a call, in nanoseconds: -1 where there was none, or the call ended with an error that the kernel
+/// may have found before it read the time, such as a clock that is none.
 ///
 /// # Safety
-/// 1. Unless the error is `EFAULT`, the pointer is null, or there is a time.
+/// 1. Unless the error is `EFAULT`, `EINVAL` or `EOPNOTSUPP`, the pointer is null, or there is a time.
 unsafe fn ns_of(time: *const timespec, errno: i32) -> i64 {
-    if errno == libc::EFAULT || time.is_null() {
+    if matches!(errno, libc::EFAULT | libc::EINVAL | libc::EOPNOTSUPP) || time.is_null() {
         return -1;
     }
     // SAFETY: by 1.

@@ -6,6 +6,7 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <pthread.h>
+#include <sched.h>
 #include <setjmp.h>
 #include <signal.h>
 #include <stdint.h>
@@ -79,6 +80,13 @@ static int cancel(void)
     return 0;
 }
 
+static int use_null(void *unused)
+{
+    (void)unused;
+    close(open("/dev/null", O_RDONLY));
+    _exit(7);
+}
+
 static int children(char **argv)
 {
     /* A child of vfork shares our memory and may only make a few calls; what it opens is not traced. */
@@ -97,6 +105,15 @@ static int children(char **argv)
         int fd = open("/dev/zero", O_RDONLY);
         CHECK(fd >= 0 && close(fd) == 0);
     }
+    /* So may a child of clone, whether or not we wait for it. */
+    for (int i = 0; i < 20; i++) {
+        char *stack = malloc(1 << 16);
+        int status;
+        pid_t child = clone(use_null, stack + (1 << 16), CLONE_VM | CLONE_VFORK | SIGCHLD, stack);
+        CHECK(waitpid(child, &status, 0) == child && WIFEXITED(status) && WEXITSTATUS(status) == 7);
+        free(stack);
+    }
+    CHECK(clone(use_null, NULL, CLONE_VM | CLONE_VFORK | SIGCHLD, NULL) == -1 && errno == EINVAL);
     CHECK(system("exit 3") == 3 << 8);
     FILE *pipe = popen("echo five", "r");
     char line[16];
@@ -134,6 +151,19 @@ static int errors(void)
     CHECK(read(-1, &byte, 1) == -1 && errno == EBADF);
     CHECK(connect(0, (struct sockaddr *)nowhere, 16) == -1);
     CHECK(writev(1, (struct iovec *)nowhere, 3) == -1 && errno == EFAULT);
+    /* Errors that are found before the argument is looked at. */
+    struct sockaddr *no_address = (struct sockaddr *)nowhere;
+    CHECK(connect(-1, no_address, 16) == -1 && errno == EBADF);
+    CHECK(bind(-1, no_address, 16) == -1 && errno == EBADF);
+    int file = open("/dev/null", O_RDWR), datagrams = socket(AF_UNIX, SOCK_DGRAM, 0);
+    CHECK(bind(file, no_address, 16) == -1 && errno == ENOTSOCK);
+    CHECK(sendto(file, "x", 1, 0, no_address, 16) == -1 && errno == ENOTSOCK);
+    CHECK(connect(datagrams, no_address, 4000) == -1 && errno == EINVAL);
+    CHECK(sendto(datagrams, "x", 1, 0, no_address, 4000) == -1 && errno == EINVAL);
+    CHECK(open(nowhere, O_TMPFILE | O_RDONLY, 0600) == -1 && (errno == EINVAL || errno == EFAULT));
+    CHECK(clock_nanosleep(99, 0, (struct timespec *)nowhere, NULL) == EINVAL);
+    close(file);
+    close(datagrams);
     CHECK(nanosleep((struct timespec *)nowhere, NULL) == -1 && errno == EFAULT);
     CHECK(malloc(PTRDIFF_MAX) == NULL && errno == ENOMEM);
     void *place = NULL;

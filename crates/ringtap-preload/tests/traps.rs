@@ -86,6 +86,38 @@ fn libraries_come_and_go() {
 }
 
 #[test]
+fn functions_may_be_looked_for_in_vain_before_ours_are_found() {
+    let folder = Folder::new();
+    // A constructor that runs before ours: the next look frees the text of the last one's error.
+    let source = "#define _GNU_SOURCE\n#include <dlfcn.h>\nint found;\n\
+        __attribute__((constructor)) static void look(void) {\n\
+        dlsym(RTLD_DEFAULT, \"no_such_function\"); dlsym(RTLD_DEFAULT, \"nor_this_one\");\n\
+        found = dlsym(RTLD_DEFAULT, \"printf\") != 0; }\n";
+    let library = folder.compile("looks.so", source, &["-shared", "-fPIC", "-ldl"]);
+    let main = "#include <stdlib.h>\nextern int found;\n\
+        int main(void) { free(malloc(7777)); return !found; }\n";
+    let program = folder.compile("looks", main, &[library.to_str().expect("a plain path")]);
+    let tracer = Tracer::new(64);
+    let (output, trace) = tracer.run(&mut tracer.command(&program, "malloc,free"));
+    assert!(output.status.success(), "{output:?}");
+    assert_eq!(trace.of("malloc").filter(|event| event.int("size") == 7777).count(), 1);
+}
+
+#[test]
+fn without_restartable_sequences_programs_are_traced_as_well() {
+    let folder = Folder::new();
+    let program = folder.compile("traps", TRAPS, &["-ldl"]);
+    let tracer = Tracer::new(64);
+    for (name, code) in [("descriptors", 0), ("errors", 0), ("ends", 9)] {
+        let mut command = tracer.command(&program, "");
+        command.arg(name).env("GLIBC_TUNABLES", "glibc.pthread.rseq=0");
+        let (output, trace) = tracer.run(&mut command);
+        assert_eq!(output.status.code(), Some(code), "{name}: {output:?}");
+        assert!(trace.count("open") + trace.count("malloc") > 0, "{name}");
+    }
+}
+
+#[test]
 fn an_exit_inside_a_signal_handler_loses_nothing() {
     let trace = trap(&Folder::new(), &["ends"], 9);
     let mallocs = trace.of("malloc").filter(|event| event.int("size") == 7777).count();

@@ -1,6 +1,7 @@
 //! What a thread is, seen from other processes: its id, its birth, where it runs.
 
 use crate::rseq;
+use rustix::fd::IntoRawFd;
 use rustix::fs::{Mode, OFlags};
 use rustix::process::Pid;
 use std::cell::Cell;
@@ -222,8 +223,12 @@ fn program(code: u64, end: u64, stack: u64) -> u32 {
 /// The file's bytes, as many as fit in `text`. Neither allocates nor locks: signal handlers come here.
 fn read<'a>(path: &[u8], text: &'a mut [u8]) -> Option<&'a [u8]> {
     let file = rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).ok()?;
-    let len = rustix::io::read(&file, &mut *text).ok()?;
-    Some(&text[..len])
+    let len = rustix::io::read(&file, &mut *text);
+    // Dropped, it would be closed by the C library's `close`. Where that is traced, its event asks for the lock, whose owner
+    // word reads a file.
+    // SAFETY: nobody else has it.
+    unsafe { rustix::io::close(file.into_raw_fd()) };
+    Some(&text[..len.ok()?])
 }
 
 /// The CPU that the calling thread runs on, asked from the kernel itself: the rseq area, which the libc reads, is

@@ -140,12 +140,15 @@ class Event:
             self._layout.pack_into(words, 0, *values)
             return library.write_words(self._pointer, words, self._length)
         tails, keep = [], []
-        for (_, shape, letter, at), value in zip(self._puts, values):
+        for (name, shape, letter, at), value in zip(self._puts, values):
             if shape == 0:
                 struct.pack_into(letter, words, at, value)
             elif shape == 1 and not letter:
                 self._put_text(words, at, value)
             elif shape == 1:
+                # Fewer are followed by zeros; more would lie in the next field.
+                if len(value) > self._count(at):
+                    raise ValueError(f"{self.system}:{self.name}: {name} is {self.fields[name]}, not of {len(value)}")
                 struct.pack_into(f"{len(value)}{letter}", words, at, *value)
             else:
                 data = _bytes_of(value, letter)
@@ -156,9 +159,12 @@ class Event:
             return library.write_words(self._pointer, words, self._length)
         return library.write_tails(self._pointer, words, (c.Bytes * len(tails))(*tails))
 
+    def _count(self, at: int) -> int:
+        """Elements of the array that lies there."""
+        return next(field.count for field, put in zip(self._described, self._puts) if put[3] == at)
+
     def _put_text(self, words: Any, at: int, value: str) -> None:
-        size = next(f.count for f, put in zip(self._described, self._puts) if put[3] == at)
-        data = value.encode()[: size - 1].decode(errors="ignore").encode()
+        data = value.encode()[: self._count(at) - 1].decode(errors="ignore").encode()
         struct.pack_into(f"{len(data)}s", words, at, data)
 
 

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import os
+import threading
+import time
+import weakref
 from ctypes import addressof, byref, c_double, c_int64, c_uint64, string_at
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Iterator, List, Optional, Union
@@ -16,6 +20,10 @@ if TYPE_CHECKING:
 
 _Path = Union[str, "os.PathLike[str]"]
 _ROWS = 65536
+#: Of `enum ringtap_kind`.
+_RECORD, _LOST = 1, 2
+#: Seconds after which a wait looks whether the reader was closed meanwhile, or Ctrl-C pressed.
+_LOOK = 0.2
 
 
 @dataclass(frozen=True)
@@ -50,17 +58,40 @@ class Lost:
     count: Optional[int]
 
 
+#: Readers, and hosts, for `_let_go`.
+_readers: "weakref.WeakSet[Reader]" = weakref.WeakSet()
+_hosts: "weakref.WeakSet[Host]" = weakref.WeakSet()
+
+
+def _let_go() -> None:
+    """In a forked child: its parent's readers are not mapped there, and its locks are those of threads that it has not."""
+    for reader in list(_readers):
+        reader._handle, reader._lock = None, threading.RLock()
+    for host in list(_hosts):
+        host._lock = threading.RLock()
+
+
+os.register_at_fork(after_in_child=_let_go)
+
+
 class Reader:
-    """Records of a live buffer or a file, in the order of their time. A context manager."""
+    """Records of a live buffer or a file, in the order of their time. A context manager.
+
+    Threads may share it; each item comes to one of them. In a forked child it is closed.
+    """
 
     def __init__(self, handle: Any) -> None:
         self._handle = handle
+        # ctypes lets other threads run during a call, and the library takes one at a time.
+        self._lock = threading.RLock()
+        _readers.add(self)
 
     def close(self) -> None:
         """Lets go of it."""
-        if self._handle is not None:
-            library.reader_free(self._handle)
-            self._handle = None
+        with self._lock:
+            if self._handle is not None:
+                library.reader_free(self._handle)
+                self._handle = None
 
     def __enter__(self) -> "Reader":
         return self
@@ -78,22 +109,43 @@ class Reader:
 
     def wait(self, timeout: Optional[float] = None) -> bool:
         """Waits for more, `timeout` seconds at most; whether there is more. A file's reader never waits."""
-        return check(library.reader_wait(self._open(), -1 if timeout is None else int(timeout * 1000))) == c.OK
+        now = time.monotonic()
+        end = math.inf if timeout is None else now + timeout
+        while True:
+            left = max(min(end - now, _LOOK), 0)
+            with self._lock:
+                if check(library.reader_wait(self._open(), math.ceil(left * 1000))) == c.OK:
+                    return True
+            begun, now = now, time.monotonic()
+            # It has waited in vain, or was sent away before.
+            if now >= end or now - begun < left:
+                return False
 
     def __iter__(self) -> Iterator[Union[Record, Lost]]:
         """What there is by now."""
+        while (item := self._next()) is not None:
+            yield item
+
+    def _next(self) -> Union[Record, Lost, None]:
         item = c.Item()
-        while check(library.reader_next(self._open(), byref(item))) == c.OK:
-            if item.kind != 1:
-                yield Lost(item.cpu, None if item.lost == 2**64 - 1 else item.lost)
-                continue
+        with self._lock:
+            if check(library.reader_next(self._open(), byref(item))) != c.OK:
+                return None
+            if item.kind == _LOST and item.lost != 2**64 - 1:
+                return Lost(item.cpu, item.lost)
+            if item.kind != _RECORD:
+                return Lost(item.cpu, None)
             name = library.reader_event(self._handle)
             text = c.text_of(lambda to, size: library.reader_print(self._handle, to, size))
             payload = string_at(item.payload, item.length)
-            yield Record(item.ns, item.cpu, item.pid, name.decode() if name else None, text, payload)
+        return Record(item.ns, item.cpu, item.pid, name.decode() if name else None, text, payload)
 
     def field(self, name: str) -> Union[int, float, bytes, None]:
         """A field of the record that came last."""
+        with self._lock:
+            return self._field(name)
+
+    def _field(self, name: str) -> Union[int, float, bytes, None]:
         number, natural, real, data = c_int64(), c_uint64(), c_double(), c.Bytes()
         for function, value in (
             (library.reader_uint, natural),
@@ -108,7 +160,8 @@ class Reader:
 
     def events(self) -> List[str]:
         """The names of all events that are declared, `SYSTEM:NAME`."""
-        return c.text_of(lambda to, size: library.reader_events(self._open(), to, size)).splitlines()
+        with self._lock:
+            return c.text_of(lambda to, size: library.reader_events(self._open(), to, size)).splitlines()
 
     def batches(self, event: Optional[str] = None, rows: int = _ROWS) -> Iterator["pyarrow.RecordBatch"]:
         """What there is by now, as Arrow's batches: of one event with its fields as columns, of all with their texts."""
@@ -119,8 +172,9 @@ class Reader:
             # The interface's two structures, which Arrow takes over.
             schema, array = (c_uint64 * 9)(), (c_uint64 * 10)()
             schema_at, array_at = addressof(schema), addressof(array)
-            if check(library.reader_batch(self._open(), name, rows, schema_at, array_at)) != c.OK:
-                return
+            with self._lock:
+                if check(library.reader_batch(self._open(), name, rows, schema_at, array_at)) != c.OK:
+                    return
             yield pyarrow.RecordBatch._import_from_c(array_at, schema_at)
 
     def to_arrow(self, event: Optional[str] = None) -> "pyarrow.Table":
@@ -142,23 +196,31 @@ class Host:
 
     def __init__(self, *, subbuf_size: int = 4096, ring_subbufs: int = 354, discard: bool = False) -> None:
         """Makes one in this process."""
+        self._begin()
         config = c.Config(subbuf_size, ring_subbufs, discard, 0, 0, 0, None, None)
-        self._handle: Any = c.handle(lambda made: library.host_new(byref(config), made))
+        self._handle = c.handle(lambda made: library.host_new(byref(config), made))
+
+    def _begin(self) -> None:
+        self._handle: Any = None
+        # As a reader's: a call in another thread ends before the host is freed.
+        self._lock = threading.RLock()
+        _hosts.add(self)
 
     @classmethod
     def connect(cls, socket: Optional[_Path] = None) -> "Host":
         """Connects to one of another process: the one of RINGTAP_SOCKET where nothing is said."""
         host = cls.__new__(cls)
+        host._begin()
         path = os.fsencode(socket) if socket is not None else None
-        host._handle = None
         host._handle = c.handle(lambda made: library.host_connect(path, made))
         return host
 
     def close(self) -> None:
         """Lets go of it."""
-        if self._handle is not None:
-            library.host_free(self._handle)
-            self._handle = None
+        with self._lock:
+            if self._handle is not None:
+                library.host_free(self._handle)
+                self._handle = None
 
     def __enter__(self) -> "Host":
         return self
@@ -171,29 +233,35 @@ class Host:
 
     def trace(self) -> None:
         """Has this process's events go here."""
-        check(library.trace_to(self._handle))
+        with self._lock:
+            check(library.trace_to(self._handle))
 
     def serve(self, socket: _Path) -> None:
         """Lets others attach."""
-        check(library.host_serve(self._handle, os.fsencode(socket)))
+        with self._lock:
+            check(library.host_serve(self._handle, os.fsencode(socket)))
 
     def set_recording(self, on: bool) -> None:
         """Switches recording, for all its writers."""
-        check(library.host_set_recording(self._handle, on))
+        with self._lock:
+            check(library.host_set_recording(self._handle, on))
 
     def stats(self) -> Stats:
         """Its counters."""
         stats = c.Stats()
-        check(library.host_stats(self._handle, byref(stats)))
+        with self._lock:
+            check(library.host_stats(self._handle, byref(stats)))
         return Stats(*(getattr(stats, name) for name, _ in stats._fields_))
 
     def reader(self, cpu: int = -1) -> Reader:
         """The consuming reader of a CPU's buffer, or of all."""
-        return Reader(c.handle(lambda made: library.reader_new(self._handle, cpu, made)))
+        with self._lock:
+            return Reader(c.handle(lambda made: library.reader_new(self._handle, cpu, made)))
 
     def cursor(self, cpu: int = -1, *, newest: bool = False) -> Reader:
         """A reader that consumes nothing and that writers never notice."""
-        return Reader(c.handle(lambda made: library.cursor_new(self._handle, cpu, 2 if newest else 0, made)))
+        with self._lock:
+            return Reader(c.handle(lambda made: library.cursor_new(self._handle, cpu, 2 if newest else 0, made)))
 
 
 def open_trace(path: _Path) -> Reader:

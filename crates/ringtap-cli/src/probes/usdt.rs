@@ -108,10 +108,9 @@ fn integer(text: &str) -> Option<i64> {
         Some(digits) => (-1, digits),
         None => (1, text),
     };
-    let magnitude = match digits.strip_prefix("0x") {
-        Some(hex) => i64::from_str_radix(hex, 16).ok()?,
-        None => digits.parse().ok()?,
-    };
+    let (digits, radix) = digits.strip_prefix("0x").map_or((digits, 10), |hex| (hex, 16));
+    // Rust's numbers may have a sign of their own.
+    let magnitude = i64::from_str_radix(digits, radix).ok().filter(|_| !digits.starts_with(['-', '+']))?;
     Some(sign * magnitude)
 }
 
@@ -137,7 +136,7 @@ mod tests {
         ] {
             assert_eq!(x86_64(place).as_deref(), Some(kernels), "{place}");
         }
-        for place in ["%ah", "%xmm0", "counter(%rip)", "(%rax,%rbx,8)", "", "$", "%", "8(%rip)", "%r16", "("]
+        for place in ["$--9223372036854775808", "$-0x-8000000000000000", "$+5", "%ah", "%xmm0", "counter(%rip)", "(%rax,%rbx,8)", "", "$", "%", "8(%rip)", "%r16", "("]
         {
             assert_eq!(x86_64(place), None, "{place}");
         }
