@@ -232,8 +232,9 @@ mod tests {
             ("float x[4]", 16, None),
             ("double x[2]", 2, None),
         ] {
+            let common = "\tfield:u16 common_type;\toffset:0;\tsize:2;\tsigned:0;\n\n";
             let line = format!("\tfield:{declared};\toffset:8;\tsize:{size};\tsigned:0;\n");
-            let text = format!("name: e\nID: 7\nformat:\n{line}\nprint fmt: \"\"\n");
+            let text = format!("name: e\nID: 7\nformat:\n{common}{line}\nprint fmt: \"\"\n");
             let mut formats = Formats::new(Target::HOST, Dialect::Kernel);
             formats.add("s", &text).expect("it can be parsed");
             let field = &formats.by_id(7).expect("it was just added").fields()[0];

@@ -136,8 +136,21 @@ mod tests {
         ] {
             assert_eq!(x86_64(place).as_deref(), Some(kernels), "{place}");
         }
-        for place in ["$--9223372036854775808", "$-0x-8000000000000000", "$+5", "%ah", "%xmm0", "counter(%rip)", "(%rax,%rbx,8)", "", "$", "%", "8(%rip)", "%r16", "("]
-        {
+        for place in [
+            "$--9223372036854775808",
+            "$-0x-8000000000000000",
+            "$+5",
+            "%ah",
+            "%xmm0",
+            "counter(%rip)",
+            "(%rax,%rbx,8)",
+            "",
+            "$",
+            "%",
+            "8(%rip)",
+            "%r16",
+            "(",
+        ] {
             assert_eq!(x86_64(place), None, "{place}");
         }
     }
