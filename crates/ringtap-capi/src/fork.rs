@@ -49,6 +49,16 @@ impl<T> Lock<T> {
         Guard { lock: self, of_thread: PhantomData }
     }
 
+    /// In a forked child of the thread that has it, if one has: there it has another number.
+    pub(crate) fn inherit(&self) {
+        // Relaxed: there is no other thread.
+        if self.owner.load(Relaxed) != 0 {
+            // SAFETY: always valid.
+            let own = unsafe { libc::gettid() };
+            self.owner.store(own.cast_unsigned(), Relaxed);
+        }
+    }
+
     /// Whether the calling thread has it: Relaxed, since it would have stored that itself.
     pub(crate) fn is_mine(&self) -> bool {
         self.owner.load(Relaxed) == ringtap::thread::id()

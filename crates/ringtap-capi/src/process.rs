@@ -254,7 +254,10 @@ extern "C" fn in_child() {
     // SAFETY: there is no other thread.
     let guard = unsafe { (*HELD.0.get()).take() };
     let is_attached = guard.as_ref().is_some_and(|process| process.is_attached());
-    drop(guard);
+    match guard {
+        Some(guard) => drop(guard),
+        None => PROCESS.inherit(),
+    }
     if is_attached && FOLLOWS_FORKS.load(Relaxed) {
         switches::watch(refresh);
     }

@@ -42,11 +42,38 @@ static void too_long(void)
     CHECK(ringtap_print_raw(1, much, sizeof much) == RINGTAP_ERROR_TOO_LARGE);
 }
 
+/* A child of a handler, and a child of that. */
+static void fork_twice(int signal)
+{
+    (void)signal;
+    pid_t child = fork();
+    if (child == 0) {
+        pid_t grandchild = fork();
+        if (grandchild == 0)
+            exit(7);
+        int status;
+        _exit(waitpid(grandchild, &status, 0) == grandchild && WEXITSTATUS(status) == 7 ? 7 : 1);
+    }
+    int status;
+    if (waitpid(child, &status, 0) != child || WEXITSTATUS(status) != 7)
+        _exit(1);
+}
+
 static void leave(int signal) { (void)signal; exit(9); }
 
 /* A handler that ends the program may have interrupted anything. */
 static void exits(void)
 {
+    signal(SIGALRM, fork_twice);
+    for (int i = 0; i < 40; i++) {
+        struct itimerval timer = {{0, 0}, {0, 500 + i * 7}};
+        setitimer(ITIMER_REAL, &timer, NULL);
+        do {
+            for (int k = 0; k < 100; k++)
+                ringtap_event_set_on(&EVENT, 1);
+            getitimer(ITIMER_REAL, &timer);
+        } while (timer.it_value.tv_usec > 0);
+    }
     for (int i = 0; i < 40; i++) {
         pid_t child = fork();
         CHECK(child >= 0);
