@@ -336,7 +336,7 @@ fn look_for_folder(file: &Path) -> Result<()> {
         Ok(found) if found.is_dir() => Ok(()),
         Ok(_) => bail!("cannot write {}: {} is no folder", file.display(), folder.display()),
         Err(error) => {
-            bail!("cannot write {}: {error}: make the folder, or name another file with -o", file.display())
+            bail!("cannot write {}: {error}; make the folder, or name another file with -o", file.display())
         }
     }
 }
