@@ -2,12 +2,13 @@
 
 mod common;
 
-use common::{Language, Link, compile, compile_with, has, run, scratch, under_valgrind};
+use common::{Language, Link, compile, compile_with, has, output_within, run, scratch, under_valgrind};
 use ringtap::event::{Declared, Text};
 use ringtap::{Config, Host, Instances, Item, Writer};
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 #[test]
 fn a_host_of_its_own() {
@@ -322,6 +323,19 @@ fn of_a_program_that_dies_the_last_event_is_in_the_recorders_file() {
         let numbers: Vec<u64> = steps.filter_map(|(_, number)| number.trim().parse().ok()).collect();
         assert!(numbers.iter().copied().eq(0..1000), "{death}: {text}");
     }
+}
+
+#[test]
+fn a_program_that_hangs_says_where() {
+    let mut shell = Command::new("sh");
+    shell.args(["-c", "sleep 1000 & sleep 1000; exit 1"]);
+    let stuck = output_within(&mut shell, Duration::from_secs(2)).expect_err("it does not end");
+    let ends = |end: &str| stuck.lines().filter(|line| line.trim_end().ends_with(end)).count();
+    assert_eq!(ends(" sleep"), 4, "two threads, looked at twice: {stuck}");
+    if has("gdb") {
+        assert!(stuck.contains("nanosleep"), "{stuck}");
+    }
+    assert!(stuck.contains("was killed"), "{stuck}");
 }
 
 /// Runs the torture with this seed, events a writer and mode.

@@ -5,7 +5,7 @@
 //! fields and types that was seen is a ringtap event of its own, nearly always exactly one.
 
 use crate::names::{self, Names};
-use crate::record::{Key, MAX_FIELDS, Place, Plan, Stored};
+use crate::record::{Key, MAX_FIELDS, Plan, Stored};
 use ringtap::event::{Arg, Count, Declared, Field, Kind, Print, Shown, Value};
 use std::sync::OnceLock;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
@@ -243,28 +243,26 @@ fn keep(text: &str) -> &'static str {
 
 struct Builder {
     fields: Vec<Field>,
-    /// Of those that the callsite has, not the head.
-    places: Vec<Place>,
+    /// Of the fields that the callsite has, not the head.
+    plan: Plan,
     conversions: Vec<&'static str>,
     taken: Vec<&'static str>,
-    end: usize,
     head_len: usize,
 }
 
 impl Builder {
     fn new(tells: Tells) -> Self {
+        let head = tells.head();
         let mut builder = Self {
             fields: Vec::new(),
-            places: Vec::new(),
+            plan: Plan::new(8 * tells.head_words()),
             conversions: Vec::new(),
             taken: Vec::new(),
-            end: 8,
-            head_len: 0,
+            head_len: head.len(),
         };
-        for name in tells.head() {
-            builder.push((*name).to_owned(), <u64 as Value>::KIND, 8, "0x%llx");
+        for (name, word) in head.iter().zip(1..) {
+            builder.push((*name).to_owned(), <u64 as Value>::KIND, 8 * word, "0x%llx");
         }
-        builder.head_len = builder.fields.len();
         builder
     }
 
@@ -278,16 +276,15 @@ impl Builder {
             Stored::Text => (<&str as Value>::KIND, "%s"),
             Stored::Bytes => (bytes, "%s"),
         };
-        self.places.push(Place::new(field.index(), stored, self.end.next_multiple_of(stored.size())));
-        self.push(names::field(field.name(), &self.taken), kind, stored.size(), conversion)
+        let offset = self.plan.push(field.index(), stored);
+        self.push(names::field(field.name(), &self.taken), kind, offset, conversion)
     }
 
-    fn push(&mut self, name: String, kind: Kind, size: usize, conversion: &'static str) -> &'static str {
-        let (name, offset) = (keep(&name), self.end.next_multiple_of(size));
+    fn push(&mut self, name: String, kind: Kind, offset: usize, conversion: &'static str) -> &'static str {
+        let name = keep(&name);
         self.fields.push(Field { name, kind, offset });
         self.conversions.push(conversion);
         self.taken.push(name);
-        self.end = offset + size;
         name
     }
 
@@ -320,7 +317,7 @@ impl Builder {
         Layout {
             fields: Box::leak(self.fields.into()),
             print: Print { format: keep(&format), args: Box::leak(args.into()) },
-            plan: Plan { places: Box::leak(self.places.into()), end: self.end },
+            plan: self.plan,
         }
     }
 }

@@ -18,7 +18,6 @@
 
 use std::cell::RefCell;
 use std::fmt;
-use std::slice;
 use tracing_core::field::{Field, Visit};
 
 /// Largest record, in bytes. What does not fit is cut off the texts, the last ones first.
@@ -89,10 +88,10 @@ impl Key {
     }
 }
 
-/// A fixed field of records that are laid out alike.
+/// Where a field goes in records that are laid out alike.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Place {
-    /// The field's index in its callsite, and how it is stored: one word, so that one comparison tells.
+struct Place {
+    /// How many fields come before it, and how it is stored: one word, so that one comparison tells.
     what: u16,
     at: At,
 }
@@ -120,45 +119,63 @@ impl At {
 }
 
 impl Place {
-    /// # Panics
-    /// Where the record does not have that offset, or the field that index.
-    pub(crate) fn new(index: usize, stored: Stored, offset: usize) -> Self {
-        let is_there = offset + stored.size() <= CAPACITY && offset.is_multiple_of(stored.size());
-        assert!(is_there && index < MAX_FIELDS, "field {index} at {offset}");
-        Self { what: Self::what(index, stored), at: At::new(offset) }
-    }
+    /// Of a field that does not come.
+    const NONE: Self = Self { what: 0, at: At::new(0) };
 
-    #[expect(clippy::cast_possible_truncation, reason = "an index that a place can have is small")]
-    fn what(index: usize, stored: Stored) -> u16 {
-        (index as u16) << 8 | stored as u16
+    /// As what a field is stored that comes behind so many others.
+    #[expect(clippy::cast_possible_truncation, reason = "no more than MAX_FIELDS do")]
+    fn new(before: usize, stored: Stored, at: At) -> Self {
+        Self { what: (before as u16) << 8 | stored as u16, at }
     }
 
     #[inline(always)]
-    fn is_of(self, index: usize, stored: Stored) -> bool {
-        usize::from(self.what) == index << 8 | stored as usize
+    fn is(self, before: usize, stored: Stored) -> bool {
+        usize::from(self.what) == before << 8 | stored as usize
     }
 
-    fn index(self) -> usize {
+    fn before(self) -> usize {
         usize::from(self.what >> 8)
     }
 
-    fn stored(self) -> Stored {
-        let is_it = |stored: &Stored| *stored as u16 == self.what & 0xff;
-        Stored::ALL.into_iter().find(is_it).expect("made of one")
+    /// How the field is stored; `None` where it does not come.
+    fn stored(self) -> Option<Stored> {
+        Stored::ALL.into_iter().find(|&stored| stored as u16 == self.what & 0xff)
     }
 }
 
-/// Where the fixed fields of records go that are laid out alike, in the order in which they come.
+/// Where the fixed fields of records go that are laid out alike.
+///
+/// By the fields' indices: so each place is found without waiting for the ones before it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Plan {
-    pub(crate) places: &'static [Place],
+    places: [Place; MAX_FIELDS],
+    /// Fields that come.
+    count: usize,
     /// Where they end.
     pub(crate) end: usize,
 }
 
 impl Plan {
     /// Of records of which nothing is known.
-    pub(crate) const NONE: &Self = &Self { places: &[], end: 0 };
+    pub(crate) const NONE: &Self = &Self::new(0);
+
+    /// Of records without fields so far; the first one can begin at this offset.
+    pub(crate) const fn new(end: usize) -> Self {
+        Self { places: [Place::NONE; MAX_FIELDS], count: 0, end }
+    }
+
+    /// Another field comes. Returns where it goes.
+    ///
+    /// # Panics
+    /// Where the record has no room for it, or the callsite no such field.
+    pub(crate) fn push(&mut self, index: usize, stored: Stored) -> usize {
+        let offset = self.end.next_multiple_of(stored.size());
+        self.end = offset + stored.size();
+        assert!(self.end <= CAPACITY, "field {index} at {offset}");
+        self.places[index] = Place::new(self.count, stored, At::new(offset));
+        self.count += 1;
+        offset
+    }
 }
 
 /// The memory that records are built in.
@@ -190,15 +207,19 @@ impl Buffer {
 /// It stays where it is made: its words were stored one by one, and would be moved by two.
 pub(crate) struct Record<'b, const HEAD: usize> {
     bytes: &'b mut [u8; CAPACITY],
-    /// The fields to come, as long as all is as planned.
-    planned: slice::Iter<'static, Place>,
     plan: &'static Plan,
+    /// Fields that came, as long as all is as planned; then [`UNPLANNED`]. A whole word: what is stored as a byte and loaded
+    /// as more waits for the cache.
+    came: usize,
     tail_start: usize,
     /// Where the texts end.
     tail: usize,
     /// Once something else came than was planned.
     unplanned: Option<Unplanned>,
 }
+
+/// As many fields as no plan has.
+const UNPLANNED: usize = usize::MAX >> 8;
 
 /// What is computed of a record that is not as planned.
 #[derive(Clone, Copy)]
@@ -230,8 +251,7 @@ impl<'b, const HEAD: usize> Record<'b, HEAD> {
     /// `tail_start` is where texts begin: a multiple of eight, and not before the plan's end.
     #[inline(always)]
     pub(crate) fn new(buffer: &'b mut Buffer, plan: &'static Plan, tail_start: usize) -> Self {
-        let planned = plan.places.iter();
-        Self { bytes: &mut buffer.0, planned, plan, tail_start, tail: tail_start, unplanned: None }
+        Self { bytes: &mut buffer.0, plan, came: 0, tail_start, tail: tail_start, unplanned: None }
     }
 
     /// Shows it what it is made of. `bound` is a `tail_start` that leaves room for all fields that can come.
@@ -254,7 +274,7 @@ impl<'b, const HEAD: usize> Record<'b, HEAD> {
     /// Whether it is laid out as planned.
     #[inline(always)]
     pub(crate) fn is_as_planned(&self) -> bool {
-        self.unplanned.is_none() && self.planned.as_slice().is_empty()
+        self.came == self.plan.count
     }
 
     pub(crate) fn key(&mut self) -> Key {
@@ -263,12 +283,15 @@ impl<'b, const HEAD: usize> Record<'b, HEAD> {
 
     /// From now on places are computed.
     fn drop_plan(&mut self) -> &mut Unplanned {
-        let left = std::mem::take(&mut self.planned).len();
-        let places = self.plan.places;
+        let came = std::mem::replace(&mut self.came, UNPLANNED);
+        let places = &self.plan.places;
         self.unplanned.get_or_insert_with(|| {
             let mut unplanned = Unplanned::at(HEAD * 8);
-            for place in &places[..places.len() - left] {
-                unplanned.take(place.index(), place.stored(), place.at.offset());
+            // Fields are planned in the order of their indices, so those that came are the first of them.
+            for (index, place) in places.iter().enumerate().filter(|(_, place)| place.before() < came) {
+                if let Some(stored) = place.stored() {
+                    unplanned.take(index, stored, place.at.offset());
+                }
             }
             unplanned
         })
@@ -295,9 +318,8 @@ impl<'b, const HEAD: usize> Record<'b, HEAD> {
     /// The place of a field's value, where it is the next one that is planned.
     #[inline(always)]
     fn planned_place(&mut self, field: &Field, stored: Stored) -> Option<At> {
-        let mut planned = self.planned.clone();
-        let place = planned.next().filter(|place| place.is_of(field.index(), stored))?;
-        self.planned = planned;
+        let place = self.plan.places.get(field.index()).filter(|place| place.is(self.came, stored))?;
+        self.came += 1;
         Some(place.at)
     }
 

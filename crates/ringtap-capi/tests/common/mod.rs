@@ -2,9 +2,13 @@
 
 #![allow(dead_code, reason = "each test uses a part of it")]
 
+mod watchdog;
+
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::{Mutex, OnceLock, PoisonError};
+use std::time::Duration;
+pub(crate) use watchdog::output_within;
 
 /// Warnings are errors, in C and in C++.
 const STRICT: [&str; 6] = ["-Wall", "-Wextra", "-Werror", "-pedantic", "-g", "-pthread"];
@@ -125,16 +129,8 @@ pub(crate) fn compile_with(source: &Path, language: Language, link: Link, more: 
 /// Runs a program to its end; that is its success.
 pub(crate) fn run(command: &mut Command) -> Output {
     // A program that hangs is a failure of its own, long before CI's patience ends.
-    let mut watched = Command::new("timeout");
-    watched.args(["-k", "5", "240"]).arg(command.get_program()).args(command.get_args());
-    for (name, value) in command.get_envs() {
-        match value {
-            Some(value) => watched.env(name, value),
-            None => watched.env_remove(name),
-        };
-    }
-    command.get_current_dir().map(|directory| watched.current_dir(directory));
-    let output = watched.output().expect("it runs");
+    let output = output_within(command, Duration::from_secs(240));
+    let output = output.unwrap_or_else(|stuck| panic!("{command:?}: {stuck}"));
     let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success(), "{command:?}: {}\n{out}\n{err}", output.status);
     output
