@@ -9,6 +9,8 @@ use std::path::{Path, PathBuf};
 const LIBRARY_VARIABLE: &str = "RINGTAP_PRELOAD_LIBRARY";
 /// What the library reads: patterns of the events that are wanted.
 const EVENTS_VARIABLE: &str = "RINGTAP_PRELOAD_EVENTS";
+/// What the library reads: has forked children tell their host that they are there.
+const CHILDREN_VARIABLE: &str = "RINGTAP_PRELOAD_CHILDREN";
 /// What `held` reads: a library for COMMAND alone.
 const HELD_VARIABLE: &str = "RINGTAP_HELD_PRELOAD";
 /// What the dynamic linker reads.
@@ -28,6 +30,8 @@ pub enum Library {
 pub struct Preload {
     path: PathBuf,
     events: String,
+    /// Whether the host has to know of children that execute no program, too.
+    with_children: bool,
 }
 
 impl Preload {
@@ -54,7 +58,13 @@ impl Preload {
                 path.display()
             );
         }
-        Ok(Some(Self { path: path.clone(), events: events.join(",") }))
+        Ok(Some(Self { path: path.clone(), events: events.join(","), with_children: false }))
+    }
+
+    /// Has the host know of children that execute no program, too. It costs each fork a request to the host.
+    #[must_use]
+    pub fn with_children(self, with_children: bool) -> Self {
+        Self { with_children, ..self }
     }
 
     /// The library's file.
@@ -65,8 +75,13 @@ impl Preload {
 
     /// What COMMAND is to find in its environment.
     #[must_use]
-    pub fn environment(&self) -> [(&'static str, OsString); 2] {
-        [(HELD_VARIABLE, self.path.clone().into()), (EVENTS_VARIABLE, self.events.clone().into())]
+    pub fn environment(&self) -> [(&'static str, OsString); 3] {
+        let with_children = if self.with_children { "1" } else { "" };
+        [
+            (HELD_VARIABLE, self.path.clone().into()),
+            (EVENTS_VARIABLE, self.events.clone().into()),
+            (CHILDREN_VARIABLE, with_children.into()),
+        ]
     }
 }
 

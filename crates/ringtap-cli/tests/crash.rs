@@ -382,9 +382,10 @@ fn who_ends_as_asked_leaves_no_file() {
     for death in ["exit", "term"] {
         let mut command = program(&temporary, death);
         command.env(SERVE, &socket).env(RECORD, &file);
-        command.env(crash::PROGRAM_VARIABLE, env!("CARGO_BIN_EXE_ringtap")).status().unwrap();
+        // The helper writes where the program does, and ends behind it: what it says is complete when the pipe is closed.
+        let output = command.env(crash::PROGRAM_VARIABLE, env!("CARGO_BIN_EXE_ringtap")).output().unwrap();
         until("the helper has ended", || !has_helper(&socket));
-        assert!(!file.exists(), "{death}");
+        assert!(!file.exists() && output.stderr.is_empty(), "{death}: {}", said(&output));
         let _ = fs::remove_file(&socket);
 
         let mut recorder = temporary.ringtap();
@@ -394,7 +395,17 @@ fn who_ends_as_asked_leaves_no_file() {
         recorder.envs(program.get_envs().filter_map(|(name, value)| Some((name, value?))));
         let output = recorder.output().unwrap();
         assert!(!file.exists(), "{death}: {}", said(&output));
+        assert!(said(&output).contains("no file was written"), "{death}: {}", said(&output));
     }
+}
+
+#[test]
+fn a_folder_that_is_not_there_is_told_before_anything_dies() {
+    let temporary = Temporary::new("crash-folder");
+    let mut recorder = temporary.ringtap();
+    recorder.args(["record", "--snapshot-on", "crash", "-o", "/no/such/crash.dat", "--", "echo", "it ran"]);
+    let output = recorder.output().unwrap();
+    assert!(said(&output).contains("make the folder") && output.stdout.is_empty(), "{}", said(&output));
 }
 
 #[test]

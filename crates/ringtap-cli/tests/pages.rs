@@ -19,7 +19,9 @@ fn shape(line: &str) -> String {
     let mut words = Vec::new();
     for word in line.split(' ') {
         let name = word.split('=').next().unwrap_or(word);
-        let is_number = word.trim_start_matches('(').starts_with(|c: char| c.is_ascii_digit());
+        let bare = word.trim_matches(['(', ')']);
+        let is_address = bare.len() > 8 && bare.chars().all(|c| c.is_ascii_hexdigit());
+        let is_number = bare.starts_with(|c: char| c.is_ascii_digit()) || is_address;
         words.push(if is_number { "N" } else { name });
     }
     words.join(" ")

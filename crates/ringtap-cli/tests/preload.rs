@@ -116,6 +116,40 @@ fn of_a_program_that_dies_the_last_calls_are_in_the_recorders_file() {
     assert!(text.contains("path=/etc/hostname") && text.contains("waitpid"), "{text}");
 }
 
+/// What a worker of a server is: forked, and no other program than its parent.
+const FORKS: &str = "import os
+for signal in 6, 11:
+    child = os.fork()
+    if not child:
+        os.open('/dev/zero' if signal == 6 else '/dev/full', os.O_RDONLY)
+        os.kill(os.getpid(), signal)
+    assert os.waitpid(child, 0)[1] & 127 == signal
+";
+
+#[test]
+fn a_forked_child_that_dies_leaves_its_last_calls_too() {
+    library();
+    let temporary = Temporary::new("preload-fork");
+    let mut record = temporary.ringtap();
+    record.args(["record", "-q", "--preload", "libc", "--snapshot-on", "crash", "-o", "crash.dat"]);
+    let output = record.args(["--", "python3", "-c", FORKS]).current_dir(temporary.path()).output().unwrap();
+    assert!(output.status.success(), "{}", said(&output));
+    // One file for each, or one for both where the recorder looked when both were dead.
+    let files = ["crash.dat", "crash.dat.1"].into_iter().filter(|file| temporary.path().join(file).exists());
+    let opened: Vec<_> = files
+        .flat_map(|file| {
+            let mut report = temporary.ringtap();
+            events(&report.args(["report", "--json", file]).current_dir(temporary.path()).output().unwrap())
+        })
+        .map(|event| event["fields"]["path"].clone())
+        .collect();
+    assert!(
+        opened.contains(&"/dev/zero".into()) && opened.contains(&"/dev/full".into()),
+        "{}",
+        said(&output)
+    );
+}
+
 #[test]
 fn only_the_events_that_were_asked_for_are_streamed() {
     library();

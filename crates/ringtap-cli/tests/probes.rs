@@ -213,6 +213,9 @@ fn mistakes_are_told_before_anything_is_done() {
     );
     told("-u", &format!("{shop}:shop:solt"), "SHOP has no USDT probe 'shop:solt'; did you mean shop:sold?");
     told("-p", &format!("{shop}:0x7fffffff"), "0x7fffffff+0x0 is no code of SHOP");
+    let refused =
+        said(&run(&["stream", "--kernel", "-p", &format!("{shop}:sell n=$retval:s32"), "--", "true"]));
+    assert!(refused.contains("the kernel refuses") && refused.contains("$retval needs %return"), "{refused}");
     let twice = temporary.path().join("twice");
     for (name, more) in
         [("one.c", "int main(void) { return same(); }"), ("two.c", "int two(void) { return same(); }")]

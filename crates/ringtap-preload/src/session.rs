@@ -6,7 +6,7 @@ use ringtap::attach::{Connection, Role, SOCKET_VARIABLE};
 use ringtap::clock::{self, ClockId, Since};
 use ringtap::tracefs::EventName;
 use std::error::Error;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::ptr;
 use std::sync::atomic::AtomicPtr;
 use std::sync::atomic::Ordering::{Acquire, Release};
@@ -16,6 +16,9 @@ use std::time::Duration;
 const EVENTS_VARIABLE: &str = "RINGTAP_PRELOAD_EVENTS";
 /// Says on the standard error why a process is not traced, where it is set.
 const VERBOSE_VARIABLE: &str = "RINGTAP_PRELOAD_VERBOSE";
+/// Has forked children tell the host that they are there, where it is set: it knows those that execute a program anyhow, and
+/// none but a crash recorder needs to know the others.
+const CHILDREN_VARIABLE: &str = "RINGTAP_PRELOAD_CHILDREN";
 /// How long a host may take to answer: programs wait for it before they begin. On a machine with much to do, a second can pass
 /// before it is its turn, and the program would go untraced.
 const TIMEOUT: Duration = Duration::from_secs(5);
@@ -30,6 +33,8 @@ pub(crate) struct Session {
     clock: ClockId,
     /// Nanoseconds per tick, times 2^32.
     mult: u64,
+    /// Where forked children tell that they are there, if they are to.
+    told: Option<PathBuf>,
 }
 
 impl Session {
@@ -90,6 +95,10 @@ pub(crate) fn begin() {
         // Release: whoever finds it finds it whole.
         Ok(session) => {
             suspend::learn_anew_in_children();
+            if session.told.is_some() {
+                // SAFETY: the hook is a function that stays loaded.
+                unsafe { libc::pthread_atfork(None, None, Some(tell_of_child)) };
+            }
             SESSION.store(Box::into_raw(Box::new(session)), Release);
         }
         Err(error) => complain(&format!("{error}")),
@@ -109,12 +118,24 @@ fn attach(socket: &Path) -> Result<Session, Box<dyn Error>> {
         }
     }
     let clock = connection.clock().unwrap_or(ClockId::Mono);
-    Ok(Session { mult: writer.conversion().mult, writer, clock })
+    let told = is_set(CHILDREN_VARIABLE).then(|| socket.to_owned());
+    Ok(Session { mult: writer.conversion().mult, writer, clock, told })
+}
+
+/// In a forked child: has the host know this process, which it does once it has answered.
+extern "C" fn tell_of_child() {
+    let Some(socket) = Session::get().and_then(|session| session.told.as_ref()) else { return };
+    // Where the host is gone, nobody wants to know.
+    suspend::untraced(|| drop(Connection::connect_within(socket, Role::Writer, TIMEOUT)));
+}
+
+fn is_set(variable: &str) -> bool {
+    std::env::var_os(variable).is_some_and(|value| !value.is_empty())
 }
 
 /// Programs go on whether or not anybody traces them, and their output stays theirs, unless somebody asks.
 fn complain(why: &str) {
-    if std::env::var_os(VERBOSE_VARIABLE).is_some_and(|value| !value.is_empty()) {
+    if is_set(VERBOSE_VARIABLE) {
         let line = format!("ringtap: {} is not traced: {why}\n", std::process::id());
         // SAFETY: the bytes are there.
         let _ = unsafe { crate::io::write::call(libc::STDERR_FILENO, line.as_ptr().cast(), line.len()) };

@@ -10,7 +10,7 @@ mod elf;
 mod spec;
 mod usdt;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow};
 use ringtap::tracefs::{EventName, Instance, Place, Tracefs, Uprobes};
 use spec::{FunctionSpec, UsdtSpec};
 use std::fmt;
@@ -78,6 +78,10 @@ pub fn plan(args: &Args, tracefs: &Tracefs) -> Result<Vec<Probe>> {
     Ok(probes)
 }
 
+/// What may be wrong where the kernel refuses a probe that records something.
+const ARGS_HINT: &str =
+    "what is recorded is written NAME=WHERE:TYPE, such as size=%di:u64, and $retval needs %return";
+
 /// Probes that are in use. They have to outlive the instance that records them.
 #[derive(Debug)]
 pub struct Installed {
@@ -101,7 +105,11 @@ impl Installed {
         let mut group = tracefs.uprobes()?;
         let mut events = Vec::new();
         for probe in probes {
-            let kernels = group.add(&probe.shown.name, &probe.place, &probe.fetch)?;
+            let added = group.add(&probe.shown.name, &probe.place, &probe.fetch);
+            let kernels = added.map_err(|error| match probe.fetch.is_empty() {
+                true => anyhow!(error),
+                false => anyhow!("{error}; {ARGS_HINT}"),
+            })?;
             let shown = EventName { system: probe.shown.system.clone(), name: kernels.name.clone() };
             events.push((shown, kernels));
             probe

@@ -21,15 +21,16 @@ use crate::output::Output;
 use crate::preload::{self, Preload};
 use crate::probes;
 use crate::remote;
-use anyhow::Result;
+use anyhow::{Result, bail};
 use recent::Last;
 use ringtap::clock::{self, ClockId};
 use ringtap::instance::Pattern;
 use ringtap::tracefs::EventName;
 use std::ffi::OsString;
 use std::fmt;
+use std::fs;
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 use trigger::Trigger;
 
@@ -221,7 +222,8 @@ impl Plan {
         let own = filter.patterns.iter().filter(|pattern| !is_kernels(pattern));
         let events = own.map(pattern).collect::<Result<_>>()?;
         let application_triggers = application_triggers(&snapshot_on, kernel.as_ref(), has_application)?;
-        if snapshot_on.contains(&Trigger::Crash) && !has_application {
+        let awaits_crash = snapshot_on.contains(&Trigger::Crash);
+        if awaits_crash && !has_application {
             misuse!("there is no program whose crash is waited for; add --attach or a COMMAND");
         }
         let application = match attach {
@@ -268,7 +270,8 @@ impl Plan {
             json: args.json,
             is_quiet: args.quiet,
             command: args.command.clone(),
-            preload: Preload::find(args.preload, &args.events)?,
+            preload: Preload::find(args.preload, &args.events)?
+                .map(|preload| preload.with_children(awaits_crash)),
         })
     }
 }
@@ -322,7 +325,20 @@ pub fn run(args: &Args, output: &mut Output) -> Result<Outcome> {
     {
         return Ok(held::refused(program, &error));
     }
+    look_for_folder(&plan.path)?;
     session::run(&plan, output)
+}
+
+/// A flight recorder makes its file when it is too late to name another.
+fn look_for_folder(file: &Path) -> Result<()> {
+    let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    match fs::metadata(folder) {
+        Ok(found) if found.is_dir() => Ok(()),
+        Ok(_) => bail!("cannot write {}: {} is no folder", file.display(), folder.display()),
+        Err(error) => {
+            bail!("cannot write {}: {error}; make the folder, or name another file with -o", file.display())
+        }
+    }
 }
 
 impl fmt::Display for Plan {

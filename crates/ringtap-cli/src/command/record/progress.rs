@@ -55,6 +55,7 @@ pub(super) struct Progress {
     start: Instant,
     shown: Instant,
     before: (Counts, u64),
+    is_quiet: bool,
     is_shown: bool,
 }
 
@@ -62,7 +63,7 @@ impl Progress {
     pub(super) fn new(is_quiet: bool) -> Self {
         let now = Instant::now();
         let is_shown = !is_quiet && std::io::stderr().is_terminal();
-        Self { start: now, shown: now, before: (Counts::default(), 0), is_shown }
+        Self { start: now, shown: now, before: (Counts::default(), 0), is_quiet, is_shown }
     }
 
     pub(super) fn is_due(&self) -> bool {
@@ -111,12 +112,21 @@ impl Progress {
             writeln!(output, "{summary}")?;
             return Ok(());
         }
+        if written.paths.is_empty() {
+            // A program's own recorder says nothing behind a program that ended well.
+            if !self.is_quiet {
+                anstream::eprintln!(
+                    "ringtap: nothing that --snapshot-on waits for happened: no file was written"
+                );
+            }
+            return Ok(());
+        }
         let names: Vec<_> = written.paths.iter().map(|path| path.display().to_string()).collect();
         anstream::eprintln!(
             "ringtap: recorded {} events, {:.1} MB, in {seconds:.1} s to {}; lost {}",
             grouped(counts.events),
             written.bytes as f64 / 1e6,
-            if names.is_empty() { "no file".to_owned() } else { names.join(", ") },
+            names.join(", "),
             grouped(counts.lost),
         );
         Ok(())
