@@ -7,6 +7,7 @@
 
 use crate::map::{self, Access, MapError, Memory, failed};
 use crate::rules::HasRegion;
+use crate::thread::{self, Masked};
 use ringtap_abi::control::Part;
 use ringtap_abi::rules::{self, Region};
 use ringtap_abi::switchboard::{
@@ -18,10 +19,12 @@ use ringtap_abi::sync::AtomicU64;
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{MemfdFlags, Mode, SealFlags};
 use rustix::mm::{MapFlags, ProtFlags};
+use std::cell::UnsafeCell;
+use std::mem::ManuallyDrop;
 use std::ptr::{self, NonNull};
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release, SeqCst};
 use std::sync::atomic::{AtomicBool, fence};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, TryLockError, Weak};
 
 /// A switchboard, mapped for writing. It belongs to no thread.
 #[derive(Debug)]
@@ -331,13 +334,82 @@ impl Drop for Board {
     }
 }
 
-/// The hosts' switchboards that this process has mapped.
-static MAPPED: Mutex<Vec<Weak<Board>>> = Mutex::new(Vec::new());
+/// This process's switchboards.
+#[derive(Debug)]
+struct Boards {
+    /// Of hosts, mapped.
+    mapped: Vec<Weak<Board>>,
+    /// Whose lists of pids may have a forked child's parent: those mapped, and this process's hosts'.
+    following: Vec<Weak<Board>>,
+}
+
+impl Boards {
+    const NONE: Self = Self { mapped: Vec::new(), following: Vec::new() };
+
+    fn find(&self, host_id: [u64; 2]) -> Option<Arc<Board>> {
+        self.mapped.iter().filter_map(Weak::upgrade).find(|known| known.host_id() == host_id)
+    }
+
+    fn follow_forks(&mut self, board: &Arc<Board>) {
+        self.following.retain(|board| board.strong_count() > 0);
+        self.following.push(Arc::downgrade(board));
+    }
+}
+
+/// The lists, under a lock that is made anew in a forked child: whoever of its parent held it is not there. Forks do not take it,
+/// since somebody who waits for it may hold another lock that they take.
+struct Lists {
+    boards: UnsafeCell<Mutex<Boards>>,
+    /// They may be half changed.
+    is_changing: AtomicBool,
+}
+
+// SAFETY: a mutex may be shared; `renew` is called by the only thread there is.
+unsafe impl Sync for Lists {}
+
+static LISTS: Lists =
+    Lists { boards: UnsafeCell::new(Mutex::new(Boards::NONE)), is_changing: AtomicBool::new(false) };
+
+impl Lists {
+    fn look(&self) -> MutexGuard<'_, Boards> {
+        // SAFETY: nobody replaces it while there are other threads.
+        unsafe { &*self.boards.get() }.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn change<R>(&self, change: impl FnOnce(&mut Boards) -> R) -> R {
+        thread::forget_on_fork();
+        // No signal handler comes in between, and forks.
+        let _masked = Masked::new();
+        let mut boards = self.look();
+        self.is_changing.store(true, SeqCst);
+        let result = change(&mut boards);
+        self.is_changing.store(false, SeqCst);
+        result
+    }
+
+    /// In a forked child. Lists that were being changed are given up.
+    ///
+    /// # Safety
+    /// The calling thread is the only one of its process.
+    unsafe fn renew(&self) {
+        // SAFETY: as the caller says. Where this thread itself looks at the lists, and a signal handler of it forked, it goes on
+        // with the same ones: they stay where they are.
+        let lock = unsafe { &mut *self.boards.get() };
+        if matches!(lock.try_lock(), Err(TryLockError::WouldBlock)) {
+            let is_whole = !self.is_changing.swap(false, SeqCst);
+            let held = ManuallyDrop::new(std::mem::replace(lock, Mutex::new(Boards::NONE)));
+            if is_whole {
+                let boards = ManuallyDrop::into_inner(held).into_inner();
+                *lock = Mutex::new(boards.unwrap_or_else(PoisonError::into_inner));
+            }
+        }
+    }
+}
 
 /// A host's switchboard, where this process has it mapped.
 pub(crate) fn find(host_id: [u64; 2]) -> Option<Arc<Board>> {
-    let mapped = MAPPED.lock().unwrap_or_else(PoisonError::into_inner);
-    mapped.iter().filter_map(Weak::upgrade).find(|known| known.host_id() == host_id)
+    thread::forget_on_fork();
+    LISTS.look().find(host_id)
 }
 
 /// Maps a host's switchboard, with its tasks where these lie elsewhere, or finds it where this process has it mapped
@@ -357,33 +429,30 @@ pub(crate) fn shared(
     if !keeps_descriptor {
         board.fd = None;
     }
-    if let Some(known) = find(board.host_id()) {
-        return Ok(known);
-    }
-    let mut mapped = MAPPED.lock().unwrap_or_else(PoisonError::into_inner);
-    mapped.retain(|board| board.strong_count() > 0);
     let board = Arc::new(board);
-    mapped.push(Arc::downgrade(&board));
-    follow_forks(&board);
-    Ok(board)
+    Ok(LISTS.change(|boards| {
+        boards.find(board.host_id()).unwrap_or_else(|| {
+            boards.mapped.retain(|board| board.strong_count() > 0);
+            boards.mapped.push(Arc::downgrade(&board));
+            boards.follow_forks(&board);
+            Arc::clone(&board)
+        })
+    }))
 }
-
-/// The switchboards whose lists of pids may have a forked child's parent: those mapped, and this process's hosts'.
-static FOLLOWING: Mutex<Vec<Weak<Board>>> = Mutex::new(Vec::new());
 
 /// From now on, children that this process forks are put into the lists that follow forks, before they do anything.
 pub(crate) fn follow_forks(board: &Arc<Board>) {
-    crate::thread::forget_on_fork();
-    let mut following = FOLLOWING.lock().unwrap_or_else(PoisonError::into_inner);
-    following.retain(|board| board.strong_count() > 0);
-    following.push(Arc::downgrade(board));
+    LISTS.change(|boards| boards.follow_forks(board));
 }
 
-/// In a forked child's only thread: it was made by this one of its parent.
+/// In a forked child's only thread: it was made by this one of its parent. Where its lists were given up, the host hears of the
+/// child all the same, somewhat later.
 pub(crate) fn forked(parent: u32, child: u32) {
-    // Held by another thread just then: the host hears of the child all the same, somewhat later.
-    let Ok(following) = FOLLOWING.try_lock() else { return };
-    following.iter().filter_map(Weak::upgrade).for_each(|board| board.region().forked(parent, child));
+    // SAFETY: there is no other thread.
+    unsafe { LISTS.renew() };
+    let boards = LISTS.look();
+    let following = boards.following.iter().filter_map(Weak::upgrade);
+    following.for_each(|board| board.region().forked(parent, child));
 }
 
 /// Reserves [`MAPPED_LEN`] bytes of addresses, aligned to [`WORDS_LEN`], that cannot be accessed.
@@ -470,5 +539,43 @@ mod tests {
             .expect("it can be written");
         assert!(board.formats().is_empty());
         assert!(!board.log_format(42, "app\nthree\n"), "there is no room behind a length that cannot be");
+    }
+
+    /// Each thread that declares an event with a host looks there.
+    #[test]
+    fn a_forked_child_finds_boards_that_its_parents_threads_look_for() {
+        let board = Arc::new(Board::create().expect("memory"));
+        LISTS.change(|boards| boards.mapped.push(Arc::downgrade(&board)));
+        let stop = AtomicBool::new(false);
+        let failed = std::thread::scope(|scope| {
+            for _ in 0..2 {
+                scope.spawn(|| {
+                    while !stop.load(Relaxed) {
+                        assert!(find(board.host_id()).is_some());
+                    }
+                });
+            }
+            let mut ended = (0..100).map(|_| in_forked(|| find(board.host_id()).is_some()));
+            let failed = ended.find(|&status| status != 0);
+            stop.store(true, Relaxed);
+            failed
+        });
+        assert_eq!(failed, None, "a child waits for its parent's threads");
+    }
+
+    /// How a forked child ends that does this; by a signal, where it takes too long.
+    fn in_forked(child: impl FnOnce() -> bool) -> i32 {
+        // SAFETY: the child waits for no lock of the C library's, and ends here.
+        let pid = unsafe { libc::fork() };
+        if pid == 0 {
+            // SAFETY: ends the child later.
+            unsafe { libc::alarm(10) };
+            // SAFETY: ends it.
+            unsafe { libc::_exit(i32::from(!child())) };
+        }
+        let mut status = -1;
+        // SAFETY: it is our own child.
+        unsafe { libc::waitpid(pid, &raw mut status, 0) };
+        status
     }
 }

@@ -59,8 +59,8 @@ pub(crate) fn forget_on_fork() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
         rseq::stay_loaded();
-        // SAFETY: the hooks stay loaded, and only store to thread-local cells and to shared memory, which a forked child
-        // may do.
+        // SAFETY: the hooks stay loaded, and only store to thread-local cells and to shared memory, and renew a lock, which
+        // a forked child may do.
         unsafe { libc::pthread_atfork(Some(know), None, Some(forget)) };
     });
 }

@@ -15,6 +15,12 @@ pub(super) struct Lock<T>(UnsafeCell<Mutex<T>>);
 // SAFETY: a mutex may be shared; `renew` is called by the only thread there is.
 unsafe impl<T: Send> Sync for Lock<T> {}
 
+impl<T> Lock<T> {
+    const fn new(value: T) -> Self {
+        Self(UnsafeCell::new(Mutex::new(value)))
+    }
+}
+
 impl<T: Default> Lock<T> {
     /// The value. Each change to it is complete or absent, so a panic of another thread changes nothing.
     pub(super) fn lock(&self) -> MutexGuard<'_, T> {
@@ -37,7 +43,7 @@ impl<T: Default> Lock<T> {
     }
 }
 
-static ALL: Mutex<Vec<Weak<Shared>>> = Mutex::new(Vec::new());
+static ALL: Lock<Vec<Weak<Shared>>> = Lock::new(Vec::new());
 
 /// Has forked children continue an attachment.
 pub(super) fn watch(shared: &Arc<Shared>) {
@@ -47,15 +53,16 @@ pub(super) fn watch(shared: &Arc<Shared>) {
         // SAFETY: the hook is a function that stays loaded.
         unsafe { libc::pthread_atfork(None, None, Some(in_child)) };
     });
-    let mut all = ALL.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut all = ALL.lock();
     all.retain(|shared| shared.strong_count() > 0);
     all.push(Arc::downgrade(shared));
 }
 
 extern "C" fn in_child() {
-    // Held by another thread just then: the child goes on with what is mapped.
-    let Ok(all) = ALL.try_lock() else { return };
-    for shared in all.iter().filter_map(Weak::upgrade) {
+    // Held by another thread just then, it is empty: the child goes on with what is mapped.
+    // SAFETY: a fork has just made this process, with this thread alone.
+    unsafe { ALL.renew() };
+    for shared in ALL.lock().iter().filter_map(Weak::upgrade) {
         // SAFETY: a fork has just made this process, with this thread alone; it did not fork inside of our locks,
         // which are not held across calls to others.
         unsafe { shared.after_fork() };
