@@ -154,7 +154,12 @@ impl Binary {
         let base = file.section_by_name(".stapsdt.base").map(|section| section.address());
         let sections = file.sections().filter(|section| section.name() == Ok(".note.stapsdt"));
         let word = if file.is_64() { 8 } else { 4 };
-        let found = sections.filter_map(|section| section.data().ok());
+        // Sections are no longer than the file, all together, unless they overlap in one that was made to exhaust memory.
+        let mut room = self.bytes.len();
+        let found = sections.filter_map(|section| section.data().ok()).map_while(|data| {
+            room = room.checked_sub(data.len())?;
+            Some(data)
+        });
         let found = found.flat_map(|data| notes(data, word, file.is_little_endian()));
         Ok(found.map(|note| note.place(base)).collect())
     }
@@ -309,6 +314,38 @@ mod tests {
         assert!(nowhere.starts_with("there is no program 'no-such-program' in PATH"), "{nowhere}");
         let text = Binary::open("/etc/passwd").unwrap_err().to_string();
         assert_eq!(text, "/etc/passwd is no program or library (no ELF file)");
+    }
+
+    /// A program whose `count` sections of notes are the same bytes: a hundred notes.
+    fn program_of_notes(count: u16) -> Vec<u8> {
+        let texts = b"p\0n\0\0\0\0\0";
+        let addresses = [0x1000u64, 0, 0].map(u64::to_le_bytes);
+        let head = [8, 24 + 8, 3].map(u32::to_le_bytes);
+        let notes = [head.as_flattened(), b"stapsdt\0", addresses.as_flattened(), texts].concat().repeat(100);
+        let names = b"\0.note.stapsdt\0.shstrtab\0";
+        let section = |name: u32, kind: u32, offset: usize, len: usize| {
+            let words = [0, 0, offset as u64, len as u64, 0, 4, 0].map(u64::to_le_bytes);
+            [[name, kind].map(u32::to_le_bytes).as_flattened(), words.as_flattened()].concat()
+        };
+        let sections_at = (64 + notes.len() + names.len()).next_multiple_of(8);
+        let mut file = b"\x7fELF\x02\x01\x01\0\0\0\0\0\0\0\0\0\x03\0\x3e\0\x01\0\0\0".to_vec();
+        file.extend([0, 0, sections_at as u64].map(u64::to_le_bytes).as_flattened());
+        file.extend([0; 4]);
+        file.extend([64, 56, 0, 64, count + 2, count + 1].map(u16::to_le_bytes).as_flattened());
+        file.extend([&notes[..], names].concat());
+        file.resize(sections_at, 0);
+        file.extend(section(0, 0, 0, 0));
+        (0..count).for_each(|_| file.extend(section(1, 7, 64, notes.len())));
+        file.extend(section(15, 3, 64 + notes.len(), names.len()));
+        file
+    }
+
+    #[test]
+    fn sections_that_overlap_yield_no_more_notes_than_the_file_could_hold() {
+        for (count, found) in [(1, 100), (50, 100)] {
+            let binary = Binary { path: "evil".into(), bytes: program_of_notes(count) };
+            assert_eq!(binary.usdt().unwrap().len(), found, "{count} sections");
+        }
     }
 
     #[test]
