@@ -99,7 +99,7 @@ impl Remains {
     /// The name of the instance in this place, if there is one.
     fn name(&self, bit: usize) -> Option<String> {
         let entry = self.board.entry(bit);
-        // S5: pairs with the Release in `announce`.
+        // S5: pairs with the Release in `Named::announce_more`.
         let is_there = entry.epoch.load(Acquire) != 0;
         let (name, len) = entry.name();
         let name = std::str::from_utf8(&name[..len]).ok()?;
