@@ -336,12 +336,15 @@ static MAPPED: Mutex<Vec<Weak<Board>>> = Mutex::new(Vec::new());
 
 /// A host's switchboard, where this process has it mapped.
 pub(crate) fn find(host_id: [u64; 2]) -> Option<Arc<Board>> {
-    let mapped = MAPPED.lock().unwrap_or_else(PoisonError::into_inner);
+    find_in(&MAPPED.lock().unwrap_or_else(PoisonError::into_inner), host_id)
+}
+
+fn find_in(mapped: &[Weak<Board>], host_id: [u64; 2]) -> Option<Arc<Board>> {
     mapped.iter().filter_map(Weak::upgrade).find(|known| known.host_id() == host_id)
 }
 
-/// Maps a host's switchboard, with its tasks where these lie elsewhere, or finds it where this process has it mapped
-/// already.
+/// Maps a host's switchboard that was not [found](find), with its tasks where these lie elsewhere. Where another thread was
+/// faster, the mapping is that one's.
 pub(crate) fn shared(
     fd: OwnedFd,
     tasks: Option<OwnedFd>,
@@ -357,13 +360,14 @@ pub(crate) fn shared(
     if !keeps_descriptor {
         board.fd = None;
     }
-    if let Some(known) = find(board.host_id()) {
+    let mut mapped = MAPPED.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(known) = find_in(&mapped, board.host_id()) {
         return Ok(known);
     }
-    let mut mapped = MAPPED.lock().unwrap_or_else(PoisonError::into_inner);
     mapped.retain(|board| board.strong_count() > 0);
     let board = Arc::new(board);
     mapped.push(Arc::downgrade(&board));
+    drop(mapped);
     follow_forks(&board);
     Ok(board)
 }
