@@ -211,7 +211,7 @@ pub struct ChainWords {
 /// Tells a CPU's buffers apart and puts them in order.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Rank {
-    /// The set of buffers that it belongs to: [`crate::switchboard::Entry::lineage`], whose low half this is.
+    /// The set of buffers that it belongs to: what [`lineage_of`](Self::lineage_of) makes of the switchboard's count.
     pub lineage: u32,
     /// The later a buffer was made, the greater. No two buffers ever made for a CPU of an instance have the same, also
     /// where one was announced by a host that died, and never used; none has 0.
@@ -219,6 +219,13 @@ pub struct Rank {
 }
 
 impl Rank {
+    /// What buffers keep of [`crate::switchboard::Entry::lineage`]: its low half.
+    #[must_use]
+    #[expect(clippy::cast_possible_truncation, reason = "the low half is what buffers keep")]
+    pub const fn lineage_of(sets: u64) -> u32 {
+        sets as u32
+    }
+
     /// From the shared word.
     #[must_use]
     #[expect(clippy::cast_possible_truncation, reason = "halves of a word")]

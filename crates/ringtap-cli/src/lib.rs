@@ -24,7 +24,7 @@ pub mod signals;
 pub mod switched;
 
 use args::{Args, Command};
-use clap::FromArgMatches;
+use clap::{CommandFactory, FromArgMatches};
 use outcome::Outcome;
 use output::Output;
 use std::io::Write;
@@ -77,8 +77,8 @@ fn run(command: Command, output: &mut Output) -> anyhow::Result<Outcome> {
         Command::Recover(args) => command::recover::run(&args, output),
         Command::Export(args) => command::export::run(&args),
         Command::Query(args) => command::query::run(&args, output),
-        Command::Completions(args) => command::completions::run(&args, output),
-        Command::Man(args) => command::man::run(&args, output),
+        Command::Completions(args) => command::completions::run(&args, Args::command(), output),
+        Command::Man(args) => command::man::run(&args, args::command(), output),
         Command::DemoWorker(args) => command::demo::worker::run(&args, output),
         Command::Held(args) => command::held::run(&args),
     }

@@ -1,5 +1,6 @@
 //! The tree without mounting it: every file, and what files do to events.
 
+use ringtap::cpus::Pin;
 use ringtap::{Config, Host, Instances};
 use ringtap_daemon::control::{Caller, Control};
 use ringtap_daemon::fs::{Access, Answer, Entry, Handle, Kind, Mapped, Node, Ownership, Tree};
@@ -276,14 +277,8 @@ fn snapshots_are_read_raw() {
     };
     let has = |page: &[u8], text: &str| page.windows(text.len()).any(|part| part == text.as_bytes());
     let write_on_cpu_0 = |text: &str| {
-        let mut only = rustix::thread::CpuSet::new();
-        only.set(0);
-        std::thread::scope(|scope| {
-            scope.spawn(|| {
-                rustix::thread::sched_setaffinity(None, &only).unwrap();
-                write(&tree, "trace_marker", text).unwrap();
-            });
-        });
+        let _pin = Pin::to(0).unwrap();
+        write(&tree, "trace_marker", text).unwrap();
     };
     assert_eq!(tree.attributes(tree.resolve("per_cpu/cpu0/snapshot_raw").unwrap()).unwrap().mode, 0o440);
     let mut first = raw();
@@ -313,9 +308,7 @@ fn the_mask_of_cpus_keeps_markers_out() {
     let instances = tree.control().instances();
     Work::register(instances).unwrap();
     write(&tree, "events/tree/work/enable", "1").unwrap();
-    let mut only = rustix::thread::CpuSet::new();
-    only.set(0);
-    rustix::thread::sched_setaffinity(None, &only).unwrap();
+    let _pin = Pin::to(0).unwrap();
     if tree.list(tree.resolve("per_cpu").unwrap()).unwrap().len() < 2 {
         println!("skipped, as there is one CPU");
         return;

@@ -1,8 +1,9 @@
 //! Events and the set of all events of a trace.
 
 use crate::constants::Constants;
+use crate::dialect::Dialect;
 use crate::format::{Field, Format, FormatError, Kind};
-use crate::print::{self, Compiled, Context, Dialect, Environment, Stop, Unprintable, fields};
+use crate::print::{self, Compiled, Context, Environment, Stop, Unprintable, fields};
 use crate::target::Target;
 use crate::text::ByCode;
 use crate::value::IntField;

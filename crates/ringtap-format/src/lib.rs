@@ -43,6 +43,7 @@ pub mod chrome;
 mod constants;
 #[cfg(feature = "ctf")]
 pub mod ctf;
+mod dialect;
 mod event;
 pub mod filter;
 pub mod format;
@@ -64,10 +65,11 @@ pub mod trigger;
 mod value;
 
 pub use constants::Constants;
+pub use dialect::Dialect;
 pub use event::{Event, Formats};
 pub use filter::{Filter, FilterError, LowerError};
 pub use format::{Field, Format, FormatError};
-pub use print::{Context, Dialect, Stop, Unprintable};
+pub use print::{Context, Stop, Unprintable};
 pub use symbols::{Resolved, Strings, Symbols, Tasks};
 pub use target::{ByteOrder, Target};
 pub use value::{IntField, Value};

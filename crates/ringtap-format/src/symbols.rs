@@ -1,9 +1,9 @@
 //! Names of addresses (`/proc/kallsyms`), texts of addresses (`printk_formats`) and names of tasks
 //! (`saved_cmdlines`).
 
+use crate::dialect::Dialect;
 use crate::hash::Keyed;
 use crate::out;
-use crate::print::Dialect;
 use std::collections::{BTreeMap, HashMap};
 
 /// The kernel's symbols, by address.

@@ -412,8 +412,8 @@ pub(crate) fn find(host_id: [u64; 2]) -> Option<Arc<Board>> {
     LISTS.look().find(host_id)
 }
 
-/// Maps a host's switchboard, with its tasks where these lie elsewhere, or finds it where this process has it mapped
-/// already.
+/// Maps a host's switchboard that was not [found](find), with its tasks where these lie elsewhere. Where another thread was
+/// faster, the mapping is that one's.
 pub(crate) fn shared(
     fd: OwnedFd,
     tasks: Option<OwnedFd>,

@@ -2,6 +2,8 @@
 
 use std::io;
 
+pub use crate::pin::Pin;
+
 /// The kernel's list of CPUs that can ever come up.
 const POSSIBLE: &str = "/sys/devices/system/cpu/possible";
 

@@ -7,12 +7,13 @@
 
 use crate::attach::Connection;
 use crate::clock::Conversion;
-use crate::host::{Host, HostError, Waited};
+use crate::host::{Host, HostError};
 use crate::map::{self, Access, File, Mapping};
 use crate::reader::ReadError;
 use crate::record::{DataWords, Found, Item};
 use crate::ring::cursor::Position;
 use crate::ring::{Corrupt, Ring, retire};
+use crate::wake::Waited;
 use ringtap_abi::control::request;
 use ringtap_abi::records::Walk;
 use ringtap_abi::sync::AtomicU32;

@@ -2,17 +2,24 @@
 
 use crate::event::registry::Event;
 use crate::map::{self, MapError};
-use crate::recover::{self, EVENTS, LAST, TASKS, declaration};
 use crate::unshared::Unshared;
 use ringtap_abi::switchboard::TASKS_LEN;
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
+use std::fmt::Write as _;
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
+
+/// The file beside the buffers that holds the events' declarations.
+pub(crate) const EVENTS: &str = "events";
+/// The file beside the buffers that holds who the threads were.
+pub(crate) const TASKS: &str = "tasks";
+/// The folder beside the buffers where the last boot's files are kept.
+pub(crate) const LAST: &str = "last";
 
 #[derive(Debug)]
 pub(crate) struct Files {
@@ -88,7 +95,7 @@ impl Files {
         let path = folder.join(EVENTS);
         let file = OpenOptions::new().read(true).write(true).open(&path).ok()?;
         let all = fs::read(&path).ok()?;
-        let (events, whole) = recover::whole_events(all.utf8_chunks().next().map_or("", |text| text.valid()));
+        let (events, whole) = whole_events(all.utf8_chunks().next().map_or("", |text| text.valid()));
         // What the last host wrote half before it was killed: it may be longer than what takes its place.
         let end = all.iter().rposition(|byte| *byte != 0).map_or(whole, |last| whole.max(last + 1));
         map::cut(&file, &path, whole..end).ok()?;
@@ -171,6 +178,32 @@ fn move_aside(folder: &Path) -> io::Result<()> {
     ours.iter().try_for_each(|name| fs::rename(folder.join(name), last.join(name)))
 }
 
+/// A declaration, as it is appended to the events' file.
+pub(crate) fn declaration(event: &Event) -> String {
+    let Event { id, system, name, format } = event;
+    let mut text = String::new();
+    // To a string, which takes all.
+    let _ = writeln!(text, "event {id} {system} {name} {}\n{format}", format.len());
+    text
+}
+
+/// The declarations up to the first that is not whole, and how many bytes they have.
+pub(crate) fn whole_events(all: &str) -> (Vec<Event>, usize) {
+    let (mut events, mut text) = (Vec::new(), all);
+    while let Some((head, rest)) = text.split_once('\n') {
+        let mut words = head.split(' ');
+        let fields = [words.next(), words.next(), words.next(), words.next(), words.next()];
+        let [Some("event"), Some(id), Some(system), Some(name), Some(len)] = fields else { break };
+        let (Ok(id), Ok(len)) = (id.parse(), len.parse::<usize>()) else { break };
+        let Some((format, behind)) = rest.split_at_checked(len) else { break };
+        let Some(behind) = behind.strip_prefix('\n') else { break };
+        let (system, name, format) = (system.to_owned(), name.to_owned(), format.to_owned());
+        events.push(Event { id, system, name, format });
+        text = behind;
+    }
+    (events, all.len() - text.len())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -196,7 +229,7 @@ mod tests {
             fs::write(&path, [whole.as_bytes(), half].concat()).expect("it can be written");
             let files = Files::resume(&folder, &[]).expect("they are there");
             files.keep([Box::new(event(20, "whole")), Box::new(event(21, "x"))].iter()).expect("room");
-            let (events, _) = recover::whole_events(&fs::read_to_string(&path).expect("it is text"));
+            let (events, _) = whole_events(&fs::read_to_string(&path).expect("it is text"));
             let names: Vec<_> = events.iter().map(|event| (event.id, event.name.as_str())).collect();
             assert_eq!(names, [(20, "whole"), (21, "x")]);
         }

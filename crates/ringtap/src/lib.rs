@@ -79,7 +79,7 @@ mod writer;
 #[cfg(not(loom))]
 pub use cursor::{Cursor, Start};
 #[cfg(not(loom))]
-pub use host::{Config, Host, HostError, Mode, Waited};
+pub use host::{Config, Host, HostError, Mode};
 #[cfg(not(loom))]
 pub use instance::{Instance, InstanceError, Instances};
 #[cfg(not(loom))]
@@ -99,6 +99,8 @@ pub use ringtap_abi::records::Damage;
 pub use rseq::Plain;
 #[cfg(not(loom))]
 pub use stats::Stats;
+#[cfg(not(loom))]
+pub use wake::Waited;
 #[cfg(not(loom))]
 pub use writer::{Reservation, Writer};
 

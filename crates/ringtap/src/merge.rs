@@ -13,9 +13,9 @@
 
 use crate::clock;
 use crate::cursor::Cursor;
-use crate::host::Waited;
 use crate::reader::{ReadError, Reader};
 use crate::record::{Found, Item};
+use crate::wake::Waited;
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::time::{Duration, Instant};

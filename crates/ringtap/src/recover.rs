@@ -12,6 +12,7 @@
 
 use crate::clock::{ClockId, Conversion};
 use crate::event::registry::Event;
+use crate::files::{EVENTS, TASKS, whole_events};
 use crate::instance::{Task, tasks};
 use crate::stats::Stats;
 use ringtap_abi::clock::ClockWords;
@@ -21,17 +22,9 @@ use ringtap_abi::records::{Damage, Walk, Words};
 use ringtap_abi::subbuf::{HEADER_LEN, PageCommit};
 use ringtap_abi::words::{Commit, Place, Slot};
 use ringtap_abi::{Geometry, SubbufId, switchboard};
-use std::fmt::Write as _;
 use std::mem::offset_of;
 use std::path::{Path, PathBuf};
 use std::{fs, io};
-
-/// The file beside the buffers that holds the events' declarations.
-pub(crate) const EVENTS: &str = "events";
-/// The file beside the buffers that holds who the threads were.
-pub(crate) const TASKS: &str = "tasks";
-/// The folder beside the buffers where the last boot's files are kept.
-pub(crate) const LAST: &str = "last";
 
 /// Why a file yields nothing at all.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -484,7 +477,7 @@ pub fn find(path: &Path) -> io::Result<Found> {
     let events = fs::read(folder.join(EVENTS)).unwrap_or_default();
     let tasks = parse_tasks(&fs::read(folder.join(TASKS)).unwrap_or_default());
     let buffers = buffers.into_iter().map(|(_, path)| path).collect();
-    Ok(Found { buffers, events: parse_events(&String::from_utf8_lossy(&events)), tasks })
+    Ok(Found { buffers, events: whole_events(&String::from_utf8_lossy(&events)).0, tasks })
 }
 
 /// The tasks of a switchboard's bytes, which lie as [`switchboard::Task`] says.
@@ -501,35 +494,4 @@ fn parse_tasks(bytes: &[u8]) -> Vec<Task> {
     tasks.sort_by_key(|task| task.tid);
     tasks.dedup_by_key(|task| task.tid);
     tasks
-}
-
-/// A declaration, as it is appended to the events' file.
-pub(crate) fn declaration(event: &Event) -> String {
-    let Event { id, system, name, format } = event;
-    let mut text = String::new();
-    // To a string, which takes all.
-    let _ = writeln!(text, "event {id} {system} {name} {}\n{format}", format.len());
-    text
-}
-
-/// The declarations up to the first that is not whole.
-fn parse_events(text: &str) -> Vec<Event> {
-    whole_events(text).0
-}
-
-/// The declarations up to the first that is not whole, and how many bytes they have.
-pub(crate) fn whole_events(all: &str) -> (Vec<Event>, usize) {
-    let (mut events, mut text) = (Vec::new(), all);
-    while let Some((head, rest)) = text.split_once('\n') {
-        let mut words = head.split(' ');
-        let fields = [words.next(), words.next(), words.next(), words.next(), words.next()];
-        let [Some("event"), Some(id), Some(system), Some(name), Some(len)] = fields else { break };
-        let (Ok(id), Ok(len)) = (id.parse(), len.parse::<usize>()) else { break };
-        let Some((format, behind)) = rest.split_at_checked(len) else { break };
-        let Some(behind) = behind.strip_prefix('\n') else { break };
-        let (system, name, format) = (system.to_owned(), name.to_owned(), format.to_owned());
-        events.push(Event { id, system, name, format });
-        text = behind;
-    }
-    (events, all.len() - text.len())
 }

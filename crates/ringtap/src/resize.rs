@@ -147,9 +147,10 @@ impl Host {
                 done = old.hand_over_to(&new);
             }
             if done.is_err() && !old.is_retired() {
-                // Nobody writes there, and whoever was told of it goes on to what follows it.
+                // Nobody writes there, and whoever was told of it goes on to what follows it. So where its writers' CPU
+                // cannot be reached, it is marked from another: no section is under way in it.
                 chain.forget_pending();
-                let _ = new.retire().or_else(|_| new.retire_unwritten());
+                let _ = new.retire().or_else(|_| mark(new.mapping(), None).map(|_| ()));
                 continue;
             }
             self.set_newest(&new);
@@ -254,14 +255,6 @@ impl Buffer {
         Ok(new)
     }
 
-    /// Retires a ring that nobody writes yet, since the one before it lives: on whatever CPU.
-    fn retire_unwritten(&self) -> Result<(), HostError> {
-        let ring = self.mapping().ring();
-        let busy = HostError::Busy(self.cpu());
-        let _held = lock::acquire(&ring.meta().writer.lock).ok_or(busy)?;
-        retire::retire(&ring, None).map(|_| ()).map_err(|Corrupt| self.damaged())
-    }
-
     /// Retires the ring: as one of its writers, on their CPU where they run sections.
     pub(crate) fn retire(&self) -> Result<(), HostError> {
         self::retire(self.mapping())
@@ -283,16 +276,25 @@ pub(crate) fn retire(mapping: &Mapping) -> Result<(), HostError> {
             Some(None) if is_online(cpu) => return Err(HostError::Unreachable(cpu)),
             _ => None,
         };
-        let Some(held) = lock::acquire(&ring.meta().writer.lock) else { continue };
-        let done = retire::retire(&ring, pinned);
-        drop(held);
-        is_marked |= done.map_err(|Corrupt| HostError::Damaged(cpu))?;
+        if !mark(mapping, pinned)? {
+            continue;
+        }
+        is_marked = true;
         // A CPU that came online since we looked may run a section that began before the mark: then once more, there.
-        if is_marked && (kind != WriterKind::Rseq || pinned.is_some() || !is_online(cpu)) {
+        if kind != WriterKind::Rseq || pinned.is_some() || !is_online(cpu) {
             return Ok(());
         }
     }
     Err(HostError::Busy(cpu))
+}
+
+/// Marks a buffer's tail once, under its lock. `false`: the lock was not to be had, or the caller was moved off the CPU that it
+/// is `pinned` to.
+fn mark(mapping: &Mapping, pinned: Option<u32>) -> Result<bool, HostError> {
+    let ring = mapping.ring();
+    let Some(_held) = lock::acquire(&ring.meta().writer.lock) else { return Ok(false) };
+    let damaged = |Corrupt| HostError::Damaged(ring.meta().identity.cpu.load(Relaxed));
+    retire::retire(&ring, pinned).map_err(damaged)
 }
 
 /// Ends writing to a buffer that no host has any more: its writers go on to the one that is written, or to one behind it. What is

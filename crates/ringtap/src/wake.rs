@@ -8,8 +8,6 @@
 //! everybody; who is not satisfied arms again. A writer that dies between the two leaves sleepers to their next
 //! look, which is why nobody sleeps longer than [`NAP`] at a time.
 
-#[cfg(not(loom))]
-use crate::host::Waited;
 use crate::ring::Ring;
 #[cfg(loom)]
 use crate::ring::ordering::e7_barrier;
@@ -24,6 +22,18 @@ use std::sync::atomic::Ordering::{AcqRel, Relaxed, Release};
 use std::time::Duration;
 #[cfg(not(loom))]
 use std::{sync::atomic::Ordering::Acquire, time::Instant};
+
+/// How a wait ended.
+#[cfg(not(loom))]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Waited {
+    /// There is enough to read.
+    Ready,
+    /// Time ran out.
+    TimedOut,
+    /// Somebody woke all sleepers.
+    Woken,
+}
 
 /// Longest sleep between two looks.
 pub(crate) const NAP: Duration = Duration::from_millis(100);

@@ -1,31 +1,21 @@
 //! Who reads whole sub-buffers, or through a connection, follows a ring that was replaced: read + lost = written.
 
+mod cpus;
+
+use cpus::{allowed, pin};
 use ringtap::attach::{Connection, Role};
 use ringtap::{Config, Cursor, Host, Item, Refused, Start, WholePage, WholePages};
 use ringtap_abi::records::{Walk, Words};
 use ringtap_abi::subbuf::PageCommit;
-use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
-fn pin(cpu: u32) {
-    let mut only = CpuSet::new();
-    only.set(cpu as usize);
-    sched_setaffinity(None, &only).expect("it is allowed here");
-}
-
-/// Where this process may run.
-fn some_cpu(host: &Host) -> u32 {
-    let set = sched_getaffinity(None).expect("Linux tells");
-    host.cpus().into_iter().find(|&cpu| set.is_set(cpu as usize)).expect("it runs somewhere")
-}
-
 /// A host, one of whose CPUs this thread is pinned to.
 fn host(ring_subbufs: u32) -> (Host, u32) {
     let host = Host::new(&Config { ring_subbufs, ..Config::default() }).expect("memory");
-    let cpu = some_cpu(&host);
+    let cpu = allowed(&host)[0];
     pin(cpu);
     (host, cpu)
 }

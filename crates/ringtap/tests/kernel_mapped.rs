@@ -2,6 +2,9 @@
 //! where there is no tracefs or no right to use it. Under `ringtap exec` they run on ringtap's own buffers instead, by the
 //! file, and by the socket.
 
+mod cpus;
+
+use cpus::pin_here;
 use ringtap::attach::{Connection, Role};
 use ringtap::clock::{ClockId, Conversion};
 use ringtap::tracefs::{Instance, Tracefs};
@@ -20,15 +23,6 @@ fn live() -> Option<Tracefs> {
     }
     let tracefs = Tracefs::find().and_then(|tracefs| tracefs.check_mapping().map(|()| tracefs));
     tracefs.inspect_err(|error| println!("skipped, as it needs the live kernel: {error}")).ok()
-}
-
-/// Keeps the test's thread on the CPU it runs on.
-fn pin() -> u32 {
-    let cpu = rustix::thread::sched_getcpu();
-    let mut only = rustix::thread::CpuSet::new();
-    only.set(cpu);
-    rustix::thread::sched_setaffinity(None, &only).unwrap();
-    u32::try_from(cpu).unwrap()
 }
 
 fn instance(tracefs: &Tracefs, subbuf_kib: u32, buffer_kib: u32) -> Instance {
@@ -146,7 +140,7 @@ fn is_kernels(tracefs: &Tracefs) -> bool {
 #[test]
 fn mapped_records_equal_those_of_read_byte_for_byte() {
     let Some(tracefs) = live() else { return };
-    let cpu = pin();
+    let cpu = pin_here();
     for (subbuf_kib, buffer_kib) in [(4, 16), (16, 128)] {
         let [ours, theirs] = [(); 2].map(|()| instance(&tracefs, subbuf_kib, buffer_kib));
         let mut reader = open(&ours, cpu);
@@ -206,7 +200,7 @@ fn mapped_records_equal_those_of_read_byte_for_byte() {
 #[test]
 fn a_late_reader_begins_where_another_stopped() {
     let Some(tracefs) = live() else { return };
-    let cpu = pin();
+    let cpu = pin_here();
     let instance = instance(&tracefs, 4, 64);
     let write = |text: &str| instance.write_marker(text).unwrap();
     write("one");
@@ -225,7 +219,7 @@ fn a_late_reader_begins_where_another_stopped() {
 #[test]
 fn a_wait_ends_for_its_reason() {
     let Some(tracefs) = live() else { return };
-    let cpu = pin();
+    let cpu = pin_here();
     let instance = instance(&tracefs, 4, 64);
     let mut reader = open(&instance, cpu);
     let start = Instant::now();
@@ -255,7 +249,7 @@ fn a_wait_ends_for_its_reason() {
 #[test]
 fn kernel_and_application_share_one_timeline() {
     let Some(tracefs) = live() else { return };
-    let cpu = pin();
+    let cpu = pin_here();
     let instance = instance(&tracefs, 4, 256);
     for clock in [ClockId::Mono, ringtap::clock::cheapest()] {
         let host = Host::new(&Config { clock: Some(clock), ..Config::default() }).unwrap();

@@ -1,5 +1,8 @@
 //! The largest ring: 65,535 sub-buffers, gone round.
 
+mod cpus;
+
+use cpus::pin;
 use ringtap::{Config, Host, Item};
 
 const PAYLOAD: [u8; 24] = [7; 24];
@@ -8,10 +11,8 @@ const PAYLOAD: [u8; 24] = [7; 24];
 fn the_largest_ring_goes_round_and_counts_each_event() {
     let host = Host::new(&Config { ring_subbufs: 65_535, ..Config::default() })
         .expect("256 MiB for a CPU that writes");
-    let mut only = rustix::thread::CpuSet::new();
     let cpu = host.cpus()[0];
-    only.set(cpu as usize);
-    rustix::thread::sched_setaffinity(None, &only).expect("the first CPU is there");
+    pin(cpu);
     let writer = host.writer();
     let mut written = 0;
     // A page takes 145 of them, so that this is a little more than a lap.

@@ -1,16 +1,10 @@
 //! Cursors on real buffers of this process's host.
 
+mod cpus;
+
+use cpus::pin_here;
 use ringtap::{Config, Cursor, Host, Item, Mode, Start, Waited, Writer};
 use std::time::{Duration, Instant};
-
-/// Keeps the test's thread on the CPU it runs on, so that all events come into one buffer.
-fn pin() -> u32 {
-    let cpu = rustix::thread::sched_getcpu();
-    let mut only = rustix::thread::CpuSet::new();
-    only.set(cpu);
-    rustix::thread::sched_setaffinity(None, &only).unwrap();
-    u32::try_from(cpu).unwrap()
-}
 
 fn host(ring_subbufs: u32) -> Host {
     Host::new(&Config { ring_subbufs, mode: Mode::Overwrite, ..Config::default() }).unwrap()
@@ -46,7 +40,7 @@ fn drain(cursor: &mut Cursor, expected: &mut u64) -> (u64, u64) {
 
 #[test]
 fn cursors_read_the_same_and_consume_nothing() {
-    let cpu = pin();
+    let cpu = pin_here();
     let host = host(8);
     let writer = host.writer();
     write(&writer, 0..1000);
@@ -69,7 +63,7 @@ fn cursors_read_the_same_and_consume_nothing() {
 
 #[test]
 fn losses_stand_where_they_happened() {
-    let cpu = pin();
+    let cpu = pin_here();
     for ring_subbufs in [2, 3, 16] {
         let host = host(ring_subbufs);
         let (writer, mut cursor) = (host.writer(), host.cursor(cpu, Start::Oldest).unwrap());
@@ -87,7 +81,7 @@ fn losses_stand_where_they_happened() {
 
 #[test]
 fn newest_begins_with_what_is_written_next() {
-    let cpu = pin();
+    let cpu = pin_here();
     let host = host(4);
     let writer = host.writer();
     for written in [0, 1, 5, 250, 10_000] {
@@ -101,7 +95,7 @@ fn newest_begins_with_what_is_written_next() {
 
 #[test]
 fn a_consuming_reader_takes_nothing_away() {
-    let cpu = pin();
+    let cpu = pin_here();
     let host = host(8);
     let (writer, mut reader) = (host.writer(), host.reader(cpu).unwrap());
     let mut close = host.cursor(cpu, Start::Oldest).unwrap();
@@ -120,7 +114,7 @@ fn a_consuming_reader_takes_nothing_away() {
 
 #[test]
 fn a_page_turned_while_blank_is_not_read_twice() {
-    let cpu = pin();
+    let cpu = pin_here();
     for resets in 1..6 {
         let host = host(2);
         let (writer, mut cursor) = (host.writer(), host.cursor(cpu, Start::Oldest).unwrap());
@@ -202,7 +196,7 @@ fn cursors_follow_live_and_never_see_a_torn_event() {
 
 #[test]
 fn a_wait_ends_for_its_reason() {
-    let cpu = pin();
+    let cpu = pin_here();
     let host = host(4);
     let (writer, mut cursor) = (host.writer(), host.cursor(cpu, Start::Newest).unwrap());
     assert_eq!(cursor.wait(Some(Duration::from_millis(10))).unwrap(), Waited::TimedOut);

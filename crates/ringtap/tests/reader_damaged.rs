@@ -1,5 +1,8 @@
 //! A record whose length lies: a value in the stream, after which it goes on with the next sub-buffer.
 
+mod cpus;
+
+use cpus::pin_here;
 use ringtap::{Config, Host, Item, Start, Writer};
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -7,14 +10,6 @@ use std::sync::{Mutex, PoisonError};
 
 /// Held by a test: the memory of its buffer is found by a name that others' buffers have too.
 static ONLY_HOST: Mutex<()> = Mutex::new(());
-
-fn pin() -> u32 {
-    let cpu = rustix::thread::sched_getcpu();
-    let mut only = rustix::thread::CpuSet::new();
-    only.set(cpu);
-    rustix::thread::sched_setaffinity(None, &only).unwrap();
-    u32::try_from(cpu).unwrap()
-}
 
 /// The memory of a CPU's buffer, open for writing as a writer's process has it.
 fn memory(cpu: u32) -> File {
@@ -35,7 +30,7 @@ fn write(writer: &Writer, numbers: std::ops::Range<u64>) {
 #[test]
 fn damage_costs_the_rest_of_its_page_and_no_more() {
     let _only = ONLY_HOST.lock().unwrap_or_else(PoisonError::into_inner);
-    let cpu = pin();
+    let cpu = pin_here();
     let host = Host::new(&Config { ring_subbufs: 8, ..Config::default() }).unwrap();
     let (writer, mut reader) = (host.writer(), host.reader(cpu).unwrap());
     let mut cursor = host.cursor(cpu, Start::Oldest).unwrap();
@@ -72,7 +67,7 @@ fn damage_costs_the_rest_of_its_page_and_no_more() {
 #[test]
 fn what_comes_later_on_a_damaged_page_is_not_read() {
     let _only = ONLY_HOST.lock().unwrap_or_else(PoisonError::into_inner);
-    let cpu = pin();
+    let cpu = pin_here();
     let host = Host::new(&Config { ring_subbufs: 8, ..Config::default() }).unwrap();
     let (writer, mut reader) = (host.writer(), host.reader(cpu).unwrap());
     write(&writer, 0..10);

@@ -1,18 +1,12 @@
 //! The consuming reader on real buffers of this process's host.
 
+mod cpus;
+
+use cpus::pin_here;
 use ringtap::clock::{self, ClockId};
 use ringtap::{Config, Host, Item, Mode, Reader, Refused, Waited, Writer};
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
-
-/// Keeps the test's thread on the CPU it runs on, so that all events come into one buffer.
-fn pin() -> u32 {
-    let cpu = rustix::thread::sched_getcpu();
-    let mut only = rustix::thread::CpuSet::new();
-    only.set(cpu);
-    rustix::thread::sched_setaffinity(None, &only).unwrap();
-    u32::try_from(cpu).unwrap()
-}
 
 fn host(ring_subbufs: u32, mode: Mode) -> Host {
     Host::new(&Config { ring_subbufs, mode, buffer_percent: 0, ..Config::default() }).unwrap()
@@ -49,7 +43,7 @@ fn drain(reader: &mut Reader, expected: &mut u64) -> (u64, u64) {
 
 #[test]
 fn losses_stand_where_they_happened() {
-    let cpu = pin();
+    let cpu = pin_here();
     for ring_subbufs in [2, 3, 16] {
         let host = host(ring_subbufs, Mode::Overwrite);
         let (writer, mut reader) = (host.writer(), host.reader(cpu).unwrap());
@@ -71,7 +65,7 @@ fn losses_stand_where_they_happened() {
 
 #[test]
 fn discard_mode_refuses_instead_of_losing() {
-    let cpu = pin();
+    let cpu = pin_here();
     let host = host(2, Mode::Discard);
     let (writer, mut reader) = (host.writer(), host.reader(cpu).unwrap());
     let mut expected = 0;
@@ -88,7 +82,7 @@ fn discard_mode_refuses_instead_of_losing() {
 
 #[test]
 fn payloads_of_every_length_come_back_as_they_were() {
-    let cpu = pin();
+    let cpu = pin_here();
     for subbuf_size in [4096, 65_536] {
         let host = Host::new(&Config { subbuf_size, ring_subbufs: 4, ..Config::default() }).unwrap();
         let (writer, mut reader) = (host.writer(), host.reader(cpu).unwrap());
@@ -118,7 +112,7 @@ fn payloads_of_every_length_come_back_as_they_were() {
 
 #[test]
 fn long_silences_are_told() {
-    let cpu = pin();
+    let cpu = pin_here();
     for (clock, absolute_stamps) in
         [(ClockId::Mono, false), (ClockId::Mono, true), (clock::cheapest(), false)]
     {
@@ -146,7 +140,7 @@ fn long_silences_are_told() {
 
 #[test]
 fn events_come_from_the_page_being_written() {
-    let cpu = pin();
+    let cpu = pin_here();
     let host = host(2, Mode::Overwrite);
     let (writer, mut reader) = (host.writer(), host.reader(cpu).unwrap());
     let mut expected = 0;
@@ -158,7 +152,7 @@ fn events_come_from_the_page_being_written() {
 
 #[test]
 fn one_reader_at_a_time() {
-    let cpu = pin();
+    let cpu = pin_here();
     let host = host(2, Mode::Overwrite);
     let mut first = host.reader(cpu).unwrap();
     let refused = host.reader(cpu).unwrap_err().to_string();
@@ -182,7 +176,7 @@ fn one_reader_at_a_time() {
 
 #[test]
 fn a_reset_begins_anew() {
-    let cpu = pin();
+    let cpu = pin_here();
     let host = host(4, Mode::Overwrite);
     let (writer, mut reader) = (host.writer(), host.reader(cpu).unwrap());
     let mut expected = 0;
@@ -203,7 +197,7 @@ fn a_reset_begins_anew() {
 
 #[test]
 fn a_wait_ends_for_its_reason() {
-    let cpu = pin();
+    let cpu = pin_here();
     let host = host(8, Mode::Overwrite);
     let (writer, mut reader) = (host.writer(), host.reader(cpu).unwrap());
     let short = Some(Duration::from_millis(20));

@@ -3,6 +3,9 @@
 //! Nobody panics, hangs or reads out of bounds (which would end this process). `RINGTAP_SEED` replays a run,
 //! `RINGTAP_SECONDS` makes it longer.
 
+mod cpus;
+
+use cpus::pin;
 use ringtap::{Config, Host, Item, Merge, Mode, Start};
 use rustix::mm::{MapFlags, ProtFlags};
 use std::fs::File;
@@ -118,9 +121,7 @@ fn torment(host: &Host, cpu: u32, seed: u64, time: Duration) {
         scope.spawn(|| {
             let (writer, mut chance) = (host.writer(), Chance(!seed));
             // It writes into the buffer that is scribbled on.
-            let mut only = rustix::thread::CpuSet::new();
-            only.set(cpu as usize);
-            rustix::thread::sched_setaffinity(None, &only).unwrap();
+            pin(cpu);
             act(until, &rounds[1], || {
                 for _ in 0..50 {
                     let len = if chance.below(20) == 0 { chance.below(5000) } else { chance.below(64) };

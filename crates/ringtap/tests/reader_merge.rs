@@ -1,5 +1,8 @@
 //! Buffers merged by time.
 
+mod cpus;
+
+use cpus::{allowed, pin};
 use ringtap::{Config, Host, Item, Merge, Mode, Start, Waited, clock};
 use std::time::{Duration, Instant};
 
@@ -9,22 +12,10 @@ fn host(ring_subbufs: u32) -> Host {
         .unwrap()
 }
 
-fn pin(cpu: u32) {
-    let mut only = rustix::thread::CpuSet::new();
-    only.set(cpu as usize);
-    rustix::thread::sched_setaffinity(None, &only).unwrap();
-}
-
-/// The CPUs that this process may run on.
-fn cpus() -> Vec<u32> {
-    let allowed = rustix::thread::sched_getaffinity(None).unwrap();
-    (0..1024).filter(|&cpu| allowed.is_set(cpu as usize)).collect()
-}
-
 #[test]
 fn what_was_written_alternately_is_read_alternately() {
-    let cpus = cpus();
     let host = host(64);
+    let cpus = allowed(&host);
     let writer = host.writer();
     let mut merge = Merge::new(host.readers().unwrap());
     let mut cursors = Merge::new(host.cursors(Start::Oldest).unwrap());
@@ -56,8 +47,8 @@ fn what_was_written_alternately_is_read_alternately() {
 
 #[test]
 fn live_streams_lose_nothing_and_stay_in_order() {
-    let cpus = cpus();
     let host = host(2);
+    let cpus = allowed(&host);
     let mut merge = Merge::new(host.readers().unwrap());
     let (mut read, mut lost, mut late, mut last) = (0, 0, 0, 0);
     let written: u64 = std::thread::scope(|scope| {

@@ -1,20 +1,11 @@
 //! Resizing while writers, readers and cursors go on: read + lost + left = written holds exactly across it.
 
+mod cpus;
+
+use cpus::{allowed, pin};
 use ringtap::{Config, Cursor, Host, Item, Mode, Reader, Refused, Start, WriterKind};
-use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
-
-fn pin(cpu: u32) {
-    let mut only = CpuSet::new();
-    only.set(cpu as usize);
-    sched_setaffinity(None, &only).expect("it is allowed here");
-}
-
-fn allowed(host: &Host) -> Vec<u32> {
-    let set = sched_getaffinity(None).expect("Linux tells");
-    host.cpus().into_iter().filter(|&cpu| set.is_set(cpu as usize)).collect()
-}
 
 /// A stream whose events carry their own index, checked as it comes.
 #[derive(Debug, Default)]

@@ -1,22 +1,11 @@
 //! Snapshots: copies of a moment, taken while writers and readers go on, with every event accounted for.
 
+mod cpus;
+
+use cpus::{allowed, pin};
 use ringtap::{Config, Host, Item, Mode, Refused, Start, WriterKind};
-use rustix::thread::{CpuSet, sched_setaffinity};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
-
-/// Keeps the calling thread on one CPU; `false` where it may not run there.
-fn pin(cpu: u32) -> bool {
-    let mut only = CpuSet::new();
-    only.set(cpu as usize);
-    sched_setaffinity(None, &only).is_ok()
-}
-
-/// The CPUs that this process may run on.
-fn allowed(host: &Host) -> Vec<u32> {
-    let set = rustix::thread::sched_getaffinity(None).expect("Linux tells");
-    host.cpus().into_iter().filter(|&cpu| set.is_set(cpu as usize)).collect()
-}
 
 /// What came out of a stream whose events carry their own index: records and losses, checked against each other.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -69,7 +58,7 @@ fn a_snapshot_is_of_its_moment_and_stays() {
             let config = Config { ring_subbufs: 4, mode, writer, ..Config::default() };
             let host = Host::new(&config).expect("memory");
             let cpu = allowed(&host)[0];
-            assert!(pin(cpu));
+            pin(cpu);
             let writer = host.writer();
             let write = |events| {
                 (0..events).take_while(|&index| writer.write(&payload(index)).is_ok()).count() as u64
@@ -118,7 +107,7 @@ fn a_snapshot_is_of_its_moment_and_stays() {
 fn cursors_follow_a_snapshot_to_its_end() {
     let host = Host::new(&Config { ring_subbufs: 8, ..Config::default() }).expect("memory");
     let cpu = allowed(&host)[0];
-    assert!(pin(cpu));
+    pin(cpu);
     let writer = host.writer();
     for index in 0..700 {
         writer.write(&payload(index)).expect("recording is on");
@@ -142,7 +131,7 @@ fn a_snapshot_of_one_cpu_keeps_the_others_and_can_be_cleared_and_freed() {
     let [first, .., last] = cpus[..] else { return println!("skipped: this machine has one CPU") };
     let writer = host.writer();
     let write = |cpu, events: u64| {
-        assert!(pin(cpu));
+        pin(cpu);
         (0..events).for_each(|index| writer.write(&payload(index)).expect("recording is on"));
     };
     let entries = |cpu| host.snapshot().expect("taken").stats(cpu).expect("it counts").entries;
@@ -197,7 +186,7 @@ fn snapshots_under_load_lose_nothing_uncounted() {
                 let (host, stop) = (&host, &stop);
                 // One writer for each CPU: the events' numbers are their indices.
                 scope.spawn(move || {
-                    assert!(pin(cpu));
+                    pin(cpu);
                     let writer = host.writer();
                     let mut index = 0;
                     while !stop.load(Relaxed) {
@@ -281,7 +270,7 @@ fn check(snapshot: &Host, cpu: u32) {
 fn a_snapshot_holds_what_is_unread_of_replaced_rings() {
     let host = Host::new(&Config { ring_subbufs: 16, ..Config::default() }).expect("memory");
     let cpu = allowed(&host)[0];
-    assert!(pin(cpu));
+    pin(cpu);
     let writer = host.writer();
     let mut index = 0;
     let mut write = |events| {

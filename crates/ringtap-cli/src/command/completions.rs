@@ -1,10 +1,8 @@
 //! `ringtap completions`: a script that makes a shell complete our command line.
 
-use crate::args;
 use crate::outcome::Outcome;
 use crate::output::Output;
 use anyhow::Result;
-use clap::CommandFactory;
 use clap_complete::Shell;
 use std::io::Write;
 
@@ -22,13 +20,13 @@ pub struct Args {
     shell: Shell,
 }
 
-/// Prints the script.
+/// Prints the script for `program`, our own definition.
 ///
 /// # Errors
 /// It cannot be written.
-pub fn run(args: &Args, output: &mut Output) -> Result<Outcome> {
+pub fn run(args: &Args, mut program: clap::Command, output: &mut Output) -> Result<Outcome> {
     let mut script = Vec::new();
-    clap_complete::generate(args.shell, &mut args::Args::command(), "ringtap", &mut script);
+    clap_complete::generate(args.shell, &mut program, "ringtap", &mut script);
     output.write_all(&script)?;
     Ok(Outcome::Done)
 }

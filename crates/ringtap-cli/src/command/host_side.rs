@@ -1,19 +1,45 @@
 //! The host whose events are followed or recorded: another process's, or one of our own.
 
-use super::stream::{ApplicationPlan, AttachPlan};
 use crate::application::Registry;
+use crate::child::Running;
 use crate::decode::Names;
+use crate::preload::Preload;
 use crate::private::Folder;
 use crate::remote::{self, Remote};
 use crate::switched::Switched;
 use anyhow::{Context, Result};
-use ringtap::attach::{Connection, Role, Shared};
+use ringtap::attach::{Connection, Role, SOCKET_VARIABLE, Switchboard};
 use ringtap::clock::ClockId;
-use ringtap::instance::Task;
+use ringtap::instance::{Pattern, Task};
 use ringtap::serve::{Options, Server};
 use ringtap::{Config, Host, Input, Instances, Reader, Start, Stats};
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+
+/// Where the application's events come from.
+#[derive(Clone, Debug)]
+pub(super) enum ApplicationPlan {
+    /// The buffers of another process's host.
+    Attach(AttachPlan),
+    /// A host of our own, for the command. Only these events are recorded; all, where there are none.
+    Embed { subbuf_kib: u32, buffer_kib: u32, clock: Option<ClockId>, events: Vec<Pattern> },
+}
+
+/// Which buffers of another process's host, and how they are read.
+#[derive(Clone, Debug)]
+pub(super) struct AttachPlan {
+    pub(super) socket: PathBuf,
+    /// The instance; without it the top one.
+    pub(super) instance: Option<String>,
+    pub(super) consume: bool,
+    /// Without what is in the buffers already.
+    pub(super) new: bool,
+    /// What is on as long as we read; without any, what is on anyway.
+    pub(super) events: Vec<Pattern>,
+    /// Where they cannot be switched, there is nothing to be done.
+    pub(super) must_switch: bool,
+}
 
 /// That host.
 pub(super) enum HostSide {
@@ -149,12 +175,12 @@ impl HostSide {
         match self {
             Self::Embedded { instances, .. } => names_of(instances),
             Self::Attached { socket, .. } => {
-                let (socket, shared) = (socket.clone(), OnceLock::new());
+                let (socket, switchboard) = (socket.clone(), OnceLock::new());
                 // Who may read and not write is told no names.
-                let look = move || Connection::connect(&socket, Role::Writer).ok()?.shared().ok();
+                let look = move || Connection::connect(&socket, Role::Writer).ok()?.switchboard().ok();
                 Box::new(move || {
-                    let shared: &Option<Shared> = shared.get_or_init(&look);
-                    shared.as_ref().map_or_else(String::new, |shared| task_lines(&shared.tasks()))
+                    let switchboard: &Option<Switchboard> = switchboard.get_or_init(&look);
+                    switchboard.as_ref().map_or_else(String::new, |board| task_lines(&board.tasks()))
                 })
             }
         }
@@ -202,6 +228,20 @@ impl HostSide {
             Self::Embedded { host, .. } => Ok(host.readers()?.into_iter().map(Input::from).collect()),
         }
     }
+}
+
+/// Starts the command to be followed, if there is one: held, and with the host and what traces it in its environment.
+pub(super) fn start_held(
+    command: &[OsString],
+    host: Option<&HostSide>,
+    preload: Option<&Preload>,
+) -> Result<Option<Running>> {
+    if command.is_empty() {
+        return Ok(None);
+    }
+    let socket = host.map(|host| (SOCKET_VARIABLE, host.socket().into()));
+    let preload = preload.into_iter().flat_map(Preload::environment);
+    Running::start_held(command, &socket.into_iter().chain(preload).collect::<Vec<_>>()).map(Some)
 }
 
 /// Tells the names of the threads that wrote to a host of our own.

@@ -1,6 +1,5 @@
 //! `ringtap man`: the manual, made from the same definitions as the help.
 
-use crate::args;
 use crate::misuse;
 use crate::outcome::Outcome;
 use crate::output::Output;
@@ -21,12 +20,11 @@ pub struct Args {
     command: Option<String>,
 }
 
-/// Prints the page.
+/// Prints the page of `program`, our own definition.
 ///
 /// # Errors
 /// There is no such subcommand, or the page cannot be written.
-pub fn run(args: &Args, output: &mut Output) -> Result<Outcome> {
-    let mut program = args::command();
+pub fn run(args: &Args, mut program: clap::Command, output: &mut Output) -> Result<Outcome> {
     // Gives the subcommands their full names, and the global options.
     program.build();
     let described = match &args.command {

@@ -4,11 +4,11 @@ use super::instance::Instance;
 use super::options::bit;
 use super::{Caller, Control};
 use ringtap::Writer;
+use ringtap::cpus::Pin;
 use ringtap::event::Common;
 use ringtap::event::marker::{PRINT_HEAD, RAW_DATA_HEAD};
 use ringtap::event::registry::{PRINT_ID, RAW_DATA_ID};
 use rustix::io::Errno;
-use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
 /// Largest payload of a marker, in bytes, whatever the sub-buffers take.
 const LIMIT: usize = 4096;
@@ -86,28 +86,4 @@ fn head(id: u16, caller: &Caller) -> [u8; Common::LEN] {
     let common = Common { id, flags: 0, preempt_count: 1, pid: caller.tid };
     let [b0, b1, b2, b3, b4, b5, b6, b7] = common.word().to_le_bytes();
     [b0, b1, b2, b3, b4, b5, b6, b7]
-}
-
-/// Keeps this thread on a CPU, and gives it its freedom back.
-struct Pin(CpuSet);
-
-impl Pin {
-    /// `None` where it may not run there, or runs nowhere else anyway.
-    fn to(cpu: u32) -> Option<Self> {
-        let before = sched_getaffinity(None).ok()?;
-        let mut only = CpuSet::new();
-        only.set(usize::try_from(cpu).ok().filter(|&cpu| cpu < CpuSet::MAX_CPU)?);
-        if only == before {
-            return None;
-        }
-        sched_setaffinity(None, &only).ok()?;
-        Some(Self(before))
-    }
-}
-
-impl Drop for Pin {
-    fn drop(&mut self) {
-        // Where its CPUs are gone meanwhile, the kernel has chosen others.
-        let _ = sched_setaffinity(None, &self.0);
-    }
 }

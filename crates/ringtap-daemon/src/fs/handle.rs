@@ -3,7 +3,7 @@
 #![forbid(unsafe_code)]
 
 use super::node::{Node, Place};
-use super::raw::RawSnapshot;
+use super::raw_snapshot::RawSnapshot;
 use super::table::{File, Read, Write};
 use super::tree::Tree;
 use crate::control::Caller;
@@ -119,8 +119,18 @@ impl fmt::Debug for Handle {
     }
 }
 
+impl Tree {
+    /// Opens a file. Whether the caller may is the server's business, by the [`Attributes`].
+    ///
+    /// # Errors
+    /// The kernel's errno.
+    pub fn open(&self, node: Node, access: Access, caller: &Caller) -> Result<Handle, Errno> {
+        Handle::open(self, node, access, caller)
+    }
+}
+
 impl Handle {
-    pub(super) fn open(tree: &Tree, node: Node, access: Access, caller: &Caller) -> Result<Self, Errno> {
+    fn open(tree: &Tree, node: Node, access: Access, caller: &Caller) -> Result<Self, Errno> {
         let file = tree.file(node.place).ok_or(Errno::ISDIR)?;
         let instance = tree.control().instance(node.instance)?;
         let cpu = match node.place {

@@ -1,5 +1,6 @@
 //! The tree of files.
 
+mod consumer;
 mod fuse;
 mod handle;
 mod mount;
@@ -7,6 +8,7 @@ mod namespace;
 mod node;
 mod queue;
 mod raw;
+mod raw_snapshot;
 mod server;
 mod socket;
 mod table;

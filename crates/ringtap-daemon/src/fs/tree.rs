@@ -2,7 +2,6 @@
 
 #![forbid(unsafe_code)]
 
-use super::handle::{Access, Handle};
 use super::node::{Node, Place};
 use super::table::{self, At, File, Of};
 use crate::control::catalog::{Catalog, FTRACE};
@@ -318,14 +317,6 @@ impl Tree {
             _ => return Err(Errno::NOTDIR),
         }
         Ok(list.entries)
-    }
-
-    /// Opens a file. Whether the caller may is the server's business, by the [`Attributes`].
-    ///
-    /// # Errors
-    /// The kernel's errno.
-    pub fn open(&self, node: Node, access: Access, caller: &Caller) -> Result<Handle, Errno> {
-        Handle::open(self, node, access, caller)
     }
 
     /// Makes an instance.

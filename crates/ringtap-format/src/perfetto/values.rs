@@ -55,7 +55,7 @@ fn array(name_iid: Option<u64>, bytes: &[u8], element: Element, target: Target) 
     match (element.meaning, u8::try_from(element.size)) {
         (Meaning::Mask, _) => {
             let mut words = Vec::new();
-            crate::print::pointer_words(bytes, target, &mut words);
+            crate::print::print_mask(bytes, target, &mut words);
             single(name_iid, Annotated::String(lossy(&words)))
         }
         (meaning, Ok(size @ (1 | 2 | 4 | 8))) => {

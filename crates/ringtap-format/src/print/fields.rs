@@ -1,6 +1,6 @@
 //! An event without its `print fmt`: each field's name and value.
 
-use super::pointer_words as words;
+use super::mask::print as mask;
 use crate::format::{Element, Field, Kind, Meaning};
 use crate::out;
 use crate::target::Target;
@@ -52,7 +52,7 @@ fn value_or_none(field: &Field, record: &[u8], target: Target, out: &mut Vec<u8>
 fn array(held: &[u8], element: Element, target: Target, out: &mut Vec<u8>) {
     match (element.meaning, u8::try_from(element.size)) {
         (Meaning::Text, _) => out.extend_from_slice(out::until_nul(held)),
-        (Meaning::Mask, _) => words(held, target, out),
+        (Meaning::Mask, _) => mask(held, target, out),
         (_, Ok(size @ (1 | 2 | 4 | 8))) => {
             let each = usize::from(size);
             out.push(b'{');

@@ -1,8 +1,9 @@
 //! `print fmt`: compiled once per event, then evaluated for each record into the caller's buffer.
 //!
 //! The way of a `print fmt`: `lex` (words) → `parse` (expressions) → `compile` (types, names, constants; `pieces`
-//! for the format string) → a `program` → `eval` (numbers and memory) and `render`, `pointer` (text). What cannot be
-//! compiled, because it calls what only the running kernel knows, is printed by `fields`.
+//! for the format string) → a `program` → `eval` (numbers and memory) and `render` (text: `pointer` for what `%p`
+//! points to, `mask` and `layout` for how it looks). What cannot be compiled, because it calls what only the running
+//! kernel knows, is printed by `fields`.
 
 mod arithmetic;
 mod ast;
@@ -10,7 +11,9 @@ mod binary;
 mod compile;
 mod eval;
 pub(crate) mod fields;
+mod layout;
 mod lex;
+mod mask;
 mod parse;
 mod pieces;
 mod pointer;
@@ -21,21 +24,13 @@ mod trace_cmd;
 pub(crate) use binary::print as print_packed;
 pub(crate) use compile::Environment;
 pub use eval::Stop;
+pub(crate) use mask::print as print_mask;
 pub(crate) use program::Program;
 pub(crate) use trace_cmd::plugin;
 
+use crate::dialect::Dialect;
 use crate::symbols::{Strings, Symbols};
 use crate::target::Target;
-
-/// Whose text is printed where programs differ.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub enum Dialect {
-    /// As the kernel's own `trace` file.
-    #[default]
-    Kernel,
-    /// As `trace-cmd report`, that is libtraceevent.
-    TraceCmd,
-}
 
 /// What the text of records needs besides the records.
 #[derive(Clone, Copy, Debug)]
@@ -113,10 +108,4 @@ impl Program {
         }
         printed
     }
-}
-
-/// A bit mask in hexadecimal, as `%*pb` prints it.
-pub(crate) fn pointer_words(bytes: &[u8], target: Target, out: &mut Vec<u8>) {
-    let words = pointer::Words::new(bytes, target);
-    words.hex(words.bits(), out);
 }

@@ -1,37 +1,31 @@
 //! The kernel's extensions of `%p`: symbols, network addresses, UUIDs, bit masks, bytes.
 
 use super::Dialect;
-use super::eval::Stop;
-use super::program::{Pointed, PointerFormat, Spec};
-use super::render::{Layout, Renderer, hex_bytes};
+use super::eval::{Evaluator, Stop};
+use super::layout::{Layout, hex_bytes};
+use super::mask::Mask;
+use super::program::{Pointed, PointerFormat};
 use crate::out::{self, Base, Digits};
 use crate::target::{ByteOrder, Target, convert};
 
-/// The conversion's flags and width.
-#[derive(Clone, Copy)]
-pub(super) struct Place {
-    pub(super) spec: Spec,
-    pub(super) width: usize,
-}
-
 /// Prints what `value` points to, or the address itself.
 pub(super) fn print(
-    renderer: &Renderer<'_>,
+    evaluator: &Evaluator<'_>,
     value: Pointed,
     how: PointerFormat,
-    place: Place,
+    layout: Layout,
     out: &mut Vec<u8>,
 ) -> Result<(), Stop> {
     let start = out.len();
     match value {
         Pointed::Address(id) => {
-            let long = renderer.evaluator.target.long_size;
-            let address = convert(renderer.int(id)?, long, false);
-            number(renderer, address, how, place, out);
+            let long = evaluator.target.long_size;
+            let address = convert(evaluator.int(id)?, long, false);
+            number(evaluator, address, how, layout, out);
         }
         Pointed::Memory(id) => {
-            let bytes = renderer.memory(id)?;
-            let printed = memory(renderer, bytes, how, place, out);
+            let bytes = evaluator.memory(id)?;
+            let printed = memory(evaluator, bytes, how, layout, out);
             if printed.is_none() {
                 return Err(Stop::Index);
             }
@@ -39,20 +33,20 @@ pub(super) fn print(
     }
     let widened = !matches!(how, PointerFormat::Bits { .. } | PointerFormat::HexBytes { .. });
     if widened {
-        out::widen(out, start, place.width, place.spec.left);
+        out::widen(out, start, layout.width, layout.spec.left);
     }
     Ok(())
 }
 
-fn number(renderer: &Renderer<'_>, address: u64, how: PointerFormat, place: Place, out: &mut Vec<u8>) {
-    let symbols = renderer.evaluator.context.symbols;
-    match (how, renderer.dialect) {
-        (PointerFormat::Symbol, _) => symbols.print(address, false, renderer.dialect, out),
+fn number(evaluator: &Evaluator<'_>, address: u64, how: PointerFormat, layout: Layout, out: &mut Vec<u8>) {
+    let symbols = evaluator.context.symbols;
+    match (how, layout.dialect) {
+        (PointerFormat::Symbol, _) => symbols.print(address, false, layout.dialect, out),
         (PointerFormat::SymbolOffset { backtrace: false }, _) => {
-            symbols.print(address, true, renderer.dialect, out)
+            symbols.print(address, true, layout.dialect, out)
         }
         (PointerFormat::SymbolOffset { backtrace: true }, Dialect::TraceCmd) => {
-            symbols.print(address, true, renderer.dialect, out);
+            symbols.print(address, true, layout.dialect, out);
         }
         // A return address may be the first of the next function: the call stands before it.
         (PointerFormat::SymbolOffset { backtrace: true }, Dialect::Kernel) => {
@@ -63,23 +57,22 @@ fn number(renderer: &Renderer<'_>, address: u64, how: PointerFormat, place: Plac
                 out.push(b'-');
                 out.extend_from_slice(name);
             }
-            None => plain(renderer, address, place, out),
+            None => plain(evaluator, address, layout, out),
         },
-        _ => plain(renderer, address, place, out),
+        _ => plain(evaluator, address, layout, out),
     }
 }
 
 /// The address itself: all its digits in the kernel's text, as the C library writes it in trace-cmd's.
-fn plain(renderer: &Renderer<'_>, address: u64, place: Place, out: &mut Vec<u8>) {
-    match renderer.dialect {
+fn plain(evaluator: &Evaluator<'_>, address: u64, layout: Layout, out: &mut Vec<u8>) {
+    match layout.dialect {
         Dialect::Kernel => {
-            let digits = usize::from(renderer.evaluator.target.long_size).saturating_mul(2);
+            let digits = usize::from(evaluator.target.long_size).saturating_mul(2);
             out::hex_wide(out, address, digits);
         }
         Dialect::TraceCmd if address == 0 => out.extend_from_slice(b"(nil)"),
         Dialect::TraceCmd => {
-            let layout =
-                Layout { spec: place.spec, width: place.width, precision: None, dialect: renderer.dialect };
+            let layout = Layout { precision: None, ..layout };
             layout.number(b"0x", Digits::new(address, Base::Hex).bytes(), out);
         }
     }
@@ -87,13 +80,13 @@ fn plain(renderer: &Renderer<'_>, address: u64, place: Place, out: &mut Vec<u8>)
 
 /// `None` where there are fewer bytes than the format needs.
 fn memory(
-    renderer: &Renderer<'_>,
+    evaluator: &Evaluator<'_>,
     bytes: &[u8],
     how: PointerFormat,
-    place: Place,
+    layout: Layout,
     out: &mut Vec<u8>,
 ) -> Option<()> {
-    let target = renderer.evaluator.target;
+    let target = evaluator.target;
     match how {
         PointerFormat::Ipv4 { zeros, reversed } => ipv4(*bytes.first_chunk()?, zeros, reversed, out),
         PointerFormat::Ipv6 { colons, compressed } => ipv6(*bytes.first_chunk()?, colons, compressed, out),
@@ -109,17 +102,17 @@ fn memory(
         }
         PointerFormat::Uuid { upper, little } => uuid(*bytes.first_chunk()?, upper, little, out),
         PointerFormat::Bits { list } => {
-            let words = Words::new(bytes, target);
-            let bits = if place.width == 0 { words.bits() } else { place.width };
-            if list { words.list(bits, out) } else { words.hex(bits, out) }
+            let mask = Mask::new(bytes, target);
+            let bits = if layout.width == 0 { mask.bits() } else { layout.width };
+            if list { mask.list(bits, out) } else { mask.hex(bits, out) }
         }
         PointerFormat::HexBytes { separator } => {
             // The kernel prints one byte where no length is given and never more than 64.
-            let len = place.width.clamp(1, 64);
+            let len = layout.width.clamp(1, 64);
             hex_bytes(bytes.get(..len)?, separator, out);
         }
         PointerFormat::Escaped => {
-            let len = if place.width == 0 { bytes.len() } else { place.width };
+            let len = if layout.width == 0 { bytes.len() } else { layout.width };
             escaped(bytes.get(..len)?, out);
         }
         PointerFormat::ByReference => {
@@ -275,84 +268,6 @@ fn uuid(bytes: [u8; 16], upper: bool, little: bool, out: &mut Vec<u8>) {
     }
 }
 
-/// Most bits of a mask that are printed: a kernel can be built for so many CPUs.
-const MAX_BITS: usize = 8192;
-
-/// A bit mask: words of the target's `long` size.
-#[derive(Clone, Copy)]
-pub(super) struct Words<'a> {
-    bytes: &'a [u8],
-    target: Target,
-}
-
-impl<'a> Words<'a> {
-    pub(super) const fn new(bytes: &'a [u8], target: Target) -> Self {
-        Self { bytes, target }
-    }
-
-    /// All bits there are, up to those of the largest kernel's CPUs.
-    pub(super) fn bits(&self) -> usize {
-        self.bytes.len().saturating_mul(8).min(MAX_BITS)
-    }
-
-    fn is_set(&self, bit: usize) -> bool {
-        let size = usize::from(self.target.long_size).max(1);
-        let byte = bit / 8;
-        let in_word = byte.checked_rem(size).unwrap_or(0);
-        // In a big-endian word the lowest bits are in the last byte.
-        let at = match self.target.order {
-            ByteOrder::Little => byte,
-            ByteOrder::Big => {
-                byte.saturating_sub(in_word).saturating_add(size).saturating_sub(in_word).saturating_sub(1)
-            }
-        };
-        let shift = u32::try_from(bit % 8).unwrap_or(0);
-        self.bytes.get(at).is_some_and(|byte| byte.wrapping_shr(shift) & 1 == 1)
-    }
-
-    /// `%*pb`: groups of 32 bits in hexadecimal, the highest first.
-    pub(super) fn hex(&self, bits: usize, out: &mut Vec<u8>) {
-        let groups = bits.div_ceil(32);
-        for group in (0..groups).rev() {
-            let low = group.saturating_mul(32);
-            let here = bits.saturating_sub(low).min(32);
-            let word = (0..here)
-                .rev()
-                .fold(0u64, |sum, bit| sum << 1 | u64::from(self.is_set(low.saturating_add(bit))));
-            out::hex_wide(out, word, here.div_ceil(4));
-            if group > 0 {
-                out.push(b',');
-            }
-        }
-    }
-
-    /// `%*pbl`: ranges of the bits that are set, as in `0-3,7`.
-    fn list(&self, bits: usize, out: &mut Vec<u8>) {
-        let mut start = None;
-        let mut first = true;
-        for bit in 0..=bits {
-            let set = bit < bits && self.is_set(bit);
-            match (set, start) {
-                (true, None) => start = Some(bit),
-                (false, Some(from)) => {
-                    if !first {
-                        out.push(b',');
-                    }
-                    first = false;
-                    let last = bit.saturating_sub(1);
-                    out::dec(out, u64::try_from(from).unwrap_or(0));
-                    if last > from {
-                        out.push(b'-');
-                        out::dec(out, u64::try_from(last).unwrap_or(0));
-                    }
-                    start = None;
-                }
-                _ => {}
-            }
-        }
-    }
-}
-
 /// `%pE` without letters: what is not printable becomes an escape of C, or `\` and three octal digits.
 fn escaped(bytes: &[u8], out: &mut Vec<u8>) {
     for byte in bytes {
@@ -491,20 +406,6 @@ mod tests {
         let bytes = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 0xaf];
         assert_eq!(text(|out| uuid(bytes, false, false, out)), "00010203-0405-0607-0809-0a0b0c0d0eaf");
         assert_eq!(text(|out| uuid(bytes, true, true, out)), "03020100-0504-0706-0809-0A0B0C0D0EAF");
-    }
-
-    #[test]
-    fn masks_of_both_orders() {
-        let mut bytes = [0; 16];
-        bytes[0] = 0b1000_1111;
-        bytes[8] = 1;
-        let words = Words::new(&bytes, Target::LE64);
-        assert_eq!(text(|out| words.list(128, out)), "0-3,7,64");
-        assert_eq!(text(|out| words.hex(8, out)), "8f");
-        assert_eq!(text(|out| words.hex(66, out)), "1,00000000,0000008f");
-        let mut bytes = [0; 8];
-        bytes[7] = 0b11;
-        assert_eq!(text(|out| Words::new(&bytes, Target::BE64).list(64, out)), "0-1");
     }
 
     #[test]

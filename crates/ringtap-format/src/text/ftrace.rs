@@ -2,9 +2,9 @@
 //! system `ftrace`, and the entry to and exit from each system call.
 
 use super::Sources;
+use crate::dialect::Dialect;
 use crate::event::Event;
 use crate::out;
-use crate::print::Dialect;
 
 /// An entry that the kernel's code prints.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -162,7 +162,7 @@ fn array(bytes: &[u8], element: Element, target: Target, out: &mut Vec<u8>) {
         (Meaning::Text, _) => string(out::until_nul(bytes), out),
         (Meaning::Mask, _) => {
             out.push(b'"');
-            crate::print::pointer_words(bytes, target, out);
+            crate::print::print_mask(bytes, target, out);
             out.push(b'"');
         }
         (meaning, Ok(size @ (1 | 2 | 4 | 8))) => {

@@ -40,12 +40,7 @@ impl TraceText<'_> {
         if !columns.context {
             return out.extend_from_slice(b"# tracer: nop\n#\n");
         }
-        out.extend_from_slice(b"# tracer: nop\n#\n# entries-in-buffer/entries-written: ");
-        out::dec(out, entries);
-        out.push(b'/');
-        out::dec(out, written);
-        out.extend_from_slice(b"   #P:");
-        out::dec(out, u64::from(cpus));
+        counts(entries, written, cpus, out);
         out.extend_from_slice(b"\n#\n");
         let (tgid, below): (&[u8], &[u8]) =
             if columns.tgids { (b"   TGID    ", b"     |     ") } else { (b" ", b" ") };
@@ -102,12 +97,7 @@ impl TraceText<'_> {
 
     /// Appends the header: entries in the buffer, entries written, CPUs.
     pub fn header(&self, entries: u64, written: u64, cpus: u32, out: &mut Vec<u8>) {
-        out.extend_from_slice(b"# tracer: nop\n#\n# entries-in-buffer/entries-written: ");
-        out::dec(out, entries);
-        out.push(b'/');
-        out::dec(out, written);
-        out.extend_from_slice(b"   #P:");
-        out::dec(out, u64::from(cpus));
+        counts(entries, written, cpus, out);
         out.extend_from_slice(
             b"\n#\n\
             #                                _-----=> irqs-off/BH-disabled\n\
@@ -199,6 +189,16 @@ impl TraceText<'_> {
         let _ = event.print(record, &self.sources.context(), out);
         out.push(b'\n');
     }
+}
+
+/// The first lines of a header, and the numbers behind them.
+fn counts(entries: u64, written: u64, cpus: u32, out: &mut Vec<u8>) {
+    out.extend_from_slice(b"# tracer: nop\n#\n# entries-in-buffer/entries-written: ");
+    out::dec(out, entries);
+    out.push(b'/');
+    out::dec(out, written);
+    out.extend_from_slice(b"   #P:");
+    out::dec(out, u64::from(cpus));
 }
 
 #[cfg(test)]

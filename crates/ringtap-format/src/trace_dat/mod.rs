@@ -26,10 +26,10 @@ pub use timeline::{Item, Origin, Timed, Timeline};
 pub use write::{BufferPlan, Descriptions, FilePlan, Move, Piece, TraceDatWriter, WriteError};
 
 use crate::constants::Constants;
+use crate::dialect::Dialect;
 use crate::event::Formats;
 use crate::format::FormatError;
 use crate::header::{HeaderError, PageLayout};
-use crate::print::Dialect;
 use std::ops::Range;
 
 /// A trace.dat's descriptions.

@@ -1,8 +1,8 @@
 //! A histogram's table as an event's `hist` file shows it.
 
 use super::hist::{Column, ColumnSource, Hist, Modifier, SortBy};
+use crate::dialect::Dialect;
 use crate::out;
-use crate::print::Dialect;
 use crate::symbols::Symbols;
 use ringtap_abi::rules::hist::STACK_DEPTH;
 use std::cmp::Ordering;

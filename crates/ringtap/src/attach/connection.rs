@@ -1,14 +1,11 @@
 //! A connection to a host: each of its calls asks the host one thing, and ends in bounded time.
 
 use super::error::AttachError;
-use super::known::KnownEvents;
 use super::link::{Link, Reply};
-use super::reader_handle::ReaderHandle;
 use crate::board::{self, Board};
 use crate::clock::ClockId;
 use crate::event::registry::Event;
 use crate::instance::targets::Targets;
-use crate::instance::tasks::{self, Task};
 use crate::map::{self, Access, Mapping};
 use crate::serve::TreeCall;
 use crate::stats::Stats;
@@ -221,7 +218,7 @@ impl Connection {
         Ok(Writer::new(mappings, Some(&on_board), Some(Arc::new(targets))))
     }
 
-    /// The host's switchboard. All connections of this process to the same host share its mapping, so that an event's
+    /// The host's switchboard, mapped. All connections of this process to the same host share its mapping, so that an event's
     /// word is there as long as anybody writes.
     pub(crate) fn board(&self) -> Result<&Arc<Board>, AttachError> {
         if let Some(board) = self.board.get() {
@@ -230,15 +227,15 @@ impl Connection {
         if let Some(board) = board::find(self.info.host_id) {
             return Ok(self.board.get_or_init(|| board));
         }
-        let (descriptor, has_file) = self.switchboard(0)?;
-        let tasks = has_file.then(|| self.switchboard(1)).transpose()?.map(|(tasks, _)| tasks);
+        let (descriptor, has_file) = self.switchboard_descriptor(0)?;
+        let tasks = has_file.then(|| self.switchboard_descriptor(1)).transpose()?.map(|(tasks, _)| tasks);
         let board = board::shared(descriptor, tasks, self.keeps_descriptors)
             .map_err(|source| AttachError::Switchboard { source })?;
         Ok(self.board.get_or_init(|| board))
     }
 
     /// The switchboard, or with 1 the file of its tasks; and whether there is that one.
-    fn switchboard(&self, which: u64) -> Result<(OwnedFd, bool), AttachError> {
+    pub(super) fn switchboard_descriptor(&self, which: u64) -> Result<(OwnedFd, bool), AttachError> {
         let mut link = self.link();
         let reply = link.ask(&request(request::GET_SWITCHBOARD, 0, which), &[])?;
         let has_file = reply.value == 1;
@@ -251,24 +248,6 @@ impl Connection {
     pub fn without_descriptors(mut self) -> Self {
         self.keeps_descriptors = false;
         self
-    }
-
-    /// The events that the host knows, read at once: for who declares many.
-    ///
-    /// # Errors
-    /// [`AttachError`].
-    pub fn known_events(&self) -> Result<KnownEvents<'_>, AttachError> {
-        let board =
-            Board::open(self.switchboard(0)?.0).map_err(|source| AttachError::Switchboard { source })?;
-        Ok(KnownEvents::new(self, &board))
-    }
-
-    /// What the host's memory tells of its events and threads. Writers alone, since it can be written.
-    ///
-    /// # Errors
-    /// [`AttachError`].
-    pub fn shared(&self) -> Result<Shared, AttachError> {
-        Ok(Shared { board: Arc::clone(self.board()?) })
     }
 
     /// A CPU's buffer as a descriptor: read-only for readers, read-write for writers. It can be passed on to a
@@ -319,14 +298,6 @@ impl Connection {
     /// As [`descriptor`](Self::descriptor), for who reads without consuming and knows the buffer of this inode.
     pub(crate) fn descriptor_behind(&self, cpu: u32, known: u64) -> Result<OwnedFd, AttachError> {
         self.descriptor_after(self.instance, cpu, known)
-    }
-
-    /// Becomes the consuming reader of a CPU's buffer, until the handle is dropped.
-    ///
-    /// # Errors
-    /// [`AttachError::is_busy`] where another reader consumes it.
-    pub fn consume(self: &Arc<Self>, cpu: u32) -> Result<ReaderHandle, AttachError> {
-        ReaderHandle::claim(self, cpu)
     }
 
     /// Whether a CPU's buffer is `percent` full (0: whether there is anything to read). Where it is not, the
@@ -494,31 +465,6 @@ impl Connection {
     #[must_use]
     pub fn role(&self) -> Role {
         self.role
-    }
-}
-
-/// What a host shares besides its buffers, mapped: it can be read when the host is dead.
-#[derive(Clone, Debug)]
-pub struct Shared {
-    board: Arc<Board>,
-}
-
-impl Shared {
-    /// The events that were declared, but for those that each host has from the start.
-    #[must_use]
-    pub fn events(&self) -> Vec<Event> {
-        let formats = self.board.formats().into_iter();
-        let events = formats.filter_map(|(id, text)| {
-            let (system, name, format) = split_event(text.as_bytes())?;
-            Some(Event { id, system: system.to_owned(), name: name.to_owned(), format: format.to_owned() })
-        });
-        events.collect()
-    }
-
-    /// The threads that wrote events, by their ids: as lossy as the kernel's `saved_cmdlines`.
-    #[must_use]
-    pub fn tasks(&self) -> Vec<Task> {
-        tasks::all(&self.board)
     }
 }
 

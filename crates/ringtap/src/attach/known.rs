@@ -17,8 +17,21 @@ pub struct KnownEvents<'c> {
     events: HashMap<(String, String), (u16, String)>,
 }
 
+impl Connection {
+    /// The events that the host knows, read at once: for who declares many.
+    ///
+    /// # Errors
+    /// [`AttachError`].
+    pub fn known_events(&self) -> Result<KnownEvents<'_>, AttachError> {
+        let descriptor = self.switchboard_descriptor(0)?.0;
+        // Not the process's shared mapping: their log is read by a descriptor, which that one may not have kept.
+        let board = Board::open(descriptor).map_err(|source| AttachError::Switchboard { source })?;
+        Ok(KnownEvents::new(self, &board))
+    }
+}
+
 impl<'c> KnownEvents<'c> {
-    pub(super) fn new(connection: &'c Connection, board: &Board) -> Self {
+    fn new(connection: &'c Connection, board: &Board) -> Self {
         let event = |(id, text): (u16, String)| {
             let (system, name, format) = split_event(text.as_bytes())?;
             Some(((system.to_owned(), name.to_owned()), (id, format.to_owned())))

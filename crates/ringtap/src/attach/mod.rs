@@ -14,9 +14,11 @@ mod known;
 mod link;
 mod mapped;
 mod reader_handle;
+mod switchboard;
 
 pub use attachment::{Attachment, Early};
-pub use connection::{Connection, Role, SOCKET_VARIABLE, Shared, writer};
+pub use connection::{Connection, Role, SOCKET_VARIABLE, writer};
 pub use error::AttachError;
 pub use known::KnownEvents;
 pub use reader_handle::ReaderHandle;
+pub use switchboard::Switchboard;

@@ -2,9 +2,8 @@
 
 use super::connection::Connection;
 use super::error::AttachError;
-use crate::host::Waited;
 use crate::map::{Access, Mapping};
-use crate::wake;
+use crate::wake::{self, Waited};
 use ringtap_abi::control::request;
 use std::sync::Arc;
 use std::time::Duration;
@@ -30,13 +29,19 @@ impl Drop for Claim {
     }
 }
 
-impl ReaderHandle {
-    pub(super) fn claim(connection: &Arc<Connection>, cpu: u32) -> Result<Self, AttachError> {
-        connection.ask(request::CLAIM, cpu, 0)?;
-        let claim = Claim { connection: Arc::clone(connection), cpu };
-        Ok(Self { mapping: Arc::new(connection.map(cpu, Access::Read)?), claim })
+impl Connection {
+    /// Becomes the consuming reader of a CPU's buffer, until the handle is dropped.
+    ///
+    /// # Errors
+    /// [`AttachError::is_busy`] where another reader consumes it.
+    pub fn consume(self: &Arc<Self>, cpu: u32) -> Result<ReaderHandle, AttachError> {
+        self.ask(request::CLAIM, cpu, 0)?;
+        let claim = Claim { connection: Arc::clone(self), cpu };
+        Ok(ReaderHandle { mapping: Arc::new(self.map(cpu, Access::Read)?), claim })
     }
+}
 
+impl ReaderHandle {
     /// The buffer's CPU.
     #[must_use]
     pub fn cpu(&self) -> u32 {

@@ -20,6 +20,7 @@ use crate::map::{self, Access, MapError, Mapping};
 use crate::ring::swap::Handed;
 use crate::ring::{Corrupt, retire, watermark};
 use crate::stats::Stats;
+use crate::wake::Waited;
 use crate::writer::{self, OnBoard, Writer};
 use crate::{cpus, snapshot, wake};
 use ringtap_abi::Geometry;
@@ -32,17 +33,6 @@ use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
 use std::sync::atomic::{AtomicBool, AtomicU8};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
-
-/// How a wait ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Waited {
-    /// There is enough to read.
-    Ready,
-    /// Time ran out.
-    TimedOut,
-    /// Somebody woke all sleepers.
-    Woken,
-}
 
 /// Owns an instance's buffers. Clones are handles of the same instance.
 #[derive(Clone, Debug)]

@@ -8,6 +8,7 @@ use crate::event::registry::FIRST_ID;
 use crate::host::{Config, Host, HostError, Mode};
 use crate::resize::Replacement;
 use crate::rules::{PidList, Rules, RulesError};
+use ringtap_abi::meta::Rank;
 use ringtap_abi::switchboard::MAX_INSTANCES;
 use std::sync::atomic::Ordering::{Relaxed, Release};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -86,8 +87,7 @@ impl Named {
     pub(super) fn announce(&self, host: &Host) {
         let lineage = &self.common.board().entry(self.bit).lineage;
         let next = lineage.load(Relaxed).wrapping_add(1);
-        #[expect(clippy::cast_possible_truncation, reason = "the low half is what buffers keep")]
-        host.set_lineage(next as u32);
+        host.set_lineage(Rank::lineage_of(next));
         lineage.store(next, Relaxed);
         // Behind that: a successor that finds the present set incomplete does not look for these in the one before.
         host.publish_newest();

@@ -99,7 +99,7 @@ impl Remains {
     /// The name of the instance in this place, if there is one.
     fn name(&self, bit: usize) -> Option<String> {
         let entry = self.board.entry(bit);
-        // S5: pairs with the Release in `announce`.
+        // S5: pairs with the Release in `Named::announce_more`.
         let is_there = entry.epoch.load(Acquire) != 0;
         let (name, len) = entry.name();
         let name = std::str::from_utf8(&name[..len]).ok()?;
@@ -107,9 +107,8 @@ impl Remains {
     }
 
     /// The set of buffers that the switchboard means.
-    #[expect(clippy::cast_possible_truncation, reason = "the low half is what buffers keep")]
     fn lineage(&self, bit: usize) -> u32 {
-        self.board.entry(bit).lineage.load(Relaxed) as u32
+        Rank::lineage_of(self.board.entry(bit).lineage.load(Relaxed))
     }
 
     /// A CPU's buffers of one set, in order.
@@ -202,8 +201,7 @@ impl Remains {
             let entry = self.board.entry(bit);
             // Another one than the dead host's, of which some process may know yet.
             let next = entry.lineage.fetch_add(1, Relaxed) + 1;
-            #[expect(clippy::cast_possible_truncation, reason = "the low half is what buffers keep")]
-            lanes.iter().for_each(|lane| lane.set_lineage(next as u32));
+            lanes.iter().for_each(|lane| lane.set_lineage(Rank::lineage_of(next)));
         }
         Ok(lanes)
     }

@@ -3,8 +3,8 @@
 use super::ReadError;
 use super::pages::Pages;
 use super::source::Source;
-use crate::host::Waited;
 use crate::map::{Access, MapError, Memory};
+use crate::wake::Waited;
 use ringtap_abi::geometry::{MAX_SUBBUF_SIZE, MIN_SUBBUF_SIZE};
 use ringtap_abi::meta::{KERNEL_META_LEN, KernelMeta};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec};

@@ -23,9 +23,10 @@ pub use whole::{WholePage, WholePages};
 
 use crate::attach::Connection;
 use crate::clock::{self, ClockId, Conversion};
-use crate::host::{Host, HostError, Waited};
+use crate::host::{Host, HostError};
 use crate::record::{DataWords, Found, Item};
 use crate::ring::Corrupt;
+use crate::wake::Waited;
 use crate::{map, wake};
 use pages::{Page, Pages, Successor};
 use ringtap_abi::records::Walk;

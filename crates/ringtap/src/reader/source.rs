@@ -2,7 +2,8 @@
 
 use super::ReadError;
 use crate::attach::ReaderHandle;
-use crate::host::{Claim, Host, HostError, Waited};
+use crate::host::{Claim, Host, HostError};
+use crate::wake::Waited;
 use rustix::fd::OwnedFd;
 use std::fmt::Debug;
 use std::sync::Arc;

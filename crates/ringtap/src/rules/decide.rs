@@ -120,14 +120,14 @@ fn decide(
     let wanted = event.on & !ignored(region, event);
     for _ in 0..ROUNDS {
         again();
-        // R1: pairs with the Release store in `Publisher::publish`: the block is there.
+        // R1: pairs with the Release store in `publish_head`: the block is there.
         let word = region.head(event.id).load(ordering::find());
         let head = Head::unpack(word);
         if head.place == 0 {
             return wanted;
         }
         let decided = by_block(region, head.place as usize, event, wanted, &mut fire);
-        // R2: pairs with the fence in `Publisher::publish`. If a word of the block's next owner was read, the head
+        // R2: pairs with the fence in `Publisher::set`. If a word of the block's next owner was read, the head
         // is seen to have changed.
         fence(ordering::recheck());
         if region.head(event.id).load(Relaxed) == word {

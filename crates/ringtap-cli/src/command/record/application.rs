@@ -5,7 +5,7 @@ use super::sink::Behind;
 use crate::application::Registry;
 use crate::command::host_side::HostSide;
 use anyhow::{Context, Result};
-use ringtap::attach::{Connection, Role, Shared};
+use ringtap::attach::{Connection, Role, Switchboard};
 use ringtap::clock::Conversion;
 use ringtap::event::registry::Event;
 use ringtap::instance::Task;
@@ -38,7 +38,7 @@ pub(super) struct ApplicationSide {
     /// It was told that some CPU's sub-buffers became too large for the file.
     has_warned: bool,
     /// What another process's host knows of its events and threads, also when it is dead.
-    shared: Option<Shared>,
+    switchboard: Option<Switchboard>,
     /// A host of our own.
     own: Option<Instances>,
 }
@@ -87,7 +87,7 @@ impl ApplicationSide {
             is_gone: false,
             is_alone: false,
             has_warned: false,
-            shared: host.connection().map(|_| shared(host)).transpose()?,
+            switchboard: host.connection().map(|_| switchboard(host)).transpose()?,
             own: host.instances().cloned(),
         })
     }
@@ -128,9 +128,9 @@ impl ApplicationSide {
     /// # Errors
     /// The host is gone.
     pub(super) fn learn(&mut self) -> Result<bool> {
-        let learnt = match (self.registry.after(self.last_id), &self.shared) {
+        let learnt = match (self.registry.after(self.last_id), &self.switchboard) {
             (Ok(learnt), _) => learnt,
-            (Err(_), Some(shared)) => after(shared, self.last_id),
+            (Err(_), Some(switchboard)) => after(switchboard, self.last_id),
             (Err(error), None) => return Err(error),
         };
         for (id, name, format) in &learnt {
@@ -153,8 +153,11 @@ impl ApplicationSide {
 
     /// Names of tasks, one `PID NAME` a line.
     pub(super) fn tasks(&self) -> String {
-        let noted =
-            self.shared.iter().flat_map(Shared::tasks).chain(self.own.iter().flat_map(Instances::tasks));
+        let noted = self
+            .switchboard
+            .iter()
+            .flat_map(Switchboard::tasks)
+            .chain(self.own.iter().flat_map(Instances::tasks));
         let named = |task: Task| Some((i32::try_from(task.tid).ok()?, task.comm));
         let mut tasks: BTreeMap<_, _> = noted.filter_map(named).collect();
         tasks.extend(self.tasks.iter().map(|(&pid, name)| (pid, name.clone())));
@@ -293,7 +296,7 @@ impl ApplicationSide {
 
     /// Whether the host is another process, which may be dead.
     pub(super) fn is_foreign(&self) -> bool {
-        self.shared.is_some()
+        self.switchboard.is_some()
     }
 
     /// Whether the application's writers record: a trigger can have ended it.
@@ -452,13 +455,13 @@ impl ApplicationLane {
 }
 
 /// What a host's memory tells besides the events, from a connection that may map it.
-fn shared(host: &HostSide) -> Result<Shared> {
-    Ok(Connection::connect(host.socket(), Role::Writer)?.shared()?)
+fn switchboard(host: &HostSide) -> Result<Switchboard> {
+    Ok(Connection::connect(host.socket(), Role::Writer)?.switchboard()?)
 }
 
 /// The events with ids above `id`, by id.
-fn after(shared: &Shared, id: u16) -> Vec<(u16, EventName, String)> {
-    let mut events = shared.events();
+fn after(switchboard: &Switchboard, id: u16) -> Vec<(u16, EventName, String)> {
+    let mut events = switchboard.events();
     events.retain(|event| event.id > id);
     events.sort_by_key(|event| event.id);
     let named = |Event { id, system, name, format, .. }| (id, EventName { system, name }, format);

@@ -13,8 +13,9 @@ mod trigger;
 
 use crate::child;
 use crate::command::held;
+use crate::command::host_side::{ApplicationPlan, AttachPlan};
 use crate::command::stream::kernel::KernelPlan;
-use crate::command::stream::{ApplicationPlan, AttachPlan, Filter, other_host, write_command};
+use crate::command::stream::{Filter, other_host, write_command};
 use crate::misuse;
 use crate::outcome::Outcome;
 use crate::output::Output;
@@ -179,6 +180,20 @@ pub struct Plan {
     preload: Option<Preload>,
 }
 
+impl Args {
+    /// Whether the options on several files go together.
+    fn check_rotation(&self, is_flight_recorder: bool) -> Result<()> {
+        let rotates = self.rotate_size.is_some() || self.rotate_time.is_some();
+        if is_flight_recorder && rotates {
+            misuse!("a flight recorder has nothing to rotate; leave out --rotate-size and --rotate-time");
+        }
+        if self.files.is_some() && !rotates && !is_flight_recorder {
+            misuse!("--files keeps the last of several: add --rotate-size, --rotate-time or --snapshot-on");
+        }
+        Ok(())
+    }
+}
+
 impl Plan {
     /// Finds all mistakes that can be found without changing anything.
     ///
@@ -190,24 +205,9 @@ impl Plan {
         }
         let snapshot_on: Vec<_> =
             args.snapshot_on.iter().map(|when| Trigger::parse(when)).collect::<Result<_>>()?;
-        if !snapshot_on.is_empty() && (args.rotate_size.is_some() || args.rotate_time.is_some()) {
-            misuse!("a flight recorder has nothing to rotate; leave out --rotate-size and --rotate-time");
-        }
-        if args.files.is_some()
-            && args.rotate_size.is_none()
-            && args.rotate_time.is_none()
-            && snapshot_on.is_empty()
-        {
-            misuse!("--files keeps the last of several: add --rotate-size, --rotate-time or --snapshot-on");
-        }
+        args.check_rotation(!snapshot_on.is_empty())?;
         let last = Last::of(&args.last)?;
-        let buffer_kib = match last.bytes {
-            Some(bytes) => {
-                let cpus = u64::try_from(std::thread::available_parallelism()?.get())?;
-                u32::try_from((bytes / 1000 / cpus).max(256))?
-            }
-            None => args.buffer_size,
-        };
+        let buffer_kib = last.buffer_kib()?.unwrap_or(args.buffer_size);
         let filter = Filter::new(&args.events)?;
         let has_other = args.kernel || !args.command.is_empty();
         let attach = other_host(args.attach.as_deref(), args.instance.as_deref(), has_other)?;

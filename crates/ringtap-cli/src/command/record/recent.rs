@@ -51,6 +51,16 @@ impl Last {
         }
         Ok(last)
     }
+
+    /// The size of each CPU's buffer, in KiB, that holds so many bytes; `None` where no bytes were asked for.
+    ///
+    /// # Errors
+    /// The number of CPUs is not to be had.
+    pub(super) fn buffer_kib(&self) -> Result<Option<u32>> {
+        let Some(bytes) = self.bytes else { return Ok(None) };
+        let cpus = u64::try_from(std::thread::available_parallelism()?.get())?;
+        Ok(Some(u32::try_from((bytes / 1000 / cpus).max(256))?))
+    }
 }
 
 /// Sub-buffers of a snapshot: those that are too old go.

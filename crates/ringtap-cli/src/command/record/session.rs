@@ -15,13 +15,12 @@ use super::sink::Sink;
 use super::trigger::{Trigger, Triggers};
 use super::{Plan, text};
 use crate::child::Running;
-use crate::command::host_side::HostSide;
+use crate::command::host_side::{HostSide, start_held};
 use crate::outcome::Outcome;
 use crate::output::Output;
-use crate::preload::Preload;
 use crate::signals::Signals;
 use anyhow::{Context, Result, bail};
-use ringtap::attach::{Connection, SOCKET_VARIABLE};
+use ringtap::attach::Connection;
 use ringtap::clock::{self, ClockId, Conversion};
 use ringtap::serve::{Options, Peer};
 use ringtap::tracefs::EventName;
@@ -62,14 +61,7 @@ pub(super) fn run(plan: &Plan, output: &mut Output) -> Result<Outcome> {
     }
     let stops = host.as_ref().map(|host| stop_at(host, &plan.application_triggers)).transpose()?;
     let mut recording = Recording::open(plan, host.as_ref())?;
-    let mut command = match plan.command.as_slice() {
-        [] => None,
-        command => {
-            let socket = host.as_ref().map(|host| (SOCKET_VARIABLE, host.socket().into()));
-            let preload = plan.preload.iter().flat_map(Preload::environment);
-            Some(Running::start_held(command, &socket.into_iter().chain(preload).collect::<Vec<_>>())?)
-        }
-    };
+    let mut command = start_held(&plan.command, host.as_ref(), plan.preload.as_ref())?;
     if let Some(kernel) = &recording.kernel {
         let follow = plan.kernel.as_ref().is_some_and(|kernel| kernel.follow);
         kernel.begin(command.as_ref().filter(|_| follow))?;

@@ -7,14 +7,13 @@ use super::kernel::{KernelPlan, KernelSession};
 use super::{Filter, Plan};
 use crate::application::Application;
 use crate::child::Running;
-use crate::command::host_side::HostSide;
+use crate::command::host_side::{HostSide, start_held};
 use crate::decode::{self, Decoder, Layout, Seen, Source, TextLayout, write_lines};
 use crate::outcome::Outcome;
 use crate::output::Output;
-use crate::preload::Preload;
 use crate::signals::Signals;
 use anyhow::{Result, bail};
-use ringtap::attach::{AttachError, Connection, SOCKET_VARIABLE};
+use ringtap::attach::{AttachError, Connection};
 use ringtap::tracefs::{EventName, Tracefs};
 use ringtap::{Damaged, Item, Lost, Merge, Merged, ReadError, Waited};
 use ringtap_format::{Dialect, Event};
@@ -131,14 +130,7 @@ pub(super) fn run(plan: &Plan, sink: &mut dyn Sink) -> Result<Outcome> {
     let mut stream = Stream::new(plan, host.as_ref(), session.as_ref())?;
     let cpus = session.as_ref().map_or(0, KernelSession::cpus).max(host.as_ref().map_or(0, HostSide::cpus));
     stream.begin(u32::try_from(cpus)?, sink)?;
-    let mut command = match plan.command.as_slice() {
-        [] => None,
-        command => {
-            let socket = host.as_ref().map(|host| (SOCKET_VARIABLE, host.socket().into()));
-            let preload = plan.preload.iter().flat_map(Preload::environment);
-            Some(Running::start_held(command, &socket.into_iter().chain(preload).collect::<Vec<_>>())?)
-        }
-    };
+    let mut command = start_held(&plan.command, host.as_ref(), plan.preload.as_ref())?;
     if let Some(session) = &session {
         let follow = plan.kernel.as_ref().is_some_and(|kernel| kernel.follow);
         session.begin(command.as_ref().filter(|_| follow))?;

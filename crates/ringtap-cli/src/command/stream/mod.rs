@@ -3,6 +3,7 @@
 mod follow;
 pub(super) mod kernel;
 
+use super::host_side::{ApplicationPlan, AttachPlan};
 use crate::decode::TextLayout;
 use crate::misuse;
 use crate::outcome::Outcome;
@@ -13,8 +14,6 @@ use crate::remote::{self, default_socket};
 use anyhow::Result;
 pub(super) use follow::Sink;
 use kernel::KernelPlan;
-use ringtap::clock::ClockId;
-use ringtap::instance::Pattern;
 use ringtap::tracefs::EventName;
 use std::ffi::OsString;
 use std::fmt;
@@ -123,30 +122,6 @@ pub struct Plan {
     preload: Option<Preload>,
     /// `None`: as the kernel's `trace_pipe`, which has no header.
     layout: Option<TextLayout>,
-}
-
-/// Where the application's events come from.
-#[derive(Clone, Debug)]
-pub(super) enum ApplicationPlan {
-    /// The buffers of another process's host.
-    Attach(AttachPlan),
-    /// A host of our own, for the command. Only these events are recorded; all, where there are none.
-    Embed { subbuf_kib: u32, buffer_kib: u32, clock: Option<ClockId>, events: Vec<Pattern> },
-}
-
-/// Which buffers of another process's host, and how they are read.
-#[derive(Clone, Debug)]
-pub(super) struct AttachPlan {
-    pub(super) socket: PathBuf,
-    /// The instance; without it the top one.
-    pub(super) instance: Option<String>,
-    pub(super) consume: bool,
-    /// Without what is in the buffers already.
-    pub(super) new: bool,
-    /// What is on as long as we read; without any, what is on anyway.
-    pub(super) events: Vec<Pattern>,
-    /// Where they cannot be switched, there is nothing to be done.
-    pub(super) must_switch: bool,
 }
 
 /// The events asked for; all, where none was named.

@@ -15,23 +15,18 @@
 //! A file that was open when other memory took its buffer's place is still mapped to the old one. Nobody writes there any
 //! more: each GET_READER shows what is new on it, a copy.
 
-mod consumer;
-mod image;
 mod process;
-mod snapshot;
 
+use super::consumer::{Consumer, Source, errno};
 use super::fuse::abi::{InvalInode, Store, notify};
 use super::fuse::device::Device;
 use super::handle::{Handle, RawPipe};
-use consumer::Source;
-pub(super) use consumer::{Consumer, errno};
 pub(super) use process::anybody_maps;
 use process::{Finder, maps};
 use ringtap::Host;
 use ringtap::subbufs::{Frame, Watch};
 use ringtap_abi::geometry::MIN_SUBBUF_SIZE;
 use rustix::io::Errno;
-pub(super) use snapshot::RawSnapshot;
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};

@@ -3,10 +3,11 @@
 #![forbid(unsafe_code)]
 
 use super::mappings::Mappings;
+use crate::fs::consumer::Consumer;
 use crate::fs::fuse::device::Backing;
 use crate::fs::handle::{Handle, Special};
 use crate::fs::node::Node;
-use crate::fs::raw::{Consumer, Raw};
+use crate::fs::raw::Raw;
 use crate::fs::tree::Entry;
 use std::collections::{BTreeMap, HashMap};
 use std::hash::{BuildHasher as _, Hasher as _, RandomState};

@@ -5,10 +5,10 @@
 use super::Server;
 use super::request::Request;
 use super::state::{Open, State, Waiting, What};
+use crate::fs::consumer::errno;
 use crate::fs::fuse::abi::*;
 use crate::fs::fuse::device::Device;
 use crate::fs::handle::{Answer, Wait};
-use crate::fs::raw;
 use ringtap::subbufs::{self, Seen, Watch};
 use rustix::io::Errno;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -121,7 +121,7 @@ impl State {
     fn arm(&mut self, fh: u64, any: bool, watches: &mut Vec<(Watch, Seen)>) -> Result<(), Errno> {
         let mut arm = |watch: Watch, percent| {
             let seen = watch.seen();
-            let armed = watch.arm(percent).map_err(|error| raw::errno(&error));
+            let armed = watch.arm(percent).map_err(|error| errno(&error));
             watches.push((watch, seen));
             armed.map(|_| ())
         };
@@ -131,7 +131,7 @@ impl State {
             Open::File(file) => match file.lock().poll()? {
                 Some(Wait { host, cpus, percent }) => cpus
                     .iter()
-                    .try_for_each(|&cpu| arm(host.watch(cpu).map_err(|error| raw::errno(&error))?, percent)),
+                    .try_for_each(|&cpu| arm(host.watch(cpu).map_err(|error| errno(&error))?, percent)),
                 None => Ok(()),
             },
             Open::Directory(_) => Ok(()),

@@ -5,7 +5,9 @@
 
 #![forbid(unsafe_code)]
 
-use super::image::Copied;
+mod image;
+
+use image::Copied;
 use ringtap::subbufs::{Frame, ReaderPage, SubbufReader};
 use ringtap::{Host, HostError};
 use rustix::io::Errno;
