@@ -560,3 +560,16 @@ fn mistakes_are_told() {
     assert!(refused(&["-o", "-", "--", "true"]).contains("`-` is none"));
     insta::assert_snapshot!("record-no-folder", refused(&["-o", "/no/such/folder/t.dat", "--", "true"]));
 }
+
+#[test]
+fn an_event_that_nobody_declared_is_told() {
+    let temporary = Temporary::new("record-unmet");
+    let mut command = temporary.ringtap();
+    command
+        .args(["record", "-e", "shop:nothing", "-o", "unmet.dat", "--", "true"])
+        .current_dir(temporary.path());
+    let output = command.output().unwrap();
+    assert!(output.status.success(), "{}", said(&output));
+    let warning = "no event matched 'shop:nothing'; the application declared none";
+    assert!(said(&output).contains(warning), "{}", said(&output));
+}

@@ -10,10 +10,13 @@ use crate::switched::Switched;
 use anyhow::{Context, Result};
 use ringtap::attach::{Connection, Role, SOCKET_VARIABLE, Switchboard};
 use ringtap::clock::ClockId;
+use ringtap::event::registry::Event;
 use ringtap::instance::{Pattern, Task};
 use ringtap::serve::{Options, Server};
+use ringtap::tracefs::EventName;
 use ringtap::{Config, Host, Input, Instances, Reader, Start, Stats};
 use std::ffi::OsString;
+use std::fmt::Display;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
@@ -170,6 +173,18 @@ impl HostSide {
         }
     }
 
+    /// Says which event was asked for and never declared, where we are the host: it was probably mistyped.
+    pub(super) fn warn_of_unmet(&self, wanted: &[Pattern]) {
+        let declared = self.instances().map(Instances::events).unwrap_or_default();
+        let is_met =
+            |pattern: &&Pattern| declared.iter().any(|event| pattern.names(&event.system, &event.name));
+        if let Some(pattern) = wanted.iter().find(|pattern| !is_met(pattern)) {
+            let name =
+                |event: &Arc<Event>| EventName { system: event.system.clone(), name: event.name.clone() };
+            anstream::eprintln!("{}", unmet(pattern, &declared.iter().map(name).collect::<Vec<_>>()));
+        }
+    }
+
     /// Tells the names of the threads that wrote, also of those that are gone.
     pub(super) fn names(&self) -> Names {
         match self {
@@ -253,4 +268,21 @@ pub(super) fn names_of(instances: &Instances) -> Names {
 /// Tasks as `saved_cmdlines` has them.
 fn task_lines(tasks: &[Task]) -> String {
     tasks.iter().map(|task| format!("{} {}\n", task.tid, task.comm)).collect()
+}
+
+/// The warning of a pattern that no event of an application matched.
+pub(super) fn unmet(pattern: impl Display, events: &[EventName]) -> String {
+    format!("ringtap: no event matched '{pattern}'; the application declared {}", list(events))
+}
+
+/// What an application declared, shortened.
+pub(super) fn list(events: &[EventName]) -> String {
+    const SHOWN: usize = 8;
+    let own: Vec<_> =
+        events.iter().filter(|event| event.system != "ftrace").map(EventName::to_string).collect();
+    match own.len() {
+        0 => "none".to_owned(),
+        1..=SHOWN => own.join(", "),
+        more => format!("{} and {} more", own[..SHOWN].join(", "), more - SHOWN),
+    }
 }

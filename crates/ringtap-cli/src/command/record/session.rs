@@ -15,7 +15,7 @@ use super::sink::Sink;
 use super::trigger::{Trigger, Triggers};
 use super::{Plan, text};
 use crate::child::Running;
-use crate::command::host_side::{HostSide, start_held};
+use crate::command::host_side::{ApplicationPlan, HostSide, start_held};
 use crate::outcome::Outcome;
 use crate::output::Output;
 use crate::signals::Signals;
@@ -90,6 +90,9 @@ pub(super) fn run(plan: &Plan, output: &mut Output) -> Result<Outcome> {
     let (counts, written) = finished?;
     let progress = recording.progress;
     progress.end(counts, &written, plan.json, output)?;
+    if let (Some(ApplicationPlan::Embed { events, .. }), Some(host)) = (&plan.application, &host) {
+        host.warn_of_unmet(events);
+    }
     drop((recording.kernel, recording.application, stops));
     drop(host);
     Ok(match ended {

@@ -7,7 +7,7 @@ use super::kernel::{KernelPlan, KernelSession};
 use super::{Filter, Plan};
 use crate::application::Application;
 use crate::child::Running;
-use crate::command::host_side::{HostSide, start_held};
+use crate::command::host_side::{HostSide, list, start_held, unmet};
 use crate::decode::{self, Decoder, Layout, Seen, Source, TextLayout, write_lines};
 use crate::outcome::Outcome;
 use crate::output::Output;
@@ -347,8 +347,7 @@ impl Stream {
                 anstream::eprintln!("ringtap: '{pattern}' is the kernel's: add --kernel");
                 return;
             }
-            let declared = list(&application.events);
-            anstream::eprintln!("ringtap: no event matched '{pattern}'; the application declared {declared}");
+            anstream::eprintln!("{}", unmet(pattern, &application.events));
         }
     }
 }
@@ -428,16 +427,4 @@ fn decoder_of<'d>(
 
 fn unknown(pattern: &str, socket: &Path, events: &[EventName]) -> String {
     format!("no event of {} matches '{pattern}'; it has {}", socket.display(), list(events))
-}
-
-/// What an application declared, shortened.
-fn list(events: &[EventName]) -> String {
-    const SHOWN: usize = 8;
-    let own: Vec<_> =
-        events.iter().filter(|event| event.system != "ftrace").map(EventName::to_string).collect();
-    match own.len() {
-        0 => "none".to_owned(),
-        1..=SHOWN => own.join(", "),
-        more => format!("{} and {} more", own[..SHOWN].join(", "), more - SHOWN),
-    }
 }
