@@ -152,6 +152,12 @@ class Embedded(unittest.TestCase):
             numbers(1, 2)
         with self.assertRaises(ValueError):
             ringtap.Event("python", "odd", a="u7")
+        with self.assertRaisesRegex(ringtap.Error, "two words"):
+            ringtap.Event("python", "two words", a="u8")
+        with self.assertRaisesRegex(ValueError, "python:numbers: .* not -1"):
+            numbers(-1, 2, 3)
+        with self.assertRaisesRegex(ValueError, "python:every: .* not 'text'"):
+            every("text", *VALUES[1:])
         with self.assertRaises(ringtap.Error) as raised:
             ringtap.Event("python", "numbers", a="u8")
         self.assertIn("python:numbers", str(raised.exception))

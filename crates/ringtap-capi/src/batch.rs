@@ -100,7 +100,7 @@ impl About {
         reader.learn_all()?;
         let (system, name) = name.split_once(':').map_or((None, name), |(system, name)| (Some(system), name));
         let found = reader.formats().by_name(system, name);
-        let found = found.ok_or_else(|| Error::argument("the trace declares no event of this name"))?;
+        let found = found.ok_or_else(|| Error::argument(&format!("the trace declares no event {name:?}")))?;
         Ok(Self::One { id: found.id(), fields: found.fields().to_vec() })
     }
 

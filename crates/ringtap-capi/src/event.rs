@@ -2,6 +2,7 @@
 
 use crate::error::{Code, Error};
 use crate::text;
+use ringtap::event::registry::check_names;
 use ringtap::event::{Arg, Common, Count, Declared, Field, Kind, PAYLOAD_LIMIT, Print, Shown, Value};
 use std::collections::BTreeMap;
 use std::ffi::{c_char, c_void};
@@ -154,6 +155,7 @@ impl Description {
         let system = unsafe { text::copied(event.system, "an event's system") }?;
         // SAFETY: as above.
         let name = unsafe { text::copied(event.name, "an event's name") }?;
+        check_names(&system, &name).map_err(|error| Error::argument(&error.to_string()))?;
         if event.field_count > MAX_FIELDS {
             return Err(Error::argument("an event has more than 64 fields"));
         }

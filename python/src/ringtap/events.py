@@ -137,12 +137,18 @@ class Event:
     def _write(self, values: Tuple[Any, ...]) -> int:
         words = (ctypes.c_uint64 * max((self._end + 7) // 8, 3))()
         if self._layout is not None:
-            self._layout.pack_into(words, 0, *values)
+            try:
+                self._layout.pack_into(words, 0, *values)
+            except struct.error:
+                raise self._misfit(values) from None
             return library.write_words(self._pointer, words, self._length)
         tails, keep = [], []
         for (name, shape, letter, at), value in zip(self._puts, values):
             if shape == 0:
-                struct.pack_into(letter, words, at, value)
+                try:
+                    struct.pack_into(letter, words, at, value)
+                except struct.error:
+                    raise self._misfit(values) from None
             elif shape == 1 and not letter:
                 self._put_text(words, at, value)
             elif shape == 1:
@@ -158,6 +164,16 @@ class Event:
         if not self._dynamic:
             return library.write_words(self._pointer, words, self._length)
         return library.write_tails(self._pointer, words, (c.Bytes * len(tails))(*tails))
+
+    def _misfit(self, values: Tuple[Any, ...]) -> ValueError:
+        """Says which value of a number does not fit."""
+        for (name, shape, letter, _), value in zip(self._puts, values):
+            if shape == 0:
+                try:
+                    struct.pack(letter, value)
+                except struct.error:
+                    return ValueError(f"{self.system}:{self.name}: {name} is {self.fields[name]}, not {value!r}")
+        raise AssertionError("all of them fit")
 
     def _count(self, at: int) -> int:
         """Elements of the array that lies there."""

@@ -123,8 +123,7 @@ impl Registry {
     /// Declares an event, or finds it where it is declared already. The number in the format's `ID:` line means
     /// nothing: the registry puts the right one there.
     pub(crate) fn declare(&mut self, system: &str, name: &str, format: &str) -> Result<u16, RegisterError> {
-        check_name(system, is_system_char)?;
-        check_name(name, is_name_char)?;
+        check_names(system, name)?;
         check_format(system, name, format)?;
         if let Some(declared) = self.find(system, name) {
             return compare(declared, format).map(|()| declared.id);
@@ -147,8 +146,7 @@ impl Registry {
         name: &str,
         format: &str,
     ) -> Result<(), RegisterError> {
-        check_name(system, is_system_char)?;
-        check_name(name, is_name_char)?;
+        check_names(system, name)?;
         check_format(system, name, format)?;
         let is_taken = id < FIRST_ID || self.by_id.contains_key(&id) || self.find(system, name).is_some();
         if is_taken || self.formats_len + format.len() > FORMATS_LEN {
@@ -199,6 +197,15 @@ fn is_name_char(c: char) -> bool {
 /// The kernel lets systems have dashes; events not.
 fn is_system_char(c: char) -> bool {
     is_name_char(c) || c == '-'
+}
+
+/// Whether an event can have these names.
+///
+/// # Errors
+/// [`RegisterError::Name`] with the one that it cannot have.
+pub fn check_names(system: &str, name: &str) -> Result<(), RegisterError> {
+    check_name(system, is_system_char)?;
+    check_name(name, is_name_char)
 }
 
 fn check_name(name: &str, is_allowed: fn(char) -> bool) -> Result<(), RegisterError> {
