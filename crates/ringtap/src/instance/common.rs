@@ -113,6 +113,7 @@ impl Common {
         list: PidList,
         pids: Option<&[u32]>,
     ) -> Result<(), RulesError> {
+        self.settle_forks();
         if let Some(pids) = pids.filter(|_| self.follows_forks(instance)) {
             self.hear_of(pids)?;
         }
@@ -130,6 +131,7 @@ impl Common {
 
     /// Adds to an instance's list of pids.
     pub(crate) fn add_pids(&self, instance: usize, list: PidList, pids: &[u32]) -> Result<(), RulesError> {
+        self.settle_forks();
         if self.follows_forks(instance) {
             self.hear_of(pids)?;
         }
@@ -146,6 +148,7 @@ impl Common {
 
     /// Has an instance's lists of pids follow forks, or stay as they are.
     pub(crate) fn follow_forks(&self, instance: usize, on: bool) -> Result<(), RulesError> {
+        self.settle_forks();
         let follows = self.board.region();
         let follows = follows.follows_forks();
         if on {
@@ -156,6 +159,14 @@ impl Common {
             self.hear_no_more();
         }
         Ok(())
+    }
+
+    /// Who was forked before a list is changed is in the list as it was, or is not: in the kernel forks are carried out at once,
+    /// here when they are heard of.
+    fn settle_forks(&self) {
+        if let Some(forks) = &*self.forks.lock().unwrap_or_else(PoisonError::into_inner) {
+            forks.settle();
+        }
     }
 
     /// The threads in the lists of these instances.

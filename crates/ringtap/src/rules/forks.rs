@@ -23,13 +23,17 @@ use rustix::io::Errno;
 use rustix::mm::{MapFlags, ProtFlags};
 use std::collections::HashMap;
 use std::ptr::{self, NonNull};
-use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
+use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::mpsc::sync_channel;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 /// Bytes that an anchor's records have room in: a thousand forks, each of which takes longer than reading it.
 const RECORDS_LEN: usize = 64 << 10;
+
+/// How long to wait for what was told.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// Hears of forks until it is dropped.
 #[derive(Debug)]
@@ -42,14 +46,19 @@ struct Heard {
     board: Arc<Board>,
     anchors: Vec<Anchor>,
     known: Mutex<Known>,
-    /// Says that it is over.
-    stop: Unshared,
+    /// Calls the thread that listens: to look, or to end.
+    call: Unshared,
+    is_over: AtomicBool,
+    /// All that was told before this time is carried out. CLOCK_MONOTONIC, in nanoseconds.
+    settled: Mutex<u64>,
+    has_settled: Condvar,
 }
 
 impl Drop for Forks {
     fn drop(&mut self) {
         // The thread ends when it sees that. In a forked child there is none, and the descriptor is nobody's.
-        let _ = rustix::io::write(&self.heard.stop, &1u64.to_le_bytes());
+        self.heard.is_over.store(true, Release);
+        self.heard.call();
     }
 }
 
@@ -91,18 +100,45 @@ impl Forks {
         }
         Ok(missing)
     }
+
+    /// Waits until all that was told before is carried out: what changes then, changes behind it.
+    pub(crate) fn settle(&self) {
+        let (heard, told) = (&self.heard, now());
+        heard.call();
+        let settled = heard.settled.lock().unwrap_or_else(PoisonError::into_inner);
+        // A forked child has no thread that listens. Where that one comes to nothing for so long, so be it.
+        let _ = heard.has_settled.wait_timeout_while(settled, PATIENCE, |settled| *settled <= told);
+    }
 }
 
 impl Heard {
     fn new(board: Arc<Board>) -> Result<Self, Errno> {
-        let stop = Unshared::new(|| rustix::event::eventfd(0, EventfdFlags::CLOEXEC))?;
+        let call = Unshared::new(|| rustix::event::eventfd(0, EventfdFlags::CLOEXEC))?;
         let anchors =
             crate::cpus::possible().map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))?;
         let anchors = anchors.into_iter().map(Anchor::new);
         // One that is offline has no threads.
         let anchors =
             anchors.filter(|anchor| !matches!(anchor, Err(Errno::NODEV))).collect::<Result<_, _>>()?;
-        Ok(Self { board, anchors, known: Mutex::default(), stop })
+        Ok(Self {
+            board,
+            anchors,
+            known: Mutex::default(),
+            call,
+            is_over: AtomicBool::new(false),
+            settled: Mutex::new(0),
+            has_settled: Condvar::new(),
+        })
+    }
+
+    fn call(&self) {
+        let _ = rustix::io::write(&self.call, &1u64.to_le_bytes());
+    }
+
+    /// All that was told before that time is carried out.
+    fn settle(&self, before: u64) {
+        *self.settled.lock().unwrap_or_else(PoisonError::into_inner) = before;
+        self.has_settled.notify_all();
     }
 
     /// What is known. Each change is complete or absent.
@@ -122,11 +158,14 @@ impl Heard {
         loop {
             let anchors = self.anchors.iter().map(|anchor| PollFd::new(&anchor.fd, PollFlags::IN));
             let mut all: Vec<_> = anchors.collect();
-            all.push(PollFd::new(&self.stop, PollFlags::IN));
+            all.push(PollFd::new(&self.call, PollFlags::IN));
             let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
             let _ = poll(&mut all, Some(&at_once).filter(|_| !told.is_empty()));
-            if !all.last().is_none_or(|stop| stop.revents().is_empty()) {
-                return;
+            if !all.last().is_none_or(|call| call.revents().is_empty()) {
+                let _ = rustix::io::read(&self.call, &mut [0u8; 8]);
+            }
+            if self.is_over.load(Acquire) {
+                return self.settle(u64::MAX);
             }
             let before = now();
             self.anchors.iter().for_each(|anchor| anchor.take(&mut told));
@@ -135,6 +174,7 @@ impl Heard {
             told.sort_by_key(|change| change.time);
             let settled = told.partition_point(|change| change.time < before);
             told.drain(..settled).for_each(|change| self.apply(&change));
+            self.settle(before);
         }
     }
 
