@@ -28,6 +28,7 @@ use ringtap_format::Target as Machine;
 use ringtap_format::trace_dat::{BufferPlan, Compression, Descriptions, FilePlan};
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::fd::OwnedFd;
+use std::collections::HashSet;
 use std::io::Write;
 use std::mem;
 use std::path::{Path, PathBuf};
@@ -100,6 +101,15 @@ pub(super) fn run(plan: &Plan, output: &mut Output) -> Result<Outcome> {
         // Asked to end, and ended: there is no other way to end a recording without a command.
         None => Outcome::Done,
     })
+}
+
+/// The names of tasks of both. Of a thread that wrote to the application's buffers, these know better: the kernel may still have the
+/// name of one that had the same number before.
+fn both_tasks(kernel: &str, application: &str) -> String {
+    let pid = |line: &str| line.split(' ').next().map(str::to_owned);
+    let own: HashSet<_> = application.lines().filter_map(pid).collect();
+    let others = kernel.split_inclusive('\n').filter(|line| pid(line).is_none_or(|pid| !own.contains(&pid)));
+    others.chain([application]).collect()
 }
 
 /// Has the application's writers stop at these events, as long as the connection is kept.
@@ -256,7 +266,8 @@ impl<'r> Recording<'r> {
     /// Names of tasks, one `PID NAME` a line.
     fn tasks(&self) -> String {
         let kernel = self.kernel.as_ref().map_or_else(String::new, KernelSide::tasks);
-        kernel + &self.application.as_ref().map_or_else(String::new, ApplicationSide::tasks)
+        let application = self.application.as_ref().map_or_else(String::new, ApplicationSide::tasks);
+        both_tasks(&kernel, &application)
     }
 
     /// Records until the command ends, which is told, or a signal asks to stop, or nobody is left.
@@ -610,4 +621,15 @@ fn shared_clock(host: &HostSide, kernel: &crate::command::stream::kernel::Kernel
          `ringtap report` merges",
         clock.name()
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::both_tasks;
+
+    #[test]
+    fn who_wrote_to_the_application_has_no_older_name() {
+        let both = both_tasks("1 init\n12 flock\n123 cat\n", "12 shop\n3 a worker\n");
+        assert_eq!(both, "1 init\n123 cat\n12 shop\n3 a worker\n");
+    }
 }
