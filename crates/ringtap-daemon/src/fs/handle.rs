@@ -120,7 +120,7 @@ impl fmt::Debug for Handle {
 }
 
 impl Tree {
-    /// Opens a file. Whether the caller may is the server's business, by the [`Attributes`].
+    /// Opens a file. Whether the caller may is the server's business, by the [attributes](super::tree::Attributes).
     ///
     /// # Errors
     /// The kernel's errno.
