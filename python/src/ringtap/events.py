@@ -74,7 +74,7 @@ class Event:
         self.system, self.name, self.fields = system, name, dict(fields)
         shown = {**{n: (1, t) for n, t in (symbols or {}).items()}, **{n: (2, t) for n, t in (flags or {}).items()}}
         described = (c.Field * max(len(fields), 1))()
-        self._puts: list[Tuple[str, int, str, int]] = []
+        self._puts: list[Tuple[str, int, str, int, int]] = []
         end = 8
         for field, (name_, kind) in zip(described, fields.items()):
             number, shape, count, size, letter = _take_apart(kind)
@@ -84,14 +84,14 @@ class Event:
             field.count, field.symbols, field.symbol_count = count, entries, len(table)
             align = 4 if shape == 2 else size
             end = (end + align - 1) // align * align
-            self._puts.append((name_, shape, letter, end))
+            self._puts.append((name_, shape, letter, count, end))
             end += {0: size, 1: size * count, 2: 4}[shape]
-        self._end, self._dynamic = end, any(shape == 2 for _, shape, _, _ in self._puts)
+        self._end, self._dynamic = end, any(shape == 2 for _, shape, *_ in self._puts)
         self._length = 12 if end <= 8 else (end + 3) // 4 * 4
         self._layout = None
-        if all(shape == 0 for _, shape, _, _ in self._puts):
+        if all(shape == 0 for _, shape, *_ in self._puts):
             # The common fields are the library's to fill.
-            self._layout = struct.Struct("@8x" + "".join(letter for _, _, letter, _ in self._puts))
+            self._layout = struct.Struct("@8x" + "".join(letter for _, _, letter, *_ in self._puts))
         self._event = c.Event(0, 1, system.encode(), name.encode(), described, len(fields), None, None, None)
         self._described = described
         self._pointer = ctypes.pointer(self._event)
@@ -143,17 +143,17 @@ class Event:
                 raise self._misfit(values) from None
             return library.write_words(self._pointer, words, self._length)
         tails, keep = [], []
-        for (name, shape, letter, at), value in zip(self._puts, values):
+        for (name, shape, letter, count, at), value in zip(self._puts, values):
             if shape == 0:
                 try:
                     struct.pack_into(letter, words, at, value)
                 except struct.error:
                     raise self._misfit(values) from None
             elif shape == 1 and not letter:
-                self._put_text(words, at, value)
+                _put_text(words, at, count, value)
             elif shape == 1:
                 # Fewer are followed by zeros; more would lie in the next field.
-                if len(value) > self._count(at):
+                if len(value) > count:
                     raise ValueError(f"{self.system}:{self.name}: {name} is {self.fields[name]}, not of {len(value)}")
                 struct.pack_into(f"{len(value)}{letter}", words, at, *value)
             else:
@@ -167,7 +167,7 @@ class Event:
 
     def _misfit(self, values: Tuple[Any, ...]) -> ValueError:
         """Says which value of a number does not fit."""
-        for (name, shape, letter, _), value in zip(self._puts, values):
+        for (name, shape, letter, *_), value in zip(self._puts, values):
             if shape == 0:
                 try:
                     struct.pack(letter, value)
@@ -175,13 +175,10 @@ class Event:
                     return ValueError(f"{self.system}:{self.name}: {name} is {self.fields[name]}, not {value!r}")
         raise AssertionError("all of them fit")
 
-    def _count(self, at: int) -> int:
-        """Elements of the array that lies there."""
-        return next(field.count for field, put in zip(self._described, self._puts) if put[3] == at)
 
-    def _put_text(self, words: Any, at: int, value: str) -> None:
-        data = value.encode()[: self._count(at) - 1].decode(errors="ignore").encode()
-        struct.pack_into(f"{len(data)}s", words, at, data)
+def _put_text(words: Any, at: int, size: int, value: str) -> None:
+    data = value.encode()[: size - 1].decode(errors="ignore").encode()
+    struct.pack_into(f"{len(data)}s", words, at, data)
 
 
 def _bytes_of(value: Union[str, bytes, Any], letter: str) -> bytes:
